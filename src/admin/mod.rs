@@ -1,0 +1,112 @@
+//! The operator's HTTP API.
+//!
+//! 1. `/healthz` and `/readyz` answer anyone who can connect: orchestrators have no token.
+//! 2. With a token, every other request must carry it. Without one the listener is on loopback, and `Host` must
+//!    name loopback too, so that no web page can reach it by a name that resolves there.
+//! 3. A request with an `Origin` other than its own host is refused: the API is not for other pages' scripts.
+
+mod access;
+mod routes;
+mod status;
+mod views;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::Response;
+use pingora::apps::ServerApp;
+use pingora::apps::http_app::{HttpServer, ServeHttp};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::l4::stream::Stream;
+use pingora::server::ShutdownWatch;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::edge::Drain;
+use crate::snapshot::Live;
+use crate::types::Secret;
+
+pub use status::Status;
+
+/// Connections at once.
+const CONNECTIONS: usize = 128;
+/// The most that one connection may last.
+const LIFETIME: Duration = Duration::from_secs(300);
+
+/// The operator's API.
+pub struct Admin {
+    /// What callers must send, if anything.
+    pub token: Option<Secret>,
+    /// The configuration in force.
+    pub live: Arc<Live>,
+    /// Whether the gateway is ending.
+    pub drain: Drain,
+    /// What the process says of itself.
+    pub status: Arc<Status>,
+    /// What the API can set going.
+    pub control: Arc<dyn Control>,
+}
+
+/// What the API can set going in the gateway.
+pub trait Control: Send + Sync {
+    /// Reads the configuration again and puts it in force. Blocks.
+    fn reload(&self) -> Result<u64, ControlError>;
+    /// Checks a text as if it were the configuration; the errors for machines.
+    fn check(&self, text: &str) -> Result<(), serde_json::Value>;
+    /// The metrics in Prometheus' text format.
+    fn metrics(&self) -> Result<String, ControlError>;
+}
+
+/// Why something could not be set going.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The configuration is refused.
+    #[error("{0}")]
+    Refused(String),
+    /// A mistake of ours.
+    #[error("{0}")]
+    Bug(String),
+}
+
+impl Admin {
+    /// Serves until the server ends.
+    pub async fn listen(self: Arc<Self>, listener: TcpListener, shutdown: ShutdownWatch) {
+        let app = Arc::new(HttpServer::new_app(Api(self)));
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let socket = match listener.accept().await {
+                Ok((socket, _)) => socket,
+                Err(error) => {
+                    log::error!("admin: cannot accept: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+                continue;
+            };
+            let (app, shutdown) = (Arc::clone(&app), shutdown.clone());
+            tokio::spawn(async move {
+                let stream = Box::new(Stream::from(socket));
+                // A connection that outlives its time is simply closed.
+                let _ = tokio::time::timeout(LIFETIME, app.process_new(stream, &shutdown)).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+/// The API as the HTTP engine sees it.
+struct Api(Arc<Admin>);
+
+#[async_trait]
+impl ServeHttp for Api {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let admin = &self.0;
+        match access::check(admin.token.as_ref(), session.req_header()) {
+            Ok(()) => routes::answer(admin, session).await,
+            Err(refusal) => *refusal,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What the API shows.
+
+use std::sync::Arc;
+
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::Admin;
+use crate::snapshot::{Route, Target};
+use crate::upstream::Upstream;
+
+pub(super) fn json_of(status: StatusCode, value: &Value) -> Response<Vec<u8>> {
+    let mut body = serde_json::to_vec_pretty(value).unwrap_or_default();
+    body.push(b'\n');
+    response(status, "application/json", body)
+}
+
+pub(super) fn text(status: StatusCode, kind: &'static str, body: impl Into<Vec<u8>>) -> Response<Vec<u8>> {
+    response(status, kind, body.into())
+}
+
+/// A refusal (RFC 9457).
+pub(super) fn problem(status: StatusCode, code: &str, detail: &str) -> Response<Vec<u8>> {
+    let title = status.canonical_reason().unwrap_or("Refused");
+    let value = json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail, "code": code });
+    response(status, "application/problem+json", format!("{value}\n").into_bytes())
+}
+
+fn response(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {
+    let built = Response::builder()
+        .status(status)
+        .header(CONTENT_TYPE, kind)
+        .header(CONTENT_LENGTH, body.len())
+        .header(CACHE_CONTROL, "no-store")
+        .header("x-content-type-options", "nosniff");
+    built.body(body).unwrap_or_default()
+}
+
+pub(super) fn status(admin: &Admin) -> Value {
+    let snapshot = admin.live.load();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "uptime_seconds": admin.status.uptime_seconds(),
+        "ready": !admin.drain.is_unready(),
+        "connections": admin.drain.connections(),
+        "config": { "generation": snapshot.generation, "hash": snapshot.hash, "last_reload": admin.status.last_reload() },
+    })
+}
+
+pub(super) fn routes(admin: &Admin) -> Value {
+    let snapshot = admin.live.load_full();
+    snapshot.routes.iter().map(route_view).collect()
+}
+
+fn route_view(route: &Arc<Route>) -> Value {
+    let filters: Vec<_> = route
+        .chains
+        .first()
+        .map(|chain| chain.links().iter().map(|link| link.name).collect())
+        .unwrap_or_default();
+    let target = match &route.target {
+        Target::Upstream(upstream) => json!({ "upstream": &**upstream.name() }),
+        Target::Respond(reply) => json!({ "respond": reply.status().as_u16() }),
+        Target::Redirect(redirect) => json!({ "redirect": redirect.status.as_u16() }),
+        Target::Handler(_) => json!("handler"),
+        Target::Nothing => Value::Null,
+    };
+    json!({ "name": &*route.name, "matches": &*route.matches, "filters": filters, "target": target })
+}
+
+pub(super) fn upstreams(admin: &Admin) -> Value {
+    let snapshot = admin.live.load_full();
+    snapshot.upstreams.values().map(|upstream| upstream_view(upstream)).collect()
+}
+
+fn upstream_view(upstream: &Upstream) -> Value {
+    let set = upstream.endpoints();
+    let endpoints: Vec<_> = set
+        .iter()
+        .map(|endpoint| {
+            let load = endpoint.load();
+            json!({
+                "address": endpoint.address().to_string(),
+                "weight": endpoint.weight(),
+                "active": load.active(),
+                "requests": load.requests(),
+                "failures": load.failures(),
+            })
+        })
+        .collect();
+    json!({ "name": &**upstream.name(), "endpoints": endpoints })
+}

@@ -1,0 +1,291 @@
+//! The code-first door: it writes the same configuration a file would.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use schemars::JsonSchema;
+
+use crate::chain::{Filter, Stage};
+use crate::config::{self, Config, FilterUse};
+use crate::document::{ConfigError, Document, Environment, Errors, Node};
+use crate::exchange::{Exchange, Reply};
+use crate::filters;
+use crate::handler::{Handler, handler_fn};
+use crate::registry::{FilterKind, Registry};
+use crate::server::{Running, Server, Source, StartError};
+
+/// A gateway put together in code.
+///
+/// What cannot be put into words (an address that is none) is told when the gateway starts, together with everything
+/// else that is wrong.
+pub struct Gateway {
+    config: Config,
+    file: Option<PathBuf>,
+    registry: Registry,
+    errors: Errors,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            config: Config::default(),
+            file: None,
+            registry: filters::builtin(),
+            errors: Errors::default(),
+        }
+    }
+}
+
+impl Gateway {
+    /// An empty gateway.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A gateway configured by a file, which is watched; filters and handlers of the program's own can be added.
+    pub fn from_file(path: impl Into<PathBuf>) -> Self {
+        Self { file: Some(path.into()), ..Self::default() }
+    }
+
+    /// A gateway configured by YAML at hand.
+    pub fn from_yaml(text: &str) -> Self {
+        let environment = std::env::vars().collect();
+        let mut gateway = Self::default();
+        gateway.config = read(text, &environment, &mut gateway.errors);
+        gateway
+    }
+
+    /// A gateway with these words.
+    pub fn from_config(config: Config) -> Self {
+        Self { config, ..Self::default() }
+    }
+
+    /// Listens on an address; port 0 takes any free port. The first listener is called `web`, the next ones `web2`
+    /// and so on.
+    #[must_use]
+    pub fn listen(mut self, address: &str) -> Self {
+        let count = self.config.listeners.len() + 1;
+        let name = if count == 1 { "web".to_owned() } else { format!("web{count}") };
+        if let Some(address) = self.address("listeners", address) {
+            let limits = config::ListenerLimits::default();
+            self.config.listeners.push(config::Listener { name, address, filters: Vec::new(), limits });
+        }
+        self
+    }
+
+    /// Serves the operator's API on a loopback address.
+    #[must_use]
+    pub fn admin(mut self, address: &str) -> Self {
+        if let Some(address) = self.address("admin", address) {
+            self.config.admin = Some(config::Admin { address, token: None });
+        }
+        self
+    }
+
+    /// Adds an upstream with these endpoints.
+    #[must_use]
+    pub fn upstream<'e>(mut self, name: &str, endpoints: impl IntoIterator<Item = &'e str>) -> Self {
+        let endpoints = endpoints.into_iter().filter_map(|endpoint| {
+            Some(config::Endpoint { address: self.address("upstreams", endpoint)?, weight: 1 })
+        });
+        let upstream = config::Upstream {
+            endpoints: endpoints.collect(),
+            balance: config::Balance::default(),
+            timeouts: config::UpstreamTimeouts::default(),
+        };
+        self.config.upstreams.insert(name.to_owned(), upstream);
+        self
+    }
+
+    /// Adds a route.
+    #[must_use]
+    pub fn route(mut self, route: Route) -> Self {
+        let Route { words, endpoints, handler, filters } = route;
+        let name = words.name.clone();
+        self.config.routes.push(words);
+        for (filter, stage, add) in filters {
+            add(&mut self.registry, filter, stage);
+        }
+        if let Some(add) = handler {
+            add(&mut self.registry, &name);
+        }
+        match endpoints {
+            Some(endpoints) => self.upstream(&name, endpoints.iter().map(String::as_str)),
+            None => self,
+        }
+    }
+
+    /// Runs a filter on every route.
+    #[must_use]
+    pub fn filter(mut self, name: &'static str, stage: Stage, filter: impl Filter) -> Self {
+        self.registry.add_instance(name, stage, filter);
+        self.config.filters.push(FilterUse::named(name));
+        self
+    }
+
+    /// Makes a kind of filter nameable in configuration.
+    #[must_use]
+    pub fn filter_kind<F: FilterKind>(mut self) -> Self
+    where
+        F::Config: JsonSchema,
+    {
+        self.registry = self.registry.filter::<F>();
+        self
+    }
+
+    /// The words put together so far, to be changed at will.
+    pub fn config_mut(&mut self) -> &mut Config {
+        &mut self.config
+    }
+
+    /// Runs until a signal ends it (SIGTERM, SIGINT), with reload (SIGHUP) and upgrade (SIGUSR2).
+    ///
+    /// # Errors
+    ///
+    /// What kept it from starting.
+    pub fn run(self) -> Result<(), StartError> {
+        self.server().run()
+    }
+
+    /// Starts in a thread of its own and leaves the process's signals alone.
+    ///
+    /// # Errors
+    ///
+    /// What kept it from starting.
+    pub fn start(self) -> Result<Running, StartError> {
+        self.server().start()
+    }
+
+    fn server(self) -> Server {
+        let source = match self.file {
+            Some(path) => Source::File(path),
+            None => Source::Code { config: Box::new(self.config), errors: self.errors },
+        };
+        Server::new(source, self.registry)
+    }
+
+    fn address(&mut self, path: &str, text: &str) -> Option<SocketAddr> {
+        let parsed = text.parse();
+        parsed
+            .map_err(|_| {
+                self.errors.push(ConfigError::new(path, format!("`{text}` is not an address with a port")))
+            })
+            .ok()
+    }
+}
+
+fn read(text: &str, environment: &Environment, errors: &mut Errors) -> Config {
+    match Document::parse("config", text, environment) {
+        Ok(document) => {
+            let mut found = Errors::default();
+            let config = Config::read(&document, &mut found);
+            errors.extend(found.placed(&document));
+            config
+        }
+        Err(failure) => {
+            errors.extend(failure.errors);
+            Config::default()
+        }
+    }
+}
+
+/// What a filter added to a route leaves for the gateway to do.
+type AddFilter = Box<dyn FnOnce(&mut Registry, &'static str, Stage) + Send>;
+/// What a handler added to a route leaves for the gateway to do.
+type AddHandler = Box<dyn FnOnce(&mut Registry, &str) + Send>;
+
+/// A route put together in code.
+pub struct Route {
+    words: config::Route,
+    endpoints: Option<Vec<String>>,
+    handler: Option<AddHandler>,
+    filters: Vec<(&'static str, Stage, AddFilter)>,
+}
+
+impl Route {
+    /// A route with a unique name and a path: `/a`, `/a/*`, `/users/{id}`, `/files/{rest*}`.
+    pub fn new(name: &str, path: &str) -> Self {
+        let words = config::Route {
+            name: name.to_owned(),
+            path: config::Path::Pattern(path.to_owned()),
+            ..config::Route::default()
+        };
+        Self { words, endpoints: None, handler: None, filters: Vec::new() }
+    }
+
+    /// Serves only this host; may be called again for others.
+    #[must_use]
+    pub fn host(mut self, host: &str) -> Self {
+        self.words.hosts.push(host.to_owned());
+        self
+    }
+
+    /// Serves only this method; may be called again for others.
+    #[must_use]
+    pub fn method(mut self, method: &str) -> Self {
+        self.words.methods.push(method.to_owned());
+        self
+    }
+
+    /// Sends requests to an upstream of this name.
+    #[must_use]
+    pub fn upstream(mut self, name: &str) -> Self {
+        self.words.upstream = Some(name.to_owned());
+        self
+    }
+
+    /// Sends requests to these addresses: an upstream that has the route's name.
+    #[must_use]
+    pub fn forward_to<'e>(mut self, endpoints: impl IntoIterator<Item = &'e str>) -> Self {
+        self.endpoints = Some(endpoints.into_iter().map(str::to_owned).collect());
+        let name = self.words.name.clone();
+        self.upstream(&name)
+    }
+
+    /// Answers requests in Rust.
+    #[must_use]
+    pub fn handler(mut self, handler: impl Handler) -> Self {
+        self.words.handler = Some(self.words.name.clone());
+        self.handler = Some(Box::new(move |registry, name| registry.add_handler(name, handler)));
+        self
+    }
+
+    /// Answers requests with a plain function.
+    #[must_use]
+    pub fn respond_with<F>(self, function: F) -> Self
+    where
+        F: Fn(&mut Exchange<'_>, Bytes) -> Reply + Send + Sync + 'static,
+    {
+        self.handler(handler_fn(function))
+    }
+
+    /// Runs a filter on this route. Its name is its metric label, and unique among those made in code.
+    #[must_use]
+    pub fn filter(mut self, name: &'static str, stage: Stage, filter: impl Filter) -> Self {
+        self.words.filters.push(FilterUse::named(name));
+        let add: AddFilter =
+            Box::new(move |registry, name, stage| registry.add_instance(name, stage, filter));
+        self.filters.push((name, stage, add));
+        self
+    }
+
+    /// Runs a filter by its configured name, with its configuration in YAML.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration is not YAML.
+    pub fn configured(mut self, name: &str, yaml: &str) -> Result<Self, Errors> {
+        let node: Node = Document::parse(name, &format!("{name}: {yaml}"), &Environment::default())
+            .map_err(|failure| failure.errors)?
+            .root;
+        let config = node.get(name).cloned().unwrap_or(node);
+        self.words.filters.push(FilterUse { name: name.to_owned(), config });
+        Ok(self)
+    }
+
+    /// The words put together so far, to be changed at will.
+    pub fn config_mut(&mut self) -> &mut config::Route {
+        &mut self.words
+    }
+}

@@ -1,0 +1,134 @@
+//! The trait a filter implements.
+
+use std::any::Any;
+use std::future::Future;
+
+use bytes::Bytes;
+
+use crate::exchange::{Exchange, Reply, RequestHeader, ResponseHeader, Result};
+
+/// One concern, applied to exchanges on the routes that name it.
+///
+/// A filter implements the hooks it needs and names them in [`phases`](Self::phases); no other is called. Hooks
+/// run in chain order on the way in and in reverse on the way out, on the gateway's own replies too. A hook that
+/// panics or returns a [`Fault`](crate::exchange::Fault) ends the request with 500 and the reason `bug`.
+#[allow(unused_variables)]
+pub trait Filter: Send + Sync + 'static {
+    /// Memory of one exchange; `()` for most filters.
+    type State: Default + Send + Sync + 'static;
+
+    /// The hooks this instance joins.
+    fn phases(&self) -> Phases;
+
+    /// Sees the request before anything is sent upstream, and may answer it.
+    fn request(&self, state: &mut Self::State, exchange: &mut Exchange<'_>) -> Result<Flow> {
+        exchange.untouched();
+        Ok(Flow::Continue)
+    }
+
+    /// As [`request`](Self::request), for filters that must wait for something. A filter has one of the two.
+    fn request_wait(
+        &self,
+        state: &mut Self::State,
+        exchange: &mut Exchange<'_>,
+    ) -> impl Future<Output = Result<Flow>> + Send {
+        exchange.untouched();
+        std::future::ready(Ok(Flow::Continue))
+    }
+
+    /// Shapes the request head that goes upstream; runs again for every attempt.
+    fn upstream_request(
+        &self,
+        state: &mut Self::State,
+        exchange: &mut Exchange<'_>,
+        head: &mut RequestHeader,
+    ) -> Result<()> {
+        exchange.untouched();
+        Ok(())
+    }
+
+    /// Sees each piece of the request body on its way upstream.
+    fn request_body(
+        &self,
+        state: &mut Self::State,
+        exchange: &mut Exchange<'_>,
+        chunk: &mut Chunk<'_>,
+    ) -> Result<Flow> {
+        exchange.untouched();
+        Ok(Flow::Continue)
+    }
+
+    /// Shapes the response head, the upstream's or the gateway's own.
+    fn response(
+        &self,
+        state: &mut Self::State,
+        exchange: &mut Exchange<'_>,
+        head: &mut ResponseHeader,
+    ) -> Result<()> {
+        exchange.untouched();
+        Ok(())
+    }
+
+    /// Sees each piece of an upstream's response body. A filter that changes its length removes
+    /// `content-length` in [`response`](Self::response).
+    fn response_body(
+        &self,
+        state: &mut Self::State,
+        exchange: &mut Exchange<'_>,
+        chunk: &mut Chunk<'_>,
+    ) -> Result<()> {
+        exchange.untouched();
+        Ok(())
+    }
+
+    /// Adds what this filter knows to the access log line.
+    fn log(&self, state: &mut Self::State, exchange: &mut Exchange<'_>, entry: &mut LogEntry) {
+        exchange.untouched();
+    }
+}
+
+pub use super::phases::Phases;
+
+/// What happens after a hook.
+#[derive(Debug)]
+pub enum Flow {
+    /// The next filter, and in the end the upstream.
+    Continue,
+    /// This answer instead.
+    Reply(Box<Reply>),
+}
+
+impl From<Reply> for Flow {
+    fn from(reply: Reply) -> Self {
+        Self::Reply(Box::new(reply))
+    }
+}
+
+/// A piece of a body.
+pub struct Chunk<'a> {
+    /// The bytes; `None` when there are none, which may still be the end.
+    pub data: &'a mut Option<Bytes>,
+    /// Whether the body ends here.
+    pub end: bool,
+}
+
+/// What filters add to the access log line.
+#[derive(Debug, Default)]
+pub struct LogEntry {
+    fields: Vec<(&'static str, String)>,
+}
+
+impl LogEntry {
+    /// Adds a field to the JSON line. Names are snake_case.
+    pub fn field(&mut self, name: &'static str, value: impl Into<String>) {
+        self.fields.push((name, value.into()));
+    }
+
+    /// The fields added so far.
+    pub fn fields(&self) -> &[(&'static str, String)] {
+        &self.fields
+    }
+}
+
+/// The memory of one filter for one exchange, its type forgotten.
+pub(super) type Slot = Option<Box<dyn Any + Send + Sync>>;

@@ -1,0 +1,15 @@
+//! Filters and the chain of them that each route compiles to.
+//!
+//! A [`Filter`] is one concern. A [`Chain`] is the filters of one route in their order, with an index list per
+//! phase, so that a phase a filter does not join costs nothing.
+
+mod erased;
+mod filter;
+mod phases;
+mod run;
+
+pub use filter::{Chunk, Filter, Flow, LogEntry};
+pub use phases::{Phases, Stage};
+pub use run::{Chain, ChainBuilder, Link, Slots};
+
+pub use erased::SharedFilter;

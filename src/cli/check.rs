@@ -1,0 +1,82 @@
+//! `check` and `explain`: what a configuration means, without running it.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::{failed, show};
+use crate::explain::{Explanation, Question, explain as explain_request};
+use crate::registry::Registry;
+use crate::server::{Checked, check as check_file};
+
+pub(super) fn check(path: &Path, print: bool, registry: Registry) -> ExitCode {
+    match check_file(path, registry) {
+        Err(refusal) => failed(&refusal.to_string(), 2),
+        Ok(Checked { config, .. }) if print => match serde_yaml::to_string(&config) {
+            Ok(text) => show(&text),
+            Err(error) => failed(&error.to_string(), 1),
+        },
+        Ok(Checked { config, .. }) => show(&format!(
+            "{}: fine ({} listeners, {} routes, {} upstreams)",
+            path.display(),
+            config.listeners.len(),
+            config.routes.len(),
+            config.upstreams.len()
+        )),
+    }
+}
+
+pub(super) fn explain(
+    path: &Path,
+    registry: Registry,
+    method: String,
+    url: String,
+    fields: &[String],
+    listener: Option<String>,
+) -> ExitCode {
+    let checked = match check_file(path, registry) {
+        Ok(checked) => checked,
+        Err(refusal) => return failed(&refusal.to_string(), 2),
+    };
+    let mut headers = std::collections::BTreeMap::new();
+    for field in fields {
+        let Some((name, value)) = field.split_once(':') else {
+            return failed(&format!("`{field}` is not a header field: write `name: value`"), 2);
+        };
+        headers.insert(name.trim().to_owned(), value.trim().to_owned());
+    }
+    match explain_request(&checked.snapshot, &Question { method, url, headers, listener }) {
+        Ok(explanation) => show(&words(&explanation)),
+        Err(message) => failed(&message, 2),
+    }
+}
+
+fn words(explanation: &Explanation) -> String {
+    let host = if explanation.host.is_empty() { "(any host)" } else { &explanation.host };
+    let mut lines = vec![format!("request   {host}{} on {}", explanation.path, explanation.listener)];
+    match &explanation.route {
+        Some(route) => lines.push(format!("route     {route}")),
+        None => lines.push("route     none".into()),
+    }
+    for (name, value) in &explanation.captures {
+        lines.push(format!("capture   {name} = {value}"));
+    }
+    for (at, step) in explanation.chain.iter().enumerate() {
+        lines.push(format!(
+            "filter {:<2} {} ({}: {})",
+            at + 1,
+            step.filter,
+            step.stage,
+            step.hooks.join(", ")
+        ));
+    }
+    if let Some(upstream) = &explanation.upstream {
+        lines.push(format!("upstream  {} ({})", upstream.name, upstream.endpoints.join(", ")));
+    }
+    if let Some(allow) = &explanation.allow {
+        lines.push(format!("allow     {allow}"));
+    }
+    if let Some(status) = explanation.status {
+        lines.push(format!("answer    {status} from the gateway"));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,105 @@
+//! `demo`: two embedded upstreams and a gateway before them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::ExitCode;
+use std::thread;
+
+use super::failed;
+use crate::builder::Gateway;
+
+pub(super) fn demo(address: SocketAddr, admin: SocketAddr) -> ExitCode {
+    match serve(address, admin) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => failed(&message, 1),
+    }
+}
+
+fn serve(address: SocketAddr, admin: SocketAddr) -> Result<(), String> {
+    let one = upstream("one").map_err(|error| error.to_string())?;
+    let two = upstream("two").map_err(|error| error.to_string())?;
+    let gateway = Gateway::from_yaml(&configuration(address, admin, one, two));
+    println!("{}", invitation(address, admin));
+    gateway.run().map_err(|error| error.to_string())
+}
+
+fn configuration(address: SocketAddr, admin: SocketAddr, one: SocketAddr, two: SocketAddr) -> String {
+    format!(
+        r#"
+version: 1
+listeners: [{{ name: web, address: "{address}" }}]
+admin: {{ address: "{admin}" }}
+telemetry: {{ log: {{ format: text, level: warn }}, access_log: {{ format: combined }} }}
+upstreams:
+  shop: {{ endpoints: ["{one}", {{ address: "{two}", weight: 2 }}] }}
+filters: [request_id, {{ headers: {{ response: {{ set: {{ x-served-by: portcullis }} }} }} }}]
+routes:
+  - {{ name: shop, path: /shop/*, upstream: shop, filters: [{{ rewrite: {{ strip_prefix: /shop }} }}] }}
+  - {{ name: user, path: "/users/{{id}}", methods: [GET], upstream: shop,
+      filters: [{{ rewrite: {{ path: "/people/{{id}}" }} }}, {{ headers: {{ request: {{ set: {{ x-user: "{{id}}" }} }} }} }}] }}
+  - {{ name: upload, path: /upload, methods: [POST], upstream: shop, limits: {{ request_body: 1KiB }} }}
+  - {{ name: hidden, path: /hidden, upstream: shop, filters: [{{ ip_restriction: {{ allow: [192.0.2.0/24] }} }}] }}
+  - {{ name: old, path: "/old/{{rest*}}", redirect: {{ to: "/shop/{{rest}}" }} }}
+  - {{ name: home, path: /, respond: {{ body: "Portcullis is up.\n" }} }}
+"#
+    )
+}
+
+fn invitation(address: SocketAddr, admin: SocketAddr) -> String {
+    format!(
+        "Portcullis demo: a gateway on http://{address} before two upstreams. Try:\n\n\
+         \x20 curl -i http://{address}/                       # the gateway's own answer\n\
+         \x20 curl -i http://{address}/shop/cart              # balanced 1:2 over two upstreams\n\
+         \x20 curl -i http://{address}/users/7                # a path parameter, rewritten\n\
+         \x20 curl -i -X PUT http://{address}/users/7         # 405, with what is allowed\n\
+         \x20 curl -i http://{address}/hidden                 # 403, with a reason\n\
+         \x20 curl -i -L http://{address}/old/cart            # redirected\n\
+         \x20 head -c 2000 /dev/zero | curl -i --data-binary @- http://{address}/upload   # 413, too large\n\
+         \x20 curl -s http://{admin}/upstreams                # what the operator sees\n\
+         \x20 curl -s http://{admin}/metrics | grep portcullis_requests_total\n\n\
+         Stop with Ctrl-C. Requests are logged below."
+    )
+}
+
+/// A small web server that says who it is and what it was asked.
+fn upstream(name: &'static str) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || answer(&stream, name));
+        }
+    });
+    Ok(address)
+}
+
+/// Answers requests until the connection ends. Their bodies are read and forgotten.
+fn answer(stream: &TcpStream, name: &str) -> Option<()> {
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut head = Vec::new();
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            let line = line.trim_end().to_owned();
+            if line.is_empty() {
+                break;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().ok()?;
+            }
+            head.push(line);
+        }
+        std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink()).ok()?;
+        let body = format!("upstream {name} was asked:\n{}\n", head.join("\n"));
+        let reply = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut writer = stream;
+        writer.write_all(reply.as_bytes()).ok()?;
+    }
+}

@@ -1,0 +1,177 @@
+//! Listeners, their limits and filters; the admin listener.
+
+use std::collections::HashSet;
+use std::fs;
+use std::sync::Arc;
+
+use super::{Compiler, Links};
+use crate::config::{Admin, Listener, SecretSource};
+use crate::document::{ConfigError, Environment};
+use crate::guard::HeadLimits;
+use crate::snapshot::ListenerPolicy;
+use crate::types::Secret;
+
+/// The engine behind the guard takes heads of at most this size and with at most so many fields.
+const MOST_HEADER_BYTES: u64 = 1 << 20;
+const MOST_HEADERS: usize = 256;
+
+/// The listeners, and the lists of filters that differ among them.
+pub(super) struct Listeners {
+    pub(super) policies: Box<[Arc<ListenerPolicy>]>,
+    /// One entry for each distinct list of listener filters; a policy's `chain` is an index into it.
+    pub(super) links: Vec<Links>,
+}
+
+impl Compiler<'_> {
+    pub(super) fn listeners(&mut self) -> Listeners {
+        let mut listeners = Listeners { policies: Box::new([]), links: Vec::new() };
+        let mut plain = None;
+        let mut policies = Vec::new();
+        if self.config.listeners.is_empty() {
+            self.error(
+                "listeners",
+                "there must be at least one listener: `listeners: [{ name: web, address: 0.0.0.0:8080 }]`",
+            );
+        }
+        for (at, words) in self.config.listeners.iter().enumerate() {
+            self.check_listener(at, words);
+            let chain = match (words.filters.is_empty(), plain) {
+                (true, Some(chain)) => chain,
+                (empty, _) => {
+                    let links = self.links(&format!("listeners[{at}].filters"), &words.filters, None);
+                    listeners.links.push(links);
+                    let chain = listeners.links.len() - 1;
+                    plain = if empty { Some(chain) } else { plain };
+                    chain
+                }
+            };
+            policies.push(Arc::new(policy(words, chain)));
+        }
+        listeners.policies = policies.into();
+        if listeners.links.is_empty() {
+            listeners.links.push(Vec::new());
+        }
+        listeners
+    }
+
+    fn check_listener(&mut self, at: usize, words: &Listener) {
+        let before = self.config.listeners.get(..at).unwrap_or_default();
+        if before.iter().any(|other| other.name == words.name) {
+            self.error(
+                format!("listeners[{at}].name"),
+                format!("another listener is called `{}`", words.name),
+            );
+        }
+        if words.address.port() != 0 && before.iter().any(|other| other.address == words.address) {
+            self.error(format!("listeners[{at}].address"), format!("another listener has {}", words.address));
+        }
+        self.check_name(format!("listeners[{at}].name"), &words.name);
+        let limits = &words.limits;
+        let mut check = |name: &str, good: bool, message: &str| {
+            if !good {
+                self.errors.push(ConfigError::new(format!("listeners[{at}].limits.{name}"), message));
+            }
+        };
+        let header_bytes = limits.header_bytes.get();
+        check(
+            "header_bytes",
+            (256..=MOST_HEADER_BYTES).contains(&header_bytes),
+            "a request head has 256B to 1MiB",
+        );
+        check(
+            "headers",
+            (1..=MOST_HEADERS).contains(&limits.headers),
+            "a request has 1 to 256 header fields",
+        );
+        check(
+            "uri_bytes",
+            (1..=header_bytes).contains(&limits.uri_bytes.get()),
+            "a target is no longer than its head",
+        );
+        check("connections", limits.connections > 0, "a listener without connections serves nobody");
+        check(
+            "connections_per_ip",
+            limits.connections_per_ip > 0,
+            "a listener without connections serves nobody",
+        );
+        check(
+            "requests_per_connection",
+            limits.requests_per_connection > 0,
+            "a connection serves at least one request",
+        );
+        check("header_timeout", !limits.header_timeout.get().is_zero(), "a timeout cannot be zero");
+        check("idle_timeout", !limits.idle_timeout.get().is_zero(), "a timeout cannot be zero");
+    }
+
+    /// Names become metric labels and words in logs.
+    pub(super) fn check_name(&mut self, path: String, name: &str) {
+        let fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if name.is_empty() || name.len() > 128 || !name.bytes().all(fit) {
+            self.error(
+                path,
+                format!("`{name}` is not a name: letters, digits, `-`, `_` and `.`, at most 128"),
+            );
+        }
+    }
+
+    pub(super) fn admin(&mut self) {
+        let Some(admin) = &self.config.admin else { return };
+        match admin_token(admin, self.inputs.environment) {
+            Err(message) => self.error("admin.token", message),
+            Ok(None) if !admin.address.ip().is_loopback() => self.errors.push(
+                ConfigError::new(
+                    "admin.address",
+                    format!("{} can be reached from elsewhere: it needs a token", admin.address),
+                )
+                .with_hint("add `token: { env: PORTCULLIS_ADMIN_TOKEN }`, or listen on 127.0.0.1"),
+            ),
+            Ok(_) => {}
+        }
+        let addresses: HashSet<_> = self.config.listeners.iter().map(|listener| listener.address).collect();
+        if admin.address.port() != 0 && addresses.contains(&admin.address) {
+            self.error("admin.address", format!("a listener has {}, too", admin.address));
+        }
+    }
+}
+
+/// The admin token, read from where it is kept.
+///
+/// # Errors
+///
+/// A sentence, when it is not there or too short to be one.
+pub fn admin_token(admin: &Admin, environment: &Environment) -> Result<Option<Secret>, String> {
+    let secret = match &admin.token {
+        None => return Ok(None),
+        Some(SecretSource::Word(secret)) => secret.clone(),
+        Some(SecretSource::Env { env }) => {
+            Secret::new(environment.get(env).ok_or_else(|| format!("the environment has no {env}"))?)
+        }
+        Some(SecretSource::File { file }) => {
+            let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            Secret::new(text.trim_end_matches(['\r', '\n']))
+        }
+    };
+    if secret.expose().len() < 16 {
+        Err("a token has at least 16 characters".into())
+    } else {
+        Ok(Some(secret))
+    }
+}
+
+fn policy(words: &Listener, chain: usize) -> ListenerPolicy {
+    let limits = &words.limits;
+    ListenerPolicy {
+        name: Arc::from(words.name.as_str()),
+        head: HeadLimits {
+            header_bytes: limits.header_bytes.as_usize(),
+            headers: limits.headers,
+            uri_bytes: limits.uri_bytes.as_usize(),
+        },
+        header_timeout: limits.header_timeout.get(),
+        idle_timeout: limits.idle_timeout.get(),
+        connections: limits.connections,
+        connections_per_ip: limits.connections_per_ip,
+        requests_per_connection: limits.requests_per_connection,
+        chain,
+    }
+}

@@ -1,0 +1,135 @@
+//! From words to a snapshot, or every error at once. Starts nothing, has no side effects.
+
+mod chains;
+mod listeners;
+mod routes;
+mod telemetry;
+mod upstreams;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::chain::{ChainBuilder, Link};
+use crate::config::Config;
+use crate::document::{ConfigError, Environment, Errors};
+use crate::registry::Registry;
+use crate::snapshot::Snapshot;
+use crate::state::State;
+use crate::telemetry::{AccessLog, Metrics, Settings};
+use crate::upstream::Upstream;
+
+pub use listeners::admin_token;
+
+/// What a configuration is compiled against.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    /// What configuration can name.
+    pub registry: &'a Registry,
+    /// What outlives a snapshot.
+    pub state: &'a State,
+    /// The metrics that routes and upstreams count in.
+    pub metrics: &'a Metrics,
+    /// The environment, for secrets that are named by their variable.
+    pub environment: &'a Environment,
+}
+
+/// A compiled configuration that is not yet in force: its access log is not open.
+pub struct Compiled {
+    /// Everything a request needs. Its access log is off.
+    pub snapshot: Snapshot,
+    /// How to open the access log.
+    pub access_log: Settings,
+}
+
+/// Compiles a configuration.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, by document path.
+pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> {
+    let mut errors = Errors::default();
+    let upstreams = upstreams::compile(config, inputs, &mut errors);
+    let mut compiler = Compiler { config, inputs, upstreams: &upstreams, used: Vec::new(), errors };
+    let listeners = compiler.listeners();
+    let routed = compiler.routes(&listeners);
+    compiler.unplaced_chains();
+    let access_log = telemetry::access_log(&config.telemetry.access_log, &mut compiler.errors);
+    telemetry::metrics(&config.telemetry.metrics, &mut compiler.errors);
+    compiler.admin();
+    let text = serde_json::to_string(config).unwrap_or_default();
+    let errors = compiler.errors;
+    let settings = access_log.unwrap_or_else(Settings::off);
+    let (router, routes, unmatched) = routed;
+    errors.or(Compiled {
+        snapshot: Snapshot {
+            generation: 0,
+            hash: fingerprint(&text),
+            config: text.into(),
+            router,
+            routes,
+            unmatched,
+            upstreams,
+            listeners: listeners.policies,
+            trusted_proxies: config.server.trusted_proxies.clone().into(),
+            access_log: Arc::new(AccessLog::off()),
+            grace_period: config.server.grace_period.get(),
+            drain_delay: config.server.drain_delay.get(),
+        },
+        access_log: settings,
+    })
+}
+
+/// What the parts of the compilation share.
+struct Compiler<'a> {
+    config: &'a Config,
+    inputs: Inputs<'a>,
+    upstreams: &'a BTreeMap<Arc<str>, Arc<Upstream>>,
+    /// Named chains that were placed somewhere.
+    used: Vec<&'a str>,
+    errors: Errors,
+}
+
+impl Compiler<'_> {
+    /// Whether something below this document path could not be read: its name is missing without fault.
+    fn unread(&self, path: &str) -> bool {
+        let below = |known: &String| {
+            known.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.config.unread.iter().any(below)
+    }
+
+    fn error(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.errors.push(ConfigError::new(path, message));
+    }
+}
+
+/// A short fingerprint of the words (FNV-1a, 64 bit): equal words, equal fingerprint.
+fn fingerprint(text: &str) -> String {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, step))
+}
+
+/// The known name nearest to a misspelt one.
+fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<String> {
+    let close = known.map(|known| (strsim::jaro_winkler(name, known), known)).filter(|(near, _)| *near > 0.8);
+    let best = close.max_by(|(one, _), (two, _)| one.total_cmp(two))?;
+    Some(format!("did you mean `{}`?", best.1))
+}
+
+/// An error with the nearest known name as its hint.
+fn unknown<'n>(path: String, what: &str, name: &str, known: impl Iterator<Item = &'n str>) -> ConfigError {
+    let error = ConfigError::new(path, format!("there is no {what} `{name}`"));
+    match nearest(name, known) {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    }
+}
+
+/// Compiled lists of filters, in the order they are written.
+type Links = Vec<Link>;
+
+fn in_order(lists: &[&Links]) -> ChainBuilder {
+    let mut builder = ChainBuilder::default();
+    lists.iter().flat_map(|links| links.iter()).cloned().for_each(|link| builder.push(link));
+    builder
+}

@@ -1,0 +1,284 @@
+//! Routes: what they match, what runs on them, where they lead.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use super::listeners::Listeners;
+use super::{Compiler, Links, in_order, unknown};
+use crate::chain::Chain;
+use crate::config::{Matcher, Path, Redirect as RedirectWords, Respond, Route as Words, Timeouts};
+use crate::document::{ConfigError, join};
+use crate::exchange::{Reply, Template};
+use crate::registry::Scope;
+use crate::route::{
+    HeaderCondition, ListenerSet, MethodSet, PathPattern, PathRegex, PathSpec, QueryCondition, RouteSpec,
+    Router, ValueMatch,
+};
+use crate::snapshot::{Deadlines, Redirect, Route, Target, UpstreamTimeouts};
+use crate::types::HostPattern;
+
+const REQUEST: Duration = Duration::from_secs(30);
+const STREAM_IDLE: Duration = Duration::from_secs(300);
+const CONNECT: Duration = Duration::from_secs(2);
+const READ: Duration = Duration::from_secs(30);
+const WRITE: Duration = Duration::from_secs(30);
+const POOLED: Duration = Duration::from_secs(90);
+const BODY_LIMIT: u64 = 10 << 20;
+
+/// The router, the routes in file order, and what answers when none matches.
+type Routed = (Router<Arc<Route>>, Box<[Arc<Route>]>, Arc<Route>);
+
+/// The chains of a route: one for each distinct list of listener filters.
+type Chains = Arc<[Arc<Chain>]>;
+
+impl<'a> Compiler<'a> {
+    pub(super) fn routes(&mut self, listeners: &Listeners) -> Routed {
+        let config = self.config;
+        let global = self.links("filters", &config.filters, None);
+        let bare: Chains = chains(&global, listeners, &Vec::new());
+        let mut names = HashSet::new();
+        let mut builder = Router::builder();
+        let mut routes = Vec::with_capacity(config.routes.len());
+        self.check_timeouts("defaults.timeouts", &config.defaults.timeouts);
+        for (at, words) in config.routes.iter().enumerate() {
+            let path = format!("routes[{at}]");
+            self.check_name(format!("{path}.name"), &words.name);
+            if !names.insert(words.name.as_str()) {
+                self.error(format!("{path}.name"), format!("another route is called `{}`", words.name));
+            }
+            let spec = self.spec(&path, words);
+            let captures: Vec<&str> = spec.as_ref().map(|spec| spec.path.captures()).unwrap_or_default();
+            let chains = match words.filters.is_empty() {
+                true => Arc::clone(&bare),
+                false => {
+                    let own = self.links(&format!("{path}.filters"), &words.filters, Some(&captures));
+                    chains(&global, listeners, &own)
+                }
+            };
+            let target = self.target(&path, words, &captures);
+            if let (Some(spec), Some(target)) = (spec, target) {
+                let route = Arc::new(self.route(words, chains, target));
+                routes.push(Arc::clone(&route));
+                builder.add(spec, route);
+            }
+        }
+        let unmatched = Words { name: "-".into(), ..Words::default() };
+        let unmatched = Arc::new(self.route(&unmatched, bare, Target::Nothing));
+        (builder.build(), routes.into(), unmatched)
+    }
+
+    fn route(&mut self, words: &Words, chains: Chains, target: Target) -> Route {
+        let defaults = &self.config.defaults;
+        let upstream = words.upstream.as_ref().and_then(|name| self.config.upstreams.get(name));
+        let upstream = upstream.map(|upstream| &upstream.timeouts);
+        let own = &words.timeouts;
+        let first = |options: [Option<crate::types::Duration>; 3], otherwise: Duration| {
+            options.into_iter().flatten().next().map_or(otherwise, crate::types::Duration::get)
+        };
+        let of = |pick: fn(&Timeouts) -> Option<crate::types::Duration>| {
+            [pick(own), None, pick(&defaults.timeouts)]
+        };
+        let request_body = words.limits.request_body.or(defaults.limits.request_body);
+        Route {
+            name: Arc::from(words.name.as_str()),
+            matches: summary(words).into(),
+            chains,
+            target,
+            deadlines: Deadlines {
+                request: first(of(|t| t.request), REQUEST),
+                stream_idle: first(of(|t| t.stream_idle), STREAM_IDLE),
+                total: own.total.or(defaults.timeouts.total).map(crate::types::Duration::get),
+            },
+            upstream_timeouts: UpstreamTimeouts {
+                connect: first(
+                    [own.connect, upstream.and_then(|u| u.connect), defaults.timeouts.connect],
+                    CONNECT,
+                ),
+                read: first([own.read, upstream.and_then(|u| u.read), defaults.timeouts.read], READ),
+                write: first([own.write, upstream.and_then(|u| u.write), defaults.timeouts.write], WRITE),
+                idle: upstream.map_or(POOLED, |upstream| upstream.idle.get()),
+            },
+            body_limit: request_body.map_or(BODY_LIMIT, crate::types::ByteSize::get),
+            metrics: self.inputs.metrics.route(&words.name),
+        }
+    }
+
+    fn check_timeouts(&mut self, path: &str, timeouts: &Timeouts) {
+        for (name, timeout) in [
+            ("request", timeouts.request),
+            ("stream_idle", timeouts.stream_idle),
+            ("total", timeouts.total),
+            ("connect", timeouts.connect),
+            ("read", timeouts.read),
+            ("write", timeouts.write),
+        ] {
+            if timeout.is_some_and(|timeout| timeout.get().is_zero()) {
+                self.error(format!("{path}.{name}"), "a timeout cannot be zero");
+            }
+        }
+    }
+
+    /// What a route matches; `None` when it cannot be told.
+    fn spec(&mut self, path: &str, words: &Words) -> Option<RouteSpec> {
+        self.check_timeouts(&format!("{path}.timeouts"), &words.timeouts);
+        let hosts =
+            words.hosts.iter().enumerate().filter_map(|(at, host)| {
+                self.parsed(format!("{path}.hosts[{at}]"), HostPattern::parse(host))
+            });
+        let hosts: Vec<HostPattern> = hosts.collect();
+        let methods = words.methods.iter().enumerate().filter_map(|(at, method)| {
+            let parsed =
+                Method::from_bytes(method.as_bytes()).map_err(|_| format!("`{method}` is not a method"));
+            let parsed = parsed.and_then(|known| match method.chars().any(char::is_lowercase) {
+                true => {
+                    Err(format!("`{method}`: methods are case-sensitive, and those of HTTP are upper case"))
+                }
+                false => Ok(known),
+            });
+            self.parsed(format!("{path}.methods[{at}]"), parsed)
+        });
+        let methods: Vec<Method> = methods.collect();
+        let headers = words.headers.iter().filter_map(|(name, matcher)| {
+            let path = join(&format!("{path}.headers"), name);
+            let parsed = HeaderName::try_from(name).map_err(|_| format!("`{name}` is not a header name"));
+            let name = self.parsed(path.clone(), parsed)?;
+            Some(HeaderCondition { name, value: self.value_match(path, matcher)? })
+        });
+        let headers: Vec<HeaderCondition> = headers.collect();
+        let query = words.query.iter().filter_map(|(name, matcher)| {
+            let path = join(&format!("{path}.query"), name);
+            Some(QueryCondition { name: name.as_str().into(), value: self.value_match(path, matcher)? })
+        });
+        let query: Vec<QueryCondition> = query.collect();
+        let listeners = self.listener_set(path, words);
+        let spec = match &words.path {
+            Path::Pattern(pattern) => {
+                self.parsed(format!("{path}.path"), PathPattern::parse(pattern)).map(PathSpec::Pattern)
+            }
+            Path::Regex(words) => {
+                self.parsed(format!("{path}.path.regex"), PathRegex::parse(&words.regex)).map(PathSpec::Regex)
+            }
+        };
+        Some(RouteSpec {
+            hosts,
+            path: spec?,
+            methods: MethodSet::from_iter(methods),
+            headers,
+            query,
+            listeners,
+        })
+    }
+
+    fn parsed<T, E: ToString>(&mut self, path: String, parsed: Result<T, E>) -> Option<T> {
+        parsed.map_err(|error| self.error(path, error.to_string())).ok()
+    }
+
+    fn value_match(&mut self, path: String, matcher: &Matcher) -> Option<ValueMatch> {
+        match matcher {
+            Matcher::Exact(value) => Some(ValueMatch::Exact(value.as_str().into())),
+            Matcher::Present(presence) => Some(ValueMatch::Present(presence.present)),
+            Matcher::Regex(words) => self.parsed(format!("{path}.regex"), ValueMatch::regex(&words.regex)),
+        }
+    }
+
+    fn listener_set(&mut self, path: &str, words: &Words) -> ListenerSet {
+        let config = self.config;
+        let indexes = words.listeners.iter().enumerate().filter_map(|(at, name)| {
+            let index = config.listeners.iter().position(|listener| listener.name == *name);
+            if index.is_none() && !self.unread("listeners") {
+                let known = config.listeners.iter().map(|listener| listener.name.as_str());
+                self.errors.push(unknown(format!("{path}.listeners[{at}]"), "listener", name, known));
+            }
+            index
+        });
+        indexes.collect()
+    }
+
+    fn target(&mut self, path: &str, words: &'a Words, captures: &[&str]) -> Option<Target> {
+        let named = [
+            words.upstream.is_some(),
+            words.respond.is_some(),
+            words.redirect.is_some(),
+            words.handler.is_some(),
+        ];
+        if named.iter().filter(|named| **named).count() != 1 {
+            self.error(path, "a route needs exactly one of `upstream`, `respond` and `redirect`");
+            return None;
+        }
+        if let Some(respond) = &words.respond {
+            return self.respond(&format!("{path}.respond"), respond);
+        }
+        if let Some(redirect) = &words.redirect {
+            return self.redirect(&format!("{path}.redirect"), redirect, captures);
+        }
+        if let Some(name) = &words.handler {
+            let handler = self.inputs.registry.handler(name).cloned();
+            return self
+                .parsed(path.to_owned(), handler.ok_or(format!("no handler is called `{name}`")))
+                .map(Target::Handler);
+        }
+        let name = words.upstream.as_deref()?;
+        match self.upstreams.get(name) {
+            Some(upstream) => Some(Target::Upstream(Arc::clone(upstream))),
+            None => {
+                if !self.unread(&join("upstreams", name)) {
+                    let known = self.config.upstreams.keys().map(String::as_str);
+                    self.errors.push(unknown(format!("{path}.upstream"), "upstream", name, known));
+                }
+                None
+            }
+        }
+    }
+
+    fn respond(&mut self, path: &str, words: &Respond) -> Option<Target> {
+        let status =
+            StatusCode::from_u16(words.status).ok().filter(|status| (200..600).contains(&status.as_u16()));
+        let status = self.parsed(format!("{path}.status"), status.ok_or("a status is 200 to 599"));
+        let mut headers = HeaderMap::new();
+        for (name, value) in &words.headers {
+            let path = join(&format!("{path}.headers"), name);
+            let parsed = HeaderName::try_from(name).map_err(|_| format!("`{name}` is not a header name"));
+            let name = self.parsed(path.clone(), parsed);
+            let value = self
+                .parsed(path, HeaderValue::from_str(value).map_err(|_| "a header cannot carry this value"));
+            if let (Some(name), Some(value)) = (name, value) {
+                headers.append(name, value);
+            }
+        }
+        Some(Target::Respond(Box::new(Reply::content(status?, words.body.clone()).headers(headers))))
+    }
+
+    fn redirect(&mut self, path: &str, words: &RedirectWords, captures: &[&str]) -> Option<Target> {
+        let good = matches!(words.status, 301 | 302 | 303 | 307 | 308);
+        let status = StatusCode::from_u16(words.status).ok().filter(|_| good);
+        let status =
+            self.parsed(format!("{path}.status"), status.ok_or("a redirect has 301, 302, 303, 307 or 308"));
+        let to = self.parsed(format!("{path}.to"), Template::parse(&words.to))?;
+        let fit = |to: &str| to.starts_with('/') || to.starts_with("http://") || to.starts_with("https://");
+        if !fit(&words.to) || HeaderValue::from_str(&words.to).is_err() {
+            self.error(format!("{path}.to"), "a redirect leads to an absolute URL or a path");
+        }
+        let scope = Scope { captures: Some(captures), state: self.inputs.state };
+        let unknown = scope.unknown_captures(&to).map(|error| ConfigError::new(format!("{path}.to"), error));
+        self.errors.extend(unknown);
+        Some(Target::Redirect(Redirect { to, status: status? }))
+    }
+}
+
+/// What a route matches, in short: `GET,POST api.test/orders/*`.
+fn summary(words: &Words) -> String {
+    let path = match &words.path {
+        Path::Pattern(pattern) => pattern.clone(),
+        Path::Regex(words) => format!("~{}", words.regex),
+    };
+    let methods = if words.methods.is_empty() { "*".to_owned() } else { words.methods.join(",") };
+    format!("{methods} {}{path}", words.hosts.join(","))
+}
+
+/// One chain for each distinct list of listener filters: global, the listener's, the route's own.
+fn chains(global: &Links, listeners: &Listeners, own: &Links) -> Chains {
+    listeners.links.iter().map(|listener| Arc::new(in_order(&[global, listener, own]).build())).collect()
+}

@@ -1,0 +1,96 @@
+//! The words users write: one serde struct a section, no behaviour.
+//!
+//! Doc comments here become the JSON Schema and the reference, so they speak to the person who writes the file.
+
+mod admin;
+mod filters;
+mod listener;
+mod read;
+mod route;
+mod server;
+mod telemetry;
+mod upstream;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use admin::{Admin, SecretSource};
+pub use filters::FilterUse;
+pub use listener::{Listener, ListenerLimits};
+pub use route::{Defaults, Matcher, Path, Redirect, Respond, Route, RouteLimits, Timeouts};
+pub use server::{Server, Threads};
+pub use telemetry::{AccessLog, Metrics, ProcessLog, Sample, Telemetry};
+pub use upstream::{Balance, Endpoint, Upstream, UpstreamTimeouts};
+
+/// A whole Portcullis configuration.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The version of these words. Always 1.
+    #[serde(default)]
+    pub version: Version,
+    /// The process: threads, shutdown, who is trusted.
+    #[serde(default)]
+    pub server: Server,
+    /// Where clients connect.
+    #[serde(default)]
+    pub listeners: Vec<Listener>,
+    /// The operator's HTTP API. Off unless named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<Admin>,
+    /// Logs and metrics.
+    #[serde(default)]
+    pub telemetry: Telemetry,
+    /// Where requests are sent, by name.
+    #[serde(default)]
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// What holds for every route that does not say otherwise.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// Filters before those of every listener and route; they run on requests that match no route, too.
+    #[serde(default)]
+    pub filters: Vec<FilterUse>,
+    /// Named lists of filters, placed with `- use: NAME`.
+    #[serde(default)]
+    pub chains: BTreeMap<String, Vec<FilterUse>>,
+    /// Which request goes where. The most specific match wins, then file order.
+    #[serde(default)]
+    pub routes: Vec<Route>,
+    /// Document paths of what could not be read and is left out above.
+    #[serde(skip)]
+    pub unread: Vec<String>,
+}
+
+/// The version of the configuration's words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
+pub struct Version;
+
+impl TryFrom<u64> for Version {
+    type Error = String;
+
+    fn try_from(version: u64) -> Result<Self, String> {
+        match version {
+            1 => Ok(Self),
+            other => Err(format!("version {other} is not known: this release reads version 1")),
+        }
+    }
+}
+
+impl From<Version> for u64 {
+    fn from(_: Version) -> Self {
+        1
+    }
+}
+
+impl JsonSchema for Version {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Version".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "const": 1 })
+    }
+}

@@ -1,0 +1,87 @@
+//! `telemetry:`, logs and metrics.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::telemetry::{LogFormat, LogLevel};
+use crate::types::{Duration, Percent};
+
+/// Logs and metrics.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Telemetry {
+    /// What the process says of itself, on standard error.
+    pub log: ProcessLog,
+    /// A line for every request.
+    pub access_log: AccessLog,
+    /// Prometheus metrics, at `/metrics` of the admin listener.
+    pub metrics: Metrics,
+}
+
+/// What the process says of itself, on standard error.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProcessLog {
+    /// The least grave level shown. Changeable while running by `PUT /log/level`.
+    pub level: LogLevel,
+    /// `json` for machines, `text` for people. Read at start.
+    pub format: LogFormat,
+}
+
+/// A line for every request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessLog {
+    /// `stdout`, `stderr`, `off`, or the path of a file (reopened on SIGUSR1).
+    pub output: String,
+    /// `json`, `combined` (the Apache and nginx form), or a template such as `'{client_ip} {status} {path}'`.
+    pub format: String,
+    /// Which lines are kept.
+    pub sample: Sample,
+    /// Header names whose values a template shows as `[redacted]`.
+    pub redact: Vec<String>,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self {
+            output: "stdout".into(),
+            format: "json".into(),
+            sample: Sample::default(),
+            redact: vec![
+                "authorization".into(),
+                "cookie".into(),
+                "set-cookie".into(),
+                "proxy-authorization".into(),
+            ],
+        }
+    }
+}
+
+/// Which access log lines are kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Sample {
+    /// The share kept of what went well (status below 400) and was not slow.
+    pub success: Percent,
+    /// A request that took so long is always kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow: Option<Duration>,
+    /// The share kept of status 400 and above.
+    pub errors: Percent,
+}
+
+impl Default for Sample {
+    fn default() -> Self {
+        Self { success: Percent::ALL, slow: None, errors: Percent::ALL }
+    }
+}
+
+/// Prometheus metrics.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Upper bounds of the duration histograms, ascending. The default runs from 1ms to 60s. Read at start.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub buckets: Vec<Duration>,
+}

@@ -1,0 +1,121 @@
+//! `upstreams:`, where requests are sent.
+
+use std::net::SocketAddr;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::types::Duration;
+
+/// A set of servers that answer alike.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Upstream {
+    /// The servers: `"10.0.0.1:8080"`, or `{ address: "10.0.0.2:8080", weight: 3 }`.
+    pub endpoints: Vec<Endpoint>,
+    /// How an endpoint is chosen.
+    #[serde(default)]
+    pub balance: Balance,
+    /// How long to wait for the servers. A route's own word wins.
+    #[serde(default)]
+    pub timeouts: UpstreamTimeouts,
+}
+
+/// How an endpoint is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// In turn, by weight, evenly spread (smooth weighted round robin).
+    #[default]
+    RoundRobin,
+}
+
+/// One server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "EndpointWords", into = "EndpointWords")]
+pub struct Endpoint {
+    /// Its address and port. Names are not resolved.
+    pub address: SocketAddr,
+    /// Its share of requests, relative to the others': 1 to 1000.
+    pub weight: u16,
+}
+
+/// The two ways an endpoint is written.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum EndpointWords {
+    /// An address and port.
+    Address(SocketAddr),
+    /// An address with a weight.
+    Full(FullEndpoint),
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct FullEndpoint {
+    /// Its address and port.
+    address: SocketAddr,
+    /// Its share of requests, relative to the others'.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 1000))]
+    weight: u16,
+}
+
+fn one() -> u16 {
+    1
+}
+
+impl From<EndpointWords> for Endpoint {
+    fn from(words: EndpointWords) -> Self {
+        match words {
+            EndpointWords::Address(address) => Self { address, weight: 1 },
+            EndpointWords::Full(FullEndpoint { address, weight }) => Self { address, weight },
+        }
+    }
+}
+
+impl From<Endpoint> for EndpointWords {
+    fn from(Endpoint { address, weight }: Endpoint) -> Self {
+        match weight {
+            1 => Self::Address(address),
+            weight => Self::Full(FullEndpoint { address, weight }),
+        }
+    }
+}
+
+impl JsonSchema for Endpoint {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Endpoint".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let full = generator.subschema_for::<FullEndpoint>();
+        json_schema!({
+            "description": "A server: `\"10.0.0.1:8080\"`, or `{ address: \"10.0.0.2:8080\", weight: 3 }`.",
+            "anyOf": [{ "type": "string" }, full],
+        })
+    }
+}
+
+/// How long to wait for the servers of an upstream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpstreamTimeouts {
+    /// To be connected; then the next endpoint is tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect: Option<Duration>,
+    /// For the next bytes from the server, the response head included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read: Option<Duration>,
+    /// For the server to take the next bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write: Option<Duration>,
+    /// How long an idle connection is kept for reuse.
+    pub idle: Duration,
+}
+
+impl Default for UpstreamTimeouts {
+    fn default() -> Self {
+        Self { connect: None, read: None, write: None, idle: Duration::from_secs(90) }
+    }
+}

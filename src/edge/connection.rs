@@ -1,0 +1,268 @@
+//! What both ends of the house know of one connection: the wire front and the proxy share it.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::net::TcpStream;
+
+use crate::guard::Refusal;
+use crate::snapshot::Deadlines;
+
+/// One accepted connection.
+///
+/// The proxy sets the deadlines of the exchange under way; the wire front enforces them, since it alone is polled
+/// whatever the proxy engine waits for.
+#[derive(Debug)]
+pub struct Connection {
+    listener: usize,
+    peer: SocketAddr,
+    local: SocketAddr,
+    /// Deadlines count from here, in nanoseconds; 0 means none.
+    epoch: Instant,
+    head_by: AtomicU64,
+    request_timeout: AtomicU64,
+    total_by: AtomicU64,
+    stream_idle: AtomicU64,
+    moved: AtomicU64,
+    responding: AtomicBool,
+    tunnel: AtomicBool,
+    request_complete: AtomicBool,
+    fired: AtomicU8,
+    refused: Mutex<Option<Refusal>>,
+    returned: Mutex<Option<TcpStream>>,
+}
+
+/// A deadline of an exchange that has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Timer {
+    /// No response head in time.
+    Request = 1,
+    /// Nothing of the request body came.
+    RequestBody,
+    /// Nothing of the response moved.
+    StreamIdle,
+    /// The exchange as a whole.
+    Total,
+}
+
+impl Connection {
+    /// A connection just accepted on the listener with this index.
+    pub fn new(listener: usize, peer: SocketAddr, local: SocketAddr) -> Self {
+        Self {
+            listener,
+            peer,
+            local,
+            epoch: Instant::now(),
+            head_by: AtomicU64::new(0),
+            request_timeout: AtomicU64::new(0),
+            total_by: AtomicU64::new(0),
+            stream_idle: AtomicU64::new(0),
+            moved: AtomicU64::new(0),
+            responding: AtomicBool::new(false),
+            tunnel: AtomicBool::new(false),
+            request_complete: AtomicBool::new(true),
+            fired: AtomicU8::new(0),
+            refused: Mutex::new(None),
+            returned: Mutex::new(None),
+        }
+    }
+
+    /// The index of the listener that accepted it.
+    pub fn listener(&self) -> usize {
+        self.listener
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Our end.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Starts the clocks of the exchange whose head was complete at `started`.
+    pub fn begin(&self, started: Instant, deadlines: &Deadlines) {
+        let started = self.nanos(started);
+        self.request_timeout.store(nanos(deadlines.request), Ordering::Relaxed);
+        self.stream_idle.store(nanos(deadlines.stream_idle), Ordering::Relaxed);
+        self.total_by.store(deadlines.total.map_or(0, |total| started + nanos(total)), Ordering::Relaxed);
+        self.moved.store(started, Ordering::Relaxed);
+        let head_by = if self.request_complete.load(Ordering::Relaxed) {
+            started + nanos(deadlines.request)
+        } else {
+            0
+        };
+        self.head_by.store(head_by, Ordering::Relaxed);
+    }
+
+    /// The response head is on its way: from here only bodies count.
+    pub fn responding(&self) {
+        self.moved.store(self.nanos(Instant::now()), Ordering::Relaxed);
+        self.responding.store(true, Ordering::Relaxed);
+    }
+
+    /// The connection changed its protocol (101): bytes pass as they are from here on.
+    pub fn tunnel(&self) {
+        self.tunnel.store(true, Ordering::Relaxed);
+    }
+
+    /// What is left until the response head must be there; `None` while no such clock runs.
+    pub fn left_for_head(&self, now: Instant) -> Option<Duration> {
+        let by = self.head_by.load(Ordering::Relaxed);
+        let total = self.total_by.load(Ordering::Relaxed);
+        let by = match (by, total) {
+            (0, 0) => return None,
+            (0, by) | (by, 0) => by,
+            (head, total) => head.min(total),
+        };
+        Some(Duration::from_nanos(by.saturating_sub(self.nanos(now))))
+    }
+
+    /// The deadline that ended the exchange.
+    pub fn fired(&self) -> Option<Timer> {
+        match self.fired.load(Ordering::Relaxed) {
+            1 => Some(Timer::Request),
+            2 => Some(Timer::RequestBody),
+            3 => Some(Timer::StreamIdle),
+            4 => Some(Timer::Total),
+            _ => None,
+        }
+    }
+
+    /// Why the guard refused the body of the request under way.
+    pub fn refused(&self) -> Option<Refusal> {
+        *self.refused.lock()
+    }
+
+    /// Leaves so long for a last reply, whatever clock has run out.
+    pub fn last_words(&self, time: Duration) {
+        self.reset(true);
+        self.total_by.store(self.nanos(Instant::now() + time), Ordering::Relaxed);
+    }
+
+    pub(super) fn refuse(&self, refusal: Refusal) {
+        *self.refused.lock() = Some(refusal);
+    }
+
+    /// A new exchange whose request is complete, or still has a body to come.
+    pub(super) fn reset(&self, complete: bool) {
+        self.head_by.store(0, Ordering::Relaxed);
+        self.total_by.store(0, Ordering::Relaxed);
+        self.stream_idle.store(0, Ordering::Relaxed);
+        self.responding.store(false, Ordering::Relaxed);
+        self.request_complete.store(complete, Ordering::Relaxed);
+    }
+
+    /// The last byte of the request body came.
+    pub(super) fn request_completed(&self, now: Instant) {
+        self.request_complete.store(true, Ordering::Relaxed);
+        let timeout = self.request_timeout.load(Ordering::Relaxed);
+        self.head_by.store(self.nanos(now) + timeout, Ordering::Relaxed);
+    }
+
+    /// Bytes moved.
+    pub(super) fn moved(&self, now: Instant) {
+        self.moved.store(self.nanos(now), Ordering::Relaxed);
+    }
+
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Ordering::Relaxed)
+    }
+
+    /// The next deadline of the exchange under way and when it passes.
+    pub(super) fn next_deadline(&self) -> Option<(Timer, Instant)> {
+        let total = self.total_by.load(Ordering::Relaxed);
+        let idle = self.stream_idle.load(Ordering::Relaxed);
+        let idle_by = if idle == 0 { 0 } else { self.moved.load(Ordering::Relaxed).saturating_add(idle) };
+        let current = if self.responding.load(Ordering::Relaxed) {
+            (Timer::StreamIdle, idle_by)
+        } else if self.request_complete.load(Ordering::Relaxed) {
+            (Timer::Request, self.head_by.load(Ordering::Relaxed))
+        } else {
+            (Timer::RequestBody, idle_by)
+        };
+        [(Timer::Total, total), current]
+            .into_iter()
+            .filter(|(_, by)| *by != 0)
+            .min_by_key(|(_, by)| *by)
+            .and_then(|(timer, by)| Some((timer, self.epoch.checked_add(Duration::from_nanos(by))?)))
+    }
+
+    pub(super) fn fire(&self, timer: Timer) {
+        self.fired.store(timer as u8, Ordering::Relaxed);
+    }
+
+    /// The wire was dropped by the engine: its socket comes back, to be closed with care.
+    pub(super) fn give_back(&self, socket: TcpStream) {
+        *self.returned.lock() = Some(socket);
+    }
+
+    pub(super) fn take_back(&self) -> Option<TcpStream> {
+        self.returned.lock().take()
+    }
+
+    /// Nanoseconds since the epoch, never 0.
+    fn nanos(&self, at: Instant) -> u64 {
+        nanos(at.saturating_duration_since(self.epoch)).max(1)
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINES: Deadlines = Deadlines {
+        request: Duration::from_secs(30),
+        stream_idle: Duration::from_secs(300),
+        total: Some(Duration::from_secs(600)),
+    };
+
+    fn connection() -> Connection {
+        let address = "127.0.0.1:1".parse().unwrap();
+        Connection::new(0, address, address)
+    }
+
+    fn next(connection: &Connection) -> (Timer, u64) {
+        let (timer, at) = connection.next_deadline().unwrap();
+        (timer, at.duration_since(connection.epoch).as_secs())
+    }
+
+    #[test]
+    fn each_part_of_an_exchange_has_its_clock() {
+        let connection = connection();
+        assert_eq!(connection.next_deadline(), None);
+        connection.reset(false);
+        connection.begin(connection.epoch, &DEADLINES);
+        assert_eq!(next(&connection), (Timer::RequestBody, 300));
+        connection.request_completed(connection.epoch + Duration::from_secs(100));
+        assert_eq!(next(&connection), (Timer::Request, 130));
+        connection.responding();
+        assert_eq!(next(&connection).0, Timer::StreamIdle);
+        connection.moved(connection.epoch + Duration::from_secs(400));
+        assert_eq!(next(&connection), (Timer::Total, 600));
+    }
+
+    #[test]
+    fn the_time_left_is_the_nearer_of_head_and_total() {
+        let connection = connection();
+        assert_eq!(connection.left_for_head(connection.epoch), None);
+        connection.reset(true);
+        connection.begin(connection.epoch, &DEADLINES);
+        assert_eq!(connection.left_for_head(connection.epoch).unwrap().as_secs(), 30);
+        let short = Deadlines { total: Some(Duration::from_secs(10)), ..DEADLINES };
+        connection.begin(connection.epoch, &short);
+        assert_eq!(
+            connection.left_for_head(connection.epoch + Duration::from_secs(20)),
+            Some(Duration::ZERO)
+        );
+    }
+}

@@ -1,0 +1,109 @@
+//! Ending without dropping anything: who is still here, and when the last one left.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+/// Shared by the listeners, their connections and whoever ends them. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Drain(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Readiness is false: load balancers in front should look elsewhere.
+    unready: watch::Sender<bool>,
+    /// Listeners close, connections end after the request they serve.
+    draining: watch::Sender<bool>,
+    connections: AtomicUsize,
+    left: Notify,
+}
+
+/// A connection that is still here.
+#[derive(Debug)]
+pub struct Presence(Drain);
+
+impl Default for Drain {
+    fn default() -> Self {
+        let (unready, _) = watch::channel(false);
+        let (draining, _) = watch::channel(false);
+        Self(Arc::new(Inner { unready, draining, connections: AtomicUsize::new(0), left: Notify::new() }))
+    }
+}
+
+impl Drain {
+    /// Says that no new work should be sent here, while it is still taken.
+    pub fn set_unready(&self) {
+        self.0.unready.send_replace(true);
+    }
+
+    /// Whether new work should be sent elsewhere.
+    pub fn is_unready(&self) -> bool {
+        *self.0.unready.borrow()
+    }
+
+    /// Closes the listeners; connections end with the request they serve.
+    pub fn start(&self) {
+        self.set_unready();
+        self.0.draining.send_replace(true);
+    }
+
+    /// Turns true when draining starts.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.0.draining.subscribe()
+    }
+
+    /// Counts a connection for as long as the presence lives.
+    pub fn enter(&self) -> Presence {
+        self.0.connections.fetch_add(1, Ordering::Relaxed);
+        Presence(self.clone())
+    }
+
+    /// Connections that are still here.
+    pub fn connections(&self) -> usize {
+        self.0.connections.load(Ordering::Acquire)
+    }
+
+    /// Waits until the last connection left, at most `grace`. Says whether it did.
+    pub async fn finished(&self, grace: Duration) -> bool {
+        let empty = async {
+            loop {
+                let left = self.0.left.notified();
+                if self.connections() == 0 {
+                    return;
+                }
+                left.await;
+            }
+        };
+        tokio::time::timeout(grace, empty).await.is_ok()
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        if self.0.0.connections.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.0.left.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn draining_ends_with_the_last_connection() {
+        let drain = Drain::default();
+        let presence = drain.enter();
+        drain.start();
+        assert!(drain.is_unready() && *drain.watch().borrow());
+        assert!(!drain.finished(Duration::from_millis(1)).await);
+        let waiting = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.finished(Duration::from_secs(60)).await }
+        });
+        drop(presence);
+        assert!(waiting.await.unwrap());
+    }
+}

@@ -1,0 +1,32 @@
+//! The wire before HTTP: who may connect, for how long, and the guard over what they send.
+//!
+//! Connections come in here, are counted, and their requests pass the [`guard`](crate::guard) one by one on their
+//! way to the proxy engine. What never becomes a request is answered and logged here.
+
+mod accept;
+mod connection;
+mod drain;
+mod metrics;
+mod serve;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::guard::Head;
+
+pub use connection::{Connection, Timer};
+pub use drain::Drain;
+pub use metrics::ListenerMetrics;
+pub use serve::{Edge, reason_of};
+
+/// A request that passed the guard, as the proxy learns of it.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The connection it came on.
+    pub connection: Arc<Connection>,
+    /// What the guard read in its head. The ranges in it mean nothing any more.
+    pub head: Head,
+    /// When the head was complete.
+    pub at: Instant,
+}

@@ -1,0 +1,272 @@
+//! The way of a connection: head after head through the guard, each handed to the proxy engine.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use pingora::apps::HttpServerApp;
+use pingora::protocols::http::ServerSession;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::accept::{self, Caps, Full};
+use super::connection::Connection;
+use super::wire::{Arrived, Ended, Patience, Wire};
+use super::{Arrival, Drain, ListenerMetrics};
+use crate::exchange::{Reason, Reply, RequestId};
+use crate::guard::Refusal;
+use crate::snapshot::{ListenerPolicy, Live};
+use crate::telemetry::{AccessLog, Record};
+
+/// How long a closed connection may go on sending before its socket is dropped.
+const LINGER: Duration = Duration::from_secs(1);
+/// How much a closed connection may go on sending.
+const LINGER_BYTES: usize = 256 << 10;
+/// How long a refusal may take to be written.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How much of a refused head the log looks at.
+const SHOWN: usize = 512;
+
+/// The wire front of one listener, before the proxy engine `A`.
+pub struct Edge<A> {
+    /// The proxy engine.
+    pub app: Arc<A>,
+    /// The listener's index in the snapshot.
+    pub listener: usize,
+    /// The configuration in force.
+    pub live: Arc<Live>,
+    /// The listener's metrics.
+    pub metrics: Arc<ListenerMetrics>,
+    /// Who is still here.
+    pub drain: Drain,
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
+    /// Accepts connections until draining starts.
+    pub async fn listen(self: Arc<Self>, listener: TcpListener) {
+        let caps = Caps::default();
+        let name = Arc::clone(&self.policy().name);
+        let mut draining = self.drain.watch();
+        loop {
+            let (socket, peer) = tokio::select! {
+                biased;
+                _ = draining.wait_for(|draining| *draining) => return,
+                accepted = accept::accept(&listener, &name) => accepted,
+            };
+            let policy = self.policy();
+            let place = match caps.take(peer.ip(), policy.connections, policy.connections_per_ip) {
+                Ok(place) => place,
+                Err(full) => {
+                    self.turn_away(full);
+                    continue;
+                }
+            };
+            let Ok(local) = socket.local_addr() else { continue };
+            let edge = Arc::clone(&self);
+            let presence = self.drain.enter();
+            tokio::spawn(async move {
+                edge.metrics.opened();
+                let connection = Arc::new(Connection::new(edge.listener, peer, local));
+                edge.serve(socket, connection).await;
+                edge.metrics.closed();
+                drop((place, presence));
+            });
+        }
+    }
+
+    fn policy(&self) -> Arc<ListenerPolicy> {
+        self.live.load().listener(self.listener)
+    }
+
+    fn turn_away(&self, full: Full) {
+        self.metrics.turned_away(full.code());
+        log::debug!("a connection was closed unread: {}", full.code());
+    }
+
+    async fn serve(&self, socket: TcpStream, connection: Arc<Connection>) {
+        let mut wire = Wire::new(socket, Arc::clone(&connection));
+        let mut draining = self.drain.watch();
+        let mut served = 0;
+        loop {
+            let policy = self.policy();
+            let patience = Patience { idle: policy.idle_timeout, head: policy.header_timeout };
+            let arrived = wire.next_head(&policy.head, patience, drained(&mut draining)).await;
+            let arrived = match arrived {
+                Ok(arrived) => arrived,
+                Err(ended) => {
+                    self.end(wire, &connection, ended).await;
+                    break;
+                }
+            };
+            served += 1;
+            let left = policy.requests_per_connection.saturating_sub(served);
+            match self.exchange(wire, &connection, arrived, left, &draining).await {
+                Some(same) => wire = same,
+                None => break,
+            }
+        }
+        if let Some(socket) = connection.take_back() {
+            linger(socket).await;
+        }
+    }
+
+    /// Hands one request to the engine; the wire comes back when the connection can serve another.
+    async fn exchange(
+        &self,
+        wire: Wire,
+        connection: &Arc<Connection>,
+        arrived: Arrived,
+        left: u32,
+        draining: &watch::Receiver<bool>,
+    ) -> Option<Wire> {
+        let mut session = ServerSession::new_http1(Box::new(wire));
+        session.set_read_timeout(None);
+        session.set_keepalive_reuses_remaining(Some(left));
+        let arrival = Arrival { connection: Arc::clone(connection), head: arrived.head, at: arrived.at };
+        session.set_connection_user_context(Some(Box::new(arrival)));
+        session.set_pipelined_prefix(arrived.bytes);
+        let reused = self.app.process_new_http(session, draining).await?;
+        let (stream, _) = reused.consume();
+        stream.into_any().downcast::<Wire>().ok().map(|wire| *wire)
+    }
+
+    /// Says why, where someone may still listen.
+    async fn end(&self, mut wire: Wire, connection: &Connection, ended: Ended) {
+        let (reason, detail, bytes) = match ended {
+            Ended::Quiet | Ended::Broken => return,
+            Ended::Slow => (Reason::HEADER_TIMEOUT, "", BytesMut::new()),
+            Ended::Refused { refusal, bytes } => (reason_of(refusal), refusal.detail(), bytes),
+        };
+        let started = Instant::now();
+        let id = RequestId::generate();
+        let (headers, body) = Reply::refuse(reason).detail(detail).render(None, Some(&id));
+        let reply = serialize(reason.status(), &headers, &body);
+        let written = async {
+            wire.write_all(&reply).await?;
+            wire.shutdown().await
+        };
+        let told = matches!(tokio::time::timeout(LAST_WORDS, written).await, Ok(Ok(())));
+        self.metrics.refused(reason.code());
+        let log = self.live.load().access_log();
+        let sent = if told { body.len() } else { 0 };
+        self.log(&log, connection, &Refused { reason, id, bytes, started, sent });
+    }
+
+    fn log(&self, log: &AccessLog, connection: &Connection, refused: &Refused) {
+        let status = refused.reason.status().as_u16();
+        let duration = refused.started.elapsed();
+        if !log.wants(status, duration, fastrand::f64) {
+            return;
+        }
+        let line = FirstLine::of(&refused.bytes);
+        log.write(&Record {
+            time: SystemTime::now(),
+            request_id: refused.id.as_str(),
+            client_ip: Some(connection.peer().ip().to_canonical()),
+            listener: &self.policy().name,
+            route: None,
+            method: line.method,
+            host: None,
+            path: line.target,
+            query: None,
+            protocol: line.protocol,
+            status,
+            reason: Some(refused.reason.code()),
+            duration,
+            upstream: None,
+            endpoint: None,
+            upstream_duration: None,
+            tries: 0,
+            bytes_in: 0,
+            bytes_out: refused.sent as u64,
+            user_agent: None,
+            referer: None,
+            consumer: None,
+            request_headers: None,
+            response_headers: None,
+            fields: &[],
+        });
+    }
+}
+
+/// What the log says of a request that never became one.
+struct Refused {
+    reason: Reason,
+    id: RequestId,
+    bytes: BytesMut,
+    started: Instant,
+    sent: usize,
+}
+
+/// The parts of a request line, as far as they can be told apart.
+struct FirstLine<'a> {
+    method: &'a str,
+    target: &'a [u8],
+    protocol: &'a str,
+}
+
+impl<'a> FirstLine<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        let shown = bytes.get(..SHOWN).unwrap_or(bytes);
+        let line = shown.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
+        let mut parts = line.split(|byte| *byte == b' ');
+        let mut word = || parts.next().unwrap_or_default();
+        let (method, target, protocol) = (word(), word(), word());
+        let text = |bytes| std::str::from_utf8(bytes).ok().filter(|text| text.len() <= 32 && text.is_ascii());
+        Self { method: text(method).unwrap_or("-"), target, protocol: text(protocol).unwrap_or("-") }
+    }
+}
+
+async fn drained(draining: &mut watch::Receiver<bool>) {
+    // A closed channel means that the gateway is gone: the same.
+    let _ = draining.wait_for(|draining| *draining).await;
+}
+
+/// A refusal of the guard as a reason of the house.
+pub fn reason_of(refusal: Refusal) -> Reason {
+    let status = StatusCode::from_u16(refusal.status()).unwrap_or(StatusCode::BAD_REQUEST);
+    Reason::custom(refusal.reason(), status, status.canonical_reason().unwrap_or("Bad request"))
+}
+
+fn serialize(status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Vec<u8> {
+    let mut wire = Vec::with_capacity(512 + body.len());
+    wire.extend_from_slice(b"HTTP/1.1 ");
+    wire.extend_from_slice(status.as_str().as_bytes());
+    wire.push(b' ');
+    wire.extend_from_slice(status.canonical_reason().unwrap_or("").as_bytes());
+    for (name, value) in headers {
+        wire.extend_from_slice(b"\r\n");
+        wire.extend_from_slice(name.as_str().as_bytes());
+        wire.extend_from_slice(b": ");
+        wire.extend_from_slice(value.as_bytes());
+    }
+    wire.extend_from_slice(b"\r\ndate: ");
+    wire.extend_from_slice(httpdate::fmt_http_date(SystemTime::now()).as_bytes());
+    wire.extend_from_slice(
+        format!("\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len()).as_bytes(),
+    );
+    wire.extend_from_slice(body);
+    wire
+}
+
+/// Lets the client read our last words before the socket goes: a socket closed with unread bytes in it is reset,
+/// and the reset can overtake the reply (RFC 9112, section 9.6).
+async fn linger(mut socket: TcpStream) {
+    let drained = async {
+        if socket.shutdown().await.is_err() {
+            return;
+        }
+        let mut sink = [0; 1024];
+        let mut seen = 0;
+        while let Ok(n) = socket.read(&mut sink).await {
+            seen += n;
+            if n == 0 || seen > LINGER_BYTES {
+                return;
+            }
+        }
+    };
+    // Whoever goes on sending after that is cut off.
+    let _ = tokio::time::timeout(LINGER, drained).await;
+}

@@ -1,0 +1,388 @@
+//! The stream that the proxy engine reads from and writes to: the guarded socket.
+//!
+//! 1. The engine never sees a byte beyond the message under way: what comes early waits here, so pipelined requests
+//!    are served one after the other.
+//! 2. Body bytes pass the framing guard on their way; a body that breaks the rules ends the exchange.
+//! 3. Small writes gather until a flush, 16 KiB, or until the engine waits for something else.
+//! 4. Deadlines end a read or a write that would wait beyond them with [`io::ErrorKind::TimedOut`].
+//! 5. When the engine drops the stream, the socket goes back to the connection to be closed with care.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
+    UniqueID, UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+
+use super::connection::Connection;
+use crate::guard::{BodyFraming, BodyScanner, Head, HeadLimits, HeadScanner, Progress, Refusal};
+
+/// Writes gather up to so much.
+const GATHER: usize = 16 << 10;
+/// Early bytes of later requests are taken in up to so much; then the client has to wait.
+const AHEAD: usize = 16 << 10;
+/// The room for a request head at first; it grows with the head.
+const HEAD_ROOM: usize = 2 << 10;
+
+/// A client's socket behind the guard.
+#[derive(Debug)]
+pub struct Wire {
+    /// `None` only after it was given back.
+    socket: Option<TcpStream>,
+    connection: Arc<Connection>,
+    /// Bytes read and not yet delivered.
+    ahead: BytesMut,
+    /// Bytes written and not yet sent.
+    out: BytesMut,
+    body: BodyScanner,
+    body_done: bool,
+    alarm: Option<Pin<Box<Sleep>>>,
+}
+
+/// A request head that passed the guard.
+#[derive(Debug)]
+pub struct Arrived {
+    /// What the guard read in it.
+    pub head: Head,
+    /// The head and what of its body came with it.
+    pub bytes: BytesMut,
+    /// When the head was complete.
+    pub at: Instant,
+}
+
+/// Why no request head arrived.
+#[derive(Debug)]
+pub enum Ended {
+    /// The client left between requests, or was idle for too long, or the gateway is draining.
+    Quiet,
+    /// The client left in the middle of a head.
+    Broken,
+    /// The head took too long.
+    Slow,
+    /// The guard refused the head.
+    Refused {
+        /// Why.
+        refusal: Refusal,
+        /// What had been read, for the log.
+        bytes: BytesMut,
+    },
+}
+
+/// How long the parts of waiting for a request may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For the first byte.
+    pub idle: Duration,
+    /// For the whole head from its first byte.
+    pub head: Duration,
+}
+
+impl Wire {
+    /// Guards a socket.
+    pub fn new(socket: TcpStream, connection: Arc<Connection>) -> Self {
+        Self {
+            socket: Some(socket),
+            connection,
+            ahead: BytesMut::new(),
+            out: BytesMut::new(),
+            body: BodyScanner::new(BodyFraming::None),
+            body_done: true,
+            alarm: None,
+        }
+    }
+
+    /// Waits for the next request head and lets it pass the guard. `draining` ends the wait between requests.
+    pub async fn next_head(
+        &mut self,
+        limits: &HeadLimits,
+        patience: Patience,
+        draining: impl Future<Output = ()>,
+    ) -> Result<Arrived, Ended> {
+        let mut draining = std::pin::pin!(draining);
+        let mut scanner = HeadScanner::new(*limits);
+        let mut first_byte: Option<Instant> = None;
+        let idle_by = Instant::now() + patience.idle;
+        self.out = BytesMut::new();
+        loop {
+            if !self.ahead.is_empty() {
+                let now = Instant::now();
+                first_byte.get_or_insert(now);
+                match scanner.advance(&self.ahead) {
+                    Progress::NeedMore => {}
+                    Progress::Done(head) => return self.arrive(head, now),
+                    Progress::Refused(refusal) => {
+                        let bytes = std::mem::take(&mut self.ahead);
+                        return Err(Ended::Refused { refusal, bytes });
+                    }
+                }
+            }
+            let deadline = first_byte.map_or(idle_by, |first| first + patience.head);
+            let read = std::future::poll_fn(|cx| {
+                if let Poll::Ready(read) = self.poll_fill(cx) {
+                    return Poll::Ready(Some(read));
+                }
+                if self.poll_alarm(cx, deadline).is_ready() {
+                    return Poll::Ready(None);
+                }
+                // A client in the middle of a head may finish it.
+                match first_byte.is_none() && draining.as_mut().poll(cx).is_ready() {
+                    true => Poll::Ready(None),
+                    false => Poll::Pending,
+                }
+            });
+            match (read.await, first_byte) {
+                (Some(Ok(n)), _) if n > 0 => {}
+                (None, Some(_)) => return Err(Ended::Slow),
+                (_, None) => return Err(Ended::Quiet),
+                (_, Some(_)) => return Err(Ended::Broken),
+            }
+        }
+    }
+
+    /// The head and the part of its body that is here leave; the bytes after it stay.
+    fn arrive(&mut self, head: Head, at: Instant) -> Result<Arrived, Ended> {
+        self.body = BodyScanner::new(head.framing);
+        let body = self.body.feed(&self.ahead[head.len..]);
+        let fed = match body {
+            Ok(fed) => fed,
+            Err(refusal) => {
+                let bytes = std::mem::take(&mut self.ahead);
+                return Err(Ended::Refused { refusal, bytes });
+            }
+        };
+        self.body_done = fed.done;
+        self.connection.reset(fed.done);
+        let end = head.len + fed.consumed;
+        let mut bytes =
+            if end == self.ahead.len() { std::mem::take(&mut self.ahead) } else { self.ahead.split_to(end) };
+        // The one empty line that is tolerated before a request is not passed on.
+        bytes.advance(head.start);
+        Ok(Arrived { head, bytes, at })
+    }
+
+    /// Reads what the socket has into `ahead`. Takes no memory while nothing has come.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(socket) = &self.socket else {
+            return Poll::Ready(Ok(0));
+        };
+        loop {
+            ready!(socket.poll_read_ready(cx))?;
+            self.ahead.reserve(if self.ahead.is_empty() { HEAD_ROOM } else { 1 });
+            match socket.try_read_buf(&mut self.ahead) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.ahead.is_empty() {
+                        self.ahead = BytesMut::new();
+                    }
+                }
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    /// Ready when `at` has passed. The timer is moved only when it would fire too late or has fired too early, so
+    /// that most exchanges never touch it.
+    fn poll_alarm(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
+        let at = tokio::time::Instant::from_std(at);
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if alarm.deadline() > at {
+            alarm.as_mut().reset(at);
+        }
+        loop {
+            ready!(alarm.as_mut().poll(cx));
+            if tokio::time::Instant::now() >= at {
+                return Poll::Ready(());
+            }
+            alarm.as_mut().reset(at);
+        }
+    }
+
+    /// Pending until a deadline of the exchange passes, which is an error.
+    fn poll_deadline<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let Some((timer, at)) = self.connection.next_deadline() else {
+            return Poll::Pending;
+        };
+        ready!(self.poll_alarm(cx, at));
+        self.connection.fire(timer);
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "a deadline of the exchange passed")))
+    }
+
+    /// Sends what was gathered.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let Some(socket) = &mut self.socket else {
+                return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+            };
+            let sent = ready!(Pin::new(socket).poll_write(cx, &self.out))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.out.advance(sent);
+            self.connection.moved(Instant::now());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Delivers body bytes, those that came early first.
+    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        if self.ahead.is_empty() {
+            let Some(socket) = &mut self.socket else {
+                return Poll::Ready(Ok(()));
+            };
+            ready!(Pin::new(socket).poll_read(cx, buf))?;
+        } else {
+            let n = self.ahead.len().min(buf.remaining());
+            buf.put_slice(&self.ahead.split_to(n));
+        }
+        let fresh = buf.filled().get(before..).unwrap_or_default();
+        if fresh.is_empty() || self.connection.is_tunnel() {
+            self.connection.moved(Instant::now());
+            return Poll::Ready(Ok(()));
+        }
+        let fed = match self.body.feed(fresh) {
+            Ok(fed) => fed,
+            Err(refusal) => {
+                self.connection.refuse(refusal);
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, refusal)));
+            }
+        };
+        let now = Instant::now();
+        self.connection.moved(now);
+        if fed.done {
+            self.body_done = true;
+            self.connection.request_completed(now);
+            let beyond = BytesMut::from(fresh.get(fed.consumed..).unwrap_or_default());
+            if !beyond.is_empty() {
+                let rest = std::mem::replace(&mut self.ahead, beyond);
+                self.ahead.extend_from_slice(&rest);
+                buf.set_filled(before + fed.consumed);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The message is complete: only the end of the connection is news. What comes early is kept for later.
+    fn poll_quiet(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.ahead.len() < AHEAD {
+            if ready!(self.poll_fill(cx))? == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let wire = self.get_mut();
+        let read = if wire.body_done && !wire.connection.is_tunnel() {
+            wire.poll_quiet(cx)
+        } else {
+            wire.poll_body(cx, buf)
+        };
+        if read.is_ready() {
+            return read;
+        }
+        // The engine waits: what it has written should not.
+        if let Poll::Ready(Err(error)) = wire.poll_send(cx) {
+            return Poll::Ready(Err(error));
+        }
+        wire.poll_deadline(cx)
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let wire = self.get_mut();
+        if wire.out.len() + data.len() <= GATHER {
+            wire.out.extend_from_slice(data);
+            return Poll::Ready(Ok(data.len()));
+        }
+        match wire.poll_send(cx) {
+            Poll::Ready(sent) => sent?,
+            Poll::Pending => return wire.poll_deadline(cx),
+        }
+        let Some(socket) = &mut wire.socket else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        match Pin::new(socket).poll_write(cx, data) {
+            Poll::Ready(written) => {
+                wire.connection.moved(Instant::now());
+                Poll::Ready(written)
+            }
+            Poll::Pending => wire.poll_deadline(cx),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let wire = self.get_mut();
+        match wire.poll_send(cx) {
+            Poll::Pending => wire.poll_deadline(cx),
+            sent => sent,
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let wire = self.get_mut();
+        ready!(Pin::new(&mut *wire).poll_flush(cx))?;
+        match &mut wire.socket {
+            Some(socket) => Pin::new(socket).poll_shutdown(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if let Some(socket) = self.socket.take() {
+            self.connection.give_back(socket);
+        }
+    }
+}
+
+#[async_trait]
+impl Shutdown for Wire {
+    async fn shutdown(&mut self) {
+        // The peer may be gone already; there is nobody left to tell.
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for Wire {
+    fn id(&self) -> UniqueIDType {
+        self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+}
+
+impl GetTimingDigest for Wire {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Wire {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for Wire {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+impl Ssl for Wire {}
+
+impl Peek for Wire {}

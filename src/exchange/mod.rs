@@ -1,0 +1,162 @@
+//! What a filter sees of one request and its response: no Pingora session, no configuration.
+
+mod fault;
+mod forwarded;
+mod reason;
+mod reply;
+mod request_id;
+mod template;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderName, HeaderValue, Method};
+
+pub use fault::{Fault, Result};
+pub use forwarded::Client;
+pub use reason::Reason;
+pub use reply::Reply;
+pub use request_id::RequestId;
+pub use template::Template;
+
+/// The head of a request; its path is the canonical one.
+pub use pingora::http::RequestHeader;
+/// The head of a response.
+pub use pingora::http::ResponseHeader;
+
+use crate::route::Captures;
+
+/// One request on its way, as a filter sees it.
+///
+/// The path is canonical: the same bytes serve matching, filters and the upstream.
+pub struct Exchange<'a> {
+    request: &'a RequestHeader,
+    facts: &'a mut Facts,
+    /// Set by a hook's default body: the hook is not implemented.
+    untouched: bool,
+}
+
+impl<'a> Exchange<'a> {
+    /// A view of `request` with what is known of it.
+    pub fn new(request: &'a RequestHeader, facts: &'a mut Facts) -> Self {
+        Self { request, facts, untouched: false }
+    }
+
+    /// The request's method.
+    pub fn method(&self) -> &Method {
+        &self.request.method
+    }
+
+    /// The canonical path the client asked for; a rewrite does not change it.
+    pub fn path(&self) -> &str {
+        self.request.uri.path()
+    }
+
+    /// The raw query, without its `?`.
+    pub fn query(&self) -> Option<&str> {
+        self.request.uri.query()
+    }
+
+    /// The first value of a request header.
+    pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.request.headers.get(name)
+    }
+
+    /// The whole request head as the client sent it.
+    pub fn request(&self) -> &RequestHeader {
+        self.request
+    }
+
+    /// The client's address: the peer's, or what a trusted proxy says of it.
+    pub fn client_ip(&self) -> IpAddr {
+        self.facts.client.ip
+    }
+
+    /// Who the client is and how it came.
+    pub fn client(&self) -> &Client {
+        &self.facts.client
+    }
+
+    /// The host asked for: lower case, without port; empty when an HTTP/1.0 client named none.
+    pub fn host(&self) -> &str {
+        &self.facts.host
+    }
+
+    /// A captured path parameter, canonical and still percent-encoded.
+    pub fn capture<'p>(&'p self, name: &str) -> Option<&'p str> {
+        self.facts.captures.get(self.path(), name)
+    }
+
+    /// The route's name.
+    pub fn route(&self) -> &str {
+        &self.facts.route
+    }
+
+    /// The id of this request. It is made when first asked for.
+    pub fn request_id(&mut self) -> &RequestId {
+        self.facts.request_id.get_or_insert_with(RequestId::generate)
+    }
+
+    /// Takes a client's own id for this request.
+    pub fn set_request_id(&mut self, id: RequestId) {
+        self.facts.request_id = Some(id);
+    }
+
+    /// Sends this path (canonical, starting with `/`) upstream instead of the client's. The query stays.
+    pub fn rewrite_path(&mut self, path: String) {
+        self.facts.rewrite.path = Some(path);
+    }
+
+    /// The path that will go upstream: the client's, or as rewritten so far.
+    pub fn upstream_path(&self) -> &str {
+        self.facts.rewrite.path.as_deref().unwrap_or_else(|| self.path())
+    }
+
+    /// Sends this `Host` upstream instead of the client's.
+    pub fn rewrite_host(&mut self, host: HeaderValue) {
+        self.facts.rewrite.host = Some(host);
+    }
+
+    /// When the request's head was complete.
+    pub fn started(&self) -> Instant {
+        self.facts.started
+    }
+
+    /// Notes that a hook has its default body only.
+    pub(crate) fn untouched(&mut self) {
+        self.untouched = true;
+    }
+
+    /// Whether a hook with its default body ran since last asked.
+    pub(crate) fn take_untouched(&mut self) -> bool {
+        std::mem::take(&mut self.untouched)
+    }
+}
+
+/// What is known of an exchange beside its heads. It lives as long as the exchange.
+pub struct Facts {
+    /// Who the client is and how it came.
+    pub client: Client,
+    /// The host asked for: lower case, without port.
+    pub host: Box<str>,
+    /// The name of the matched route.
+    pub route: Arc<str>,
+    /// Captured path parameters.
+    pub captures: Captures,
+    /// The id of this request, once someone asked.
+    pub request_id: Option<RequestId>,
+    /// What goes upstream in place of what the client sent.
+    pub rewrite: Rewrite,
+    /// When the request's head was complete.
+    pub started: Instant,
+}
+
+/// What goes upstream in place of what the client sent.
+#[derive(Default)]
+pub struct Rewrite {
+    /// The path.
+    pub path: Option<String>,
+    /// The `Host`.
+    pub host: Option<HeaderValue>,
+}

@@ -1,0 +1,108 @@
+//! Reason codes: the one word for what the gateway did, in the reply, the access log, the metrics and the headers.
+
+use http::StatusCode;
+
+/// A reason code with its status and title. The same word stands in the problem body, the access log, the
+/// metric label and the `Proxy-Status` header (RFC 9209).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Reason {
+    code: &'static str,
+    status: StatusCode,
+    title: &'static str,
+    /// The error type of RFC 9209 that comes nearest.
+    proxy_error: &'static str,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $status:ident, $title:literal, $proxy_error:literal;)*) => {
+        impl Reason {
+            $($(#[$doc])* pub const $name: Self = Self {
+                code: $code, status: StatusCode::$status, title: $title, proxy_error: $proxy_error,
+            };)*
+        }
+    };
+}
+
+reasons! {
+    /// No route takes this request.
+    ROUTE_NOT_FOUND = "route_not_found", NOT_FOUND, "No route takes this request", "destination_not_found";
+    /// A route takes this path, but not with this method.
+    METHOD_NOT_ALLOWED = "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed", "http_request_denied";
+    /// The path has no single reading.
+    BAD_PATH = "bad_path", BAD_REQUEST, "The path has no single reading", "http_request_error";
+    /// The host is not a host name.
+    BAD_HOST = "bad_host", BAD_REQUEST, "The host is not valid", "http_request_error";
+    /// The body is longer than the route allows.
+    BODY_TOO_LARGE = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large", "http_request_denied";
+    /// The client did not send its whole request head in time.
+    HEADER_TIMEOUT = "header_timeout", REQUEST_TIMEOUT, "The request head took too long", "http_request_error";
+    /// The client closed the connection before its answer was complete.
+    CLIENT_CLOSED = "client_closed", BAD_REQUEST, "The client closed the connection", "connection_terminated";
+    /// The client's address is not allowed here.
+    IP_DENIED = "ip_denied", FORBIDDEN, "This address is not allowed", "http_request_denied";
+    /// Nothing of a body moved for longer than allowed.
+    STREAM_IDLE_TIMEOUT = "stream_idle_timeout", GATEWAY_TIMEOUT, "Nothing moved for too long", "http_response_timeout";
+    /// The client sent nothing of its body for longer than allowed.
+    BODY_TIMEOUT = "body_timeout", REQUEST_TIMEOUT, "The request body took too long", "http_request_error";
+    /// No response head came before the route's deadline.
+    REQUEST_TIMEOUT = "request_timeout", GATEWAY_TIMEOUT, "No response in time", "http_response_timeout";
+    /// The exchange took longer than the route allows in all.
+    TOTAL_TIMEOUT = "total_timeout", GATEWAY_TIMEOUT, "The exchange took too long", "http_response_timeout";
+    /// The upstream has no endpoint left to try.
+    NO_HEALTHY_UPSTREAM = "no_healthy_upstream", SERVICE_UNAVAILABLE, "No server is available", "destination_unavailable";
+    /// No connection to the upstream could be made.
+    UPSTREAM_CONNECT_FAILED = "upstream_connect_failed", BAD_GATEWAY, "The server could not be reached", "connection_refused";
+    /// No connection to the upstream was made in time.
+    UPSTREAM_CONNECT_TIMEOUT = "upstream_connect_timeout", GATEWAY_TIMEOUT, "The server could not be reached in time", "connection_timeout";
+    /// The upstream sent nothing for longer than allowed.
+    UPSTREAM_READ_TIMEOUT = "upstream_read_timeout", GATEWAY_TIMEOUT, "The server did not answer in time", "connection_read_timeout";
+    /// The upstream took nothing for longer than allowed.
+    UPSTREAM_WRITE_TIMEOUT = "upstream_write_timeout", GATEWAY_TIMEOUT, "The server did not take the request in time", "connection_write_timeout";
+    /// The upstream closed the connection before its answer was complete.
+    UPSTREAM_RESET = "upstream_reset", BAD_GATEWAY, "The server closed the connection", "connection_terminated";
+    /// The upstream's answer is not valid HTTP.
+    UPSTREAM_INVALID_RESPONSE = "upstream_invalid_response", BAD_GATEWAY, "The server's answer is not valid", "http_protocol_error";
+    /// A mistake of the gateway's own.
+    BUG = "bug", INTERNAL_SERVER_ERROR, "The gateway made a mistake", "proxy_internal_error";
+}
+
+impl Reason {
+    /// A reason of a filter's own. `code` is snake_case and stands in metric labels: keep the set of codes small.
+    pub const fn custom(code: &'static str, status: StatusCode, title: &'static str) -> Self {
+        Self { code, status, title, proxy_error: "http_request_denied" }
+    }
+
+    /// The code: one snake_case word.
+    pub const fn code(self) -> &'static str {
+        self.code
+    }
+
+    /// The status a reply with this reason has.
+    pub const fn status(self) -> StatusCode {
+        self.status
+    }
+
+    /// A short sentence for people.
+    pub const fn title(self) -> &'static str {
+        self.title
+    }
+
+    /// The `error` parameter of `Proxy-Status` (RFC 9209, section 2.3).
+    pub const fn proxy_error(self) -> &'static str {
+        self.proxy_error
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_custom_reason_keeps_its_words() {
+        let reason = Reason::custom("too_green", StatusCode::IM_A_TEAPOT, "Too green");
+        assert_eq!(
+            (reason.code(), reason.status().as_u16(), reason.title()),
+            ("too_green", 418, "Too green")
+        );
+    }
+}

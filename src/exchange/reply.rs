@@ -1,0 +1,197 @@
+//! Replies of the gateway's own: problem documents (RFC 9457), or a small page for a browser.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
+
+use super::{Reason, RequestId};
+
+/// An answer of the gateway's own: a refusal with a reason, or content.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    status: StatusCode,
+    headers: HeaderMap,
+    content: Content,
+}
+
+#[derive(Debug, Clone)]
+enum Content {
+    Problem { reason: Reason, detail: Cow<'static, str> },
+    Body(Bytes),
+}
+
+impl Reply {
+    /// A refusal: a problem document whose `code` is the reason.
+    pub fn refuse(reason: Reason) -> Self {
+        Self {
+            status: reason.status(),
+            headers: HeaderMap::new(),
+            content: Content::Problem { reason, detail: Cow::Borrowed("") },
+        }
+    }
+
+    /// An answer with a body of its own.
+    pub fn content(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        Self { status, headers: HeaderMap::new(), content: Content::Body(body.into()) }
+    }
+
+    /// Adds a sentence for the person who reads the problem. Never put internal detail here.
+    #[must_use]
+    pub fn detail(mut self, text: impl Into<Cow<'static, str>>) -> Self {
+        if let Content::Problem { detail, .. } = &mut self.content {
+            *detail = text.into();
+        }
+        self
+    }
+
+    /// Sets a header field.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// Takes all these header fields.
+    #[must_use]
+    pub fn headers(mut self, headers: HeaderMap) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The reason code; `None` for content.
+    pub fn reason(&self) -> Option<Reason> {
+        match self.content {
+            Content::Problem { reason, .. } => Some(reason),
+            Content::Body(_) => None,
+        }
+    }
+
+    /// The header fields and the body to send. `accept` chooses between a problem document and a page.
+    pub fn render(self, accept: Option<&HeaderValue>, id: Option<&RequestId>) -> (HeaderMap, Bytes) {
+        let mut headers = self.headers;
+        let body = match self.content {
+            Content::Body(body) => {
+                headers.entry(header::CONTENT_TYPE).or_insert(TEXT);
+                body
+            }
+            Content::Problem { reason, detail } => {
+                let (kind, body) = if wants_html(accept) {
+                    (HTML, page(reason, &detail, id))
+                } else {
+                    (PROBLEM, problem(reason, &detail, id))
+                };
+                headers.insert(header::CONTENT_TYPE, kind);
+                headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+                if reason.status() == StatusCode::SERVICE_UNAVAILABLE {
+                    headers.entry(header::RETRY_AFTER).or_insert(HeaderValue::from_static("1"));
+                }
+                if let Ok(value) = HeaderValue::from_str(&format!(
+                    "portcullis; error={}; details={}",
+                    reason.proxy_error(),
+                    reason.code()
+                )) {
+                    headers.insert(PROXY_STATUS, value);
+                }
+                if let Some(id) = id {
+                    headers.insert(REQUEST_ID, id.header().clone());
+                }
+                Bytes::from(body)
+            }
+        };
+        (headers, body)
+    }
+}
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A browser asks for `text/html` by name; `*/*` alone is a program.
+fn wants_html(accept: Option<&HeaderValue>) -> bool {
+    accept.and_then(|value| value.to_str().ok()).is_some_and(|value| {
+        value.split(',').any(|part| part.split(';').next().map(str::trim) == Some("text/html"))
+    })
+}
+
+fn problem(reason: Reason, detail: &str, id: Option<&RequestId>) -> Vec<u8> {
+    let mut fields = serde_json::Map::new();
+    let mut put = |name: &str, value: serde_json::Value| fields.insert(name.to_owned(), value);
+    put("type", "about:blank".into());
+    put("title", reason.title().into());
+    put("status", reason.status().as_u16().into());
+    if !detail.is_empty() {
+        put("detail", detail.into());
+    }
+    put("code", reason.code().into());
+    if let Some(id) = id {
+        put("request_id", id.as_str().into());
+    }
+    let mut body = serde_json::Value::Object(fields).to_string().into_bytes();
+    body.push(b'\n');
+    body
+}
+
+fn page(reason: Reason, detail: &str, id: Option<&RequestId>) -> Vec<u8> {
+    let status = reason.status();
+    let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{status}</title>\
+         <style>body{{font:16px system-ui;margin:15vh auto;max-width:32rem;padding:0 1rem;color-scheme:light dark}}\
+         small{{opacity:.6}}</style><h1>{}</h1><p>{}</p><p>{}</p><small>{} · {}</small></html>\n",
+        status.as_u16(),
+        escape(reason.title()),
+        escape(detail),
+        reason.code(),
+        id.map_or("-", RequestId::as_str),
+    )
+    .into_bytes()
+}
+
+/// A reply shared by all requests of a route.
+impl From<&Arc<Reply>> for Reply {
+    fn from(shared: &Arc<Reply>) -> Self {
+        Reply::clone(shared)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_a_problem_document() {
+        let id = RequestId::generate();
+        let (headers, body) =
+            Reply::refuse(Reason::BAD_PATH).detail("a \"quoted\" detail").render(None, Some(&id));
+        assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json");
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["code"], "bad_path");
+        assert_eq!(body["status"], 400);
+        assert_eq!(body["detail"], "a \"quoted\" detail");
+        assert_eq!(body["request_id"], id.as_str());
+    }
+
+    #[test]
+    fn a_browser_gets_a_page_that_cannot_be_scripted() {
+        let accept = HeaderValue::from_static("text/html,application/xhtml+xml;q=0.9,*/*;q=0.8");
+        let (headers, body) = Reply::refuse(Reason::BAD_PATH).detail("<script>").render(Some(&accept), None);
+        assert_eq!(headers[header::CONTENT_TYPE], "text/html; charset=utf-8");
+        assert!(!String::from_utf8(body.to_vec()).unwrap().contains("<script>"));
+    }
+
+    #[test]
+    fn unavailable_says_when_to_come_back() {
+        let (headers, _) = Reply::refuse(Reason::NO_HEALTHY_UPSTREAM).render(None, None);
+        assert!(headers.contains_key(header::RETRY_AFTER));
+    }
+}

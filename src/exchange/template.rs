@@ -1,0 +1,96 @@
+//! Text with holes for captured path parameters: `https://new.example.com/{rest}`.
+
+use super::Exchange;
+
+/// Literal text with the names of path parameters in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template(Vec<Part>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Literal(Box<str>),
+    Capture(Box<str>),
+}
+
+impl Template {
+    /// Reads a template. `{{` and `}}` stand for the braces themselves.
+    ///
+    /// # Errors
+    ///
+    /// A sentence, when a brace is left open or a name is missing.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        let mut literal = String::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(['{', '}']) {
+            literal.push_str(&rest[..at]);
+            let brace = &rest[at..=at];
+            rest = &rest[at + 1..];
+            if let Some(after) = rest.strip_prefix(brace) {
+                literal.push_str(brace);
+                rest = after;
+                continue;
+            }
+            let (name, after) = rest
+                .split_once('}')
+                .filter(|(name, _)| brace == "{" && !name.is_empty() && !name.contains('{'))
+                .ok_or_else(|| {
+                    format!(
+                        "`{text}` has a stray `{brace}`: write `{{name}}`, or `{brace}{brace}` for the brace"
+                    )
+                })?;
+            if !literal.is_empty() {
+                parts.push(Part::Literal(std::mem::take(&mut literal).into()));
+            }
+            parts.push(Part::Capture(name.into()));
+            rest = after;
+        }
+        literal.push_str(rest);
+        if !literal.is_empty() {
+            parts.push(Part::Literal(literal.into()));
+        }
+        Ok(Self(parts))
+    }
+
+    /// The names of the path parameters in it.
+    pub fn captures(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Capture(name) => Some(&**name),
+            Part::Literal(_) => None,
+        })
+    }
+
+    /// The text itself, when it has no holes.
+    pub fn literal(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [] => Some(""),
+            [Part::Literal(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The text with its holes filled. Captures are canonical and still percent-encoded.
+    pub fn fill(&self, exchange: &Exchange<'_>) -> String {
+        self.0.iter().fold(String::new(), |text, part| {
+            text + match part {
+                Part::Literal(literal) => literal,
+                Part::Capture(name) => exchange.capture(name).unwrap_or_default(),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn braces_are_names_or_doubled() {
+        let template = Template::parse("/a/{id}/{{x}}/{rest}").unwrap();
+        assert_eq!(template.captures().collect::<Vec<_>>(), ["id", "rest"]);
+        assert_eq!(Template::parse("{{}}").unwrap().literal(), Some("{}"));
+        for bad in ["{", "}", "{}", "a{b", "{a{b}}"] {
+            assert!(Template::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What would become of a request: its route, its chain in order, its upstream. Nothing is sent.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use serde::{Deserialize, Serialize};
+
+use crate::route::{Found, Lookup};
+use crate::snapshot::{Route, Snapshot, Target};
+use crate::types::{Host, NormalPath};
+
+/// A request to explain.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// The method.
+    #[serde(default = "get")]
+    pub method: String,
+    /// An absolute URL, or a path with the host in `headers`.
+    pub url: String,
+    /// Header fields.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The listener it comes on, by name; the first one when absent.
+    #[serde(default)]
+    pub listener: Option<String>,
+}
+
+fn get() -> String {
+    "GET".into()
+}
+
+/// What would become of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Explanation {
+    /// The canonical host.
+    pub host: String,
+    /// The canonical path.
+    pub path: String,
+    /// The listener it comes on.
+    pub listener: String,
+    /// The route; absent when none takes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// The status that the gateway itself answers with, when it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// The methods that the path has, when this one is not among them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow: Option<String>,
+    /// Captured path parameters.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub captures: BTreeMap<String, String>,
+    /// The filters in the order they run.
+    pub chain: Vec<Step>,
+    /// The upstream and its endpoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<UpstreamView>,
+}
+
+/// A filter in its place.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Step {
+    /// The filter.
+    pub filter: String,
+    /// Its stage.
+    pub stage: &'static str,
+    /// Its hooks.
+    pub hooks: Vec<&'static str>,
+}
+
+/// Where it would go.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct UpstreamView {
+    /// The upstream's name.
+    pub name: String,
+    /// Its endpoints.
+    pub endpoints: Vec<String>,
+}
+
+/// Explains a request.
+///
+/// # Errors
+///
+/// A sentence, when it is no request that could be sent.
+pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, String> {
+    let method = Method::from_bytes(question.method.as_bytes())
+        .map_err(|_| format!("`{}` is not a method", question.method))?;
+    let uri: Uri = question.url.parse().map_err(|_| format!("`{}` is not a URL", question.url))?;
+    let headers = headers(question)?;
+    let authority = uri.authority().map(|authority| authority.as_str());
+    let host = authority.or_else(|| headers.get(http::header::HOST)?.to_str().ok()).unwrap_or_default();
+    let host = match host {
+        "" => String::new(),
+        host => Host::parse(host).map_err(|error| format!("`{host}`: {error}"))?.as_str().to_owned(),
+    };
+    let path = NormalPath::parse(uri.path())
+        .map_err(|error| format!("`{}` is answered 400: {error}", uri.path()))?;
+    let listener = listener(snapshot, question)?;
+    let lookup = Lookup {
+        host: &host,
+        path: path.as_str(),
+        method: &method,
+        headers: &headers,
+        query: uri.query(),
+        listener,
+    };
+    let mut explanation = Explanation {
+        host: host.clone(),
+        path: path.as_str().to_owned(),
+        listener: snapshot.listener(listener).name.to_string(),
+        route: None,
+        status: None,
+        allow: None,
+        captures: BTreeMap::new(),
+        chain: Vec::new(),
+        upstream: None,
+    };
+    match snapshot.router.find(&lookup) {
+        Found::Route { target, captures } => {
+            explanation.route = Some(target.name.to_string());
+            let found = captures.iter(path.as_str());
+            explanation.captures = found.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            explanation.leads_to(&target.target);
+            explanation.chain = chain(snapshot, target, listener);
+        }
+        Found::MethodNotAllowed { allow } => {
+            explanation.status = Some(405);
+            explanation.allow = Some(allow.to_string());
+            explanation.chain = chain(snapshot, &snapshot.unmatched, listener);
+        }
+        Found::NotFound => {
+            explanation.status = Some(404);
+            explanation.chain = chain(snapshot, &snapshot.unmatched, listener);
+        }
+    }
+    Ok(explanation)
+}
+
+impl Explanation {
+    fn leads_to(&mut self, target: &Target) {
+        match target {
+            Target::Upstream(upstream) => {
+                let endpoints = upstream.endpoints();
+                self.upstream = Some(UpstreamView {
+                    name: upstream.name().to_string(),
+                    endpoints: endpoints.iter().map(|endpoint| endpoint.address().to_string()).collect(),
+                });
+            }
+            Target::Respond(reply) => self.status = Some(reply.status().as_u16()),
+            Target::Redirect(redirect) => self.status = Some(redirect.status.as_u16()),
+            Target::Handler(_) | Target::Nothing => {}
+        }
+    }
+}
+
+fn headers(question: &Question) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &question.headers {
+        let known = HeaderName::try_from(name).map_err(|_| format!("`{name}` is not a header name"))?;
+        let value =
+            HeaderValue::from_str(value).map_err(|_| format!("`{value}` cannot be a header's value"))?;
+        headers.append(known, value);
+    }
+    Ok(headers)
+}
+
+fn listener(snapshot: &Snapshot, question: &Question) -> Result<usize, String> {
+    let Some(name) = &question.listener else {
+        return Ok(0);
+    };
+    let found = snapshot.listeners.iter().position(|listener| *listener.name == **name);
+    found.ok_or_else(|| format!("no listener is called `{name}`"))
+}
+
+fn chain(snapshot: &Snapshot, route: &Route, listener: usize) -> Vec<Step> {
+    let chain = route.chain(&snapshot.listener(listener));
+    let step = |link: &crate::chain::Link| Step {
+        filter: link.name.to_owned(),
+        stage: link.stage.name(),
+        hooks: link.filter.phases().names().collect(),
+    };
+    chain.links().iter().map(step).collect()
+}

@@ -1,0 +1,17 @@
+//! The filters: one file each. The file's name is the config key, the metric label and the docs page.
+
+mod headers;
+mod ip_restriction;
+mod request_id;
+mod rewrite;
+
+use crate::registry::Registry;
+
+/// Every filter of the house.
+pub fn builtin() -> Registry {
+    Registry::default()
+        .filter::<headers::Headers>()
+        .filter::<ip_restriction::IpRestriction>()
+        .filter::<request_id::RequestIds>()
+        .filter::<rewrite::Rewrite>()
+}

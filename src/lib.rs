@@ -1,0 +1,51 @@
+//! Portcullis: an API gateway and edge proxy on Pingora, as a library.
+//!
+//! The whole gateway in a program of your own, configured by the same words as a file, with filters and handlers
+//! written in Rust:
+//!
+//! ```no_run
+//! use portcullis::{Gateway, Route};
+//!
+//! # fn main() -> Result<(), portcullis::StartError> {
+//! let gateway = Gateway::new().listen("127.0.0.1:8080");
+//! let gateway = gateway.route(Route::new("app", "/*").forward_to(["127.0.0.1:3000"]));
+//! gateway.run()
+//! # }
+//! ```
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+mod admin;
+mod builder;
+#[doc(hidden)]
+pub mod cli;
+mod compile;
+mod edge;
+mod handler;
+mod proxy;
+mod registry;
+mod server;
+mod snapshot;
+mod state;
+
+pub mod chain;
+pub mod config;
+pub mod document;
+pub mod exchange;
+pub mod explain;
+pub mod filters;
+pub mod guard;
+pub mod route;
+pub mod telemetry;
+pub mod types;
+pub mod upstream;
+
+pub use builder::{Gateway, Route};
+pub use chain::{Chunk, Filter, Flow, LogEntry, Phases, Stage};
+pub use exchange::{Exchange, Fault, Reason, Reply, RequestHeader, ResponseHeader, Result};
+pub use handler::{Handler, handler_fn};
+pub use registry::{FilterKind, Registry, Scope};
+pub use server::{Running, StartError};
+pub use state::State;

@@ -1,0 +1,180 @@
+//! The first look at a request: one host, one path, one route.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::header::{ALLOW, HOST};
+use http::{HeaderValue, Method, StatusCode, Uri};
+use pingora::http::RequestHeader;
+use pingora::{ErrorType, OrErr, Result};
+use pingora_proxy::Session;
+
+use super::context::{Context, Pinned, Tries};
+use crate::exchange::{Client, Facts, Reason, Reply, RequestId, Rewrite};
+use crate::guard::BodyFraming;
+use crate::route::{Captures, Found, Lookup};
+use crate::snapshot::{Live, Route, Snapshot};
+use crate::types::{Host, NormalPath};
+
+/// Pins the route of a request and starts its clocks.
+pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) -> Result<()> {
+    let snapshot = live.load();
+    let arrival = context.arrival()?;
+    let connection = Arc::clone(&arrival.connection);
+    let (started, framing) = (arrival.at, arrival.head.framing);
+    let listener = snapshot.listener(connection.listener());
+
+    let place = match canonical(session.req_header()) {
+        Ok(Place { host, target }) => {
+            let host: Box<str> = host.into();
+            if let Some(target) = target {
+                session.req_header_mut().set_uri(target);
+            }
+            find(&snapshot, session.req_header(), host, connection.listener())
+        }
+        Err(reply) => Placed {
+            route: Arc::clone(&snapshot.unmatched),
+            reply: Some(*reply),
+            ..Placed::nowhere(&snapshot)
+        },
+    };
+
+    let request = session.req_header();
+    let client =
+        Client::identify(connection.peer(), connection.local(), &request.headers, &snapshot.trusted_proxies);
+    let known_id =
+        client.peer_trusted.then(|| request.headers.get("x-request-id").and_then(RequestId::accept));
+    let route = place.route;
+    let chain = Arc::clone(route.chain(&listener));
+    connection.begin(started, &route.deadlines);
+    context.reply = place.reply.map(Box::new);
+    if matches!(framing, BodyFraming::Length(length) if length > route.body_limit) && context.reply.is_none()
+    {
+        context.reply = Some(Box::new(Reply::refuse(Reason::BODY_TOO_LARGE)));
+    }
+    context.pinned = Some(Box::new(Pinned {
+        slots: chain.slots(),
+        chain,
+        listener,
+        log: snapshot.access_log(),
+        facts: Facts {
+            client,
+            host: place.host,
+            route: Arc::clone(&route.name),
+            captures: place.captures,
+            request_id: known_id.flatten(),
+            rewrite: Rewrite::default(),
+            started,
+        },
+        unmatched: place.unmatched.map(Box::new),
+        tries: Tries::default(),
+        body_in: 0,
+        response: None,
+        _active: route.metrics.start(),
+        route,
+    }));
+    Ok(())
+}
+
+/// Where a request asks to go, in canonical words.
+struct Place<'a> {
+    host: Cow<'a, str>,
+    /// The canonical target, where the request's own is not.
+    target: Option<Uri>,
+}
+
+/// Where a request goes.
+struct Placed {
+    route: Arc<Route>,
+    host: Box<str>,
+    captures: Captures,
+    /// An answer before the chain.
+    reply: Option<Reply>,
+    /// An answer after the chain of requests that match no route.
+    unmatched: Option<Reply>,
+}
+
+impl Placed {
+    fn nowhere(snapshot: &Snapshot) -> Self {
+        Self {
+            route: Arc::clone(&snapshot.unmatched),
+            host: Box::default(),
+            captures: Captures::default(),
+            reply: None,
+            unmatched: None,
+        }
+    }
+}
+
+fn canonical(request: &RequestHeader) -> Result<Place<'_>, Box<Reply>> {
+    let refuse = |reason: Reason, detail: String| Box::new(Reply::refuse(reason).detail(detail));
+    // The guard has compared an absolute target with Host; they are one.
+    let host = match request.headers.get(HOST) {
+        Some(host) => host.to_str().map_err(|_| Box::new(Reply::refuse(Reason::BAD_HOST)))?,
+        None => request.uri.authority().map_or("", |authority| authority.as_str()),
+    };
+    let host = if host.is_empty() {
+        Cow::Borrowed("")
+    } else {
+        Host::parse(host).map_err(|error| refuse(Reason::BAD_HOST, error.to_string()))?.into_cow()
+    };
+    let raw = request.uri.path();
+    if raw == "*" {
+        return Ok(Place { host, target: None });
+    }
+    let path = NormalPath::parse(raw).map_err(|error| refuse(Reason::BAD_PATH, error.to_string()))?;
+    if request.uri.authority().is_none() && path.as_str() == raw {
+        return Ok(Place { host, target: None });
+    }
+    let target = match request.uri.query() {
+        Some(query) => format!("{}?{query}", path.as_str()),
+        None => path.as_str().to_owned(),
+    };
+    let target = target.parse::<Uri>().map_err(|_| Box::new(Reply::refuse(Reason::BAD_PATH)))?;
+    Ok(Place { host, target: Some(target) })
+}
+
+fn find(snapshot: &Snapshot, request: &RequestHeader, host: Box<str>, listener: usize) -> Placed {
+    let path = request.uri.path();
+    if path == "*" {
+        // `OPTIONS *` asks the server itself, whatever it serves (RFC 9110, section 9.3.7).
+        let reply = Some(Reply::content(StatusCode::NO_CONTENT, ""));
+        return Placed { host, reply, ..Placed::nowhere(snapshot) };
+    }
+    let lookup = Lookup {
+        host: &host,
+        path,
+        method: &request.method,
+        headers: &request.headers,
+        query: request.uri.query(),
+        listener,
+    };
+    match snapshot.router.find(&lookup) {
+        Found::Route { target, captures } => {
+            Placed { route: Arc::clone(target), captures, host, ..Placed::nowhere(snapshot) }
+        }
+        Found::MethodNotAllowed { allow } => {
+            let allow = HeaderValue::from_str(&allow.to_string()).unwrap_or(HeaderValue::from_static(""));
+            let reply = match request.method {
+                // Asking what may be asked is no mistake.
+                Method::OPTIONS => Reply::content(StatusCode::NO_CONTENT, ""),
+                _ => Reply::refuse(Reason::METHOD_NOT_ALLOWED),
+            };
+            Placed { host, unmatched: Some(reply.header(ALLOW, allow)), ..Placed::nowhere(snapshot) }
+        }
+        Found::NotFound => Placed {
+            host,
+            unmatched: Some(Reply::refuse(Reason::ROUTE_NOT_FOUND)),
+            ..Placed::nowhere(snapshot)
+        },
+    }
+}
+
+/// The path and query that go upstream.
+pub(super) fn upstream_uri(path: &str, query: Option<&str>) -> Result<Uri> {
+    let target = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    target.parse::<Uri>().or_err(ErrorType::InternalError, "a rewritten path is not a URI")
+}

@@ -1,0 +1,124 @@
+//! Attempts at an upstream: the choice of an endpoint, and what became of it.
+
+use std::time::{Duration, Instant};
+
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora_proxy::Session;
+
+use super::context::{Attempt, Context};
+use super::failure;
+use crate::exchange::Reason;
+use crate::snapshot::{Target, UpstreamTimeouts};
+use crate::upstream::Endpoint;
+
+/// The next endpoint to try.
+pub(super) fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
+    let now = Instant::now();
+    let left = context.arrival()?.connection.left_for_head(now);
+    let failed = context.reason;
+    let pinned = context.pinned()?;
+    let Target::Upstream(upstream) = &pinned.route.target else {
+        return context.fail(Reason::BUG);
+    };
+    let left = left.unwrap_or(pinned.route.deadlines.request);
+    if left.is_zero() {
+        return context.fail(Reason::REQUEST_TIMEOUT);
+    }
+    let Some(endpoint) = upstream.choose(&pinned.tries.tried) else {
+        return context.fail(failed.unwrap_or(Reason::NO_HEALTHY_UPSTREAM));
+    };
+    let peer = peer(&endpoint, &pinned.route.upstream_timeouts, left);
+    let tries = &mut pinned.tries;
+    tries.tried.insert(endpoint.id());
+    tries.count += 1;
+    tries.first.get_or_insert(now);
+    tries.last_endpoint = Some(endpoint.address());
+    let permit = endpoint.load().begin();
+    tries.current = Some(Attempt { endpoint, permit, begun: now, to_head: None });
+    Ok(peer)
+}
+
+fn peer(endpoint: &Endpoint, timeouts: &UpstreamTimeouts, left: Duration) -> Box<HttpPeer> {
+    let mut peer = Box::new(HttpPeer::new(endpoint.address(), false, String::new()));
+    let connect = timeouts.connect.min(left);
+    peer.options.connection_timeout = Some(connect);
+    peer.options.total_connection_timeout = Some(connect);
+    peer.options.read_timeout = Some(timeouts.read);
+    peer.options.write_timeout = Some(timeouts.write);
+    peer.options.idle_timeout = Some(timeouts.idle);
+    peer
+}
+
+/// No connection was made, so nothing was sent: another endpoint may be tried, whatever the method.
+pub(super) fn not_connected(context: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    let timed_out = matches!(error.etype(), ErrorType::ConnectTimedout);
+    let late = context.arrival().is_ok_and(|arrival| {
+        arrival.connection.left_for_head(Instant::now()).is_some_and(|left| left.is_zero())
+    });
+    context.reason = Some(match (timed_out, late) {
+        (true, true) => Reason::REQUEST_TIMEOUT,
+        (true, false) => Reason::UPSTREAM_CONNECT_TIMEOUT,
+        (false, _) => Reason::UPSTREAM_CONNECT_FAILED,
+    });
+    let outcome = if timed_out { "connect_timeout" } else { "connect_failed" };
+    if let Ok(pinned) = context.pinned() {
+        if let Some(attempt) = pinned.tries.current.take() {
+            log::debug!("upstream endpoint {}: {error}", attempt.endpoint.address());
+            attempt.permit.failed();
+            attempt.endpoint.metrics().record(outcome, None);
+        }
+        let more = match &pinned.route.target {
+            Target::Upstream(upstream) => upstream.endpoints().len() > pinned.tries.tried.len(),
+            _ => false,
+        };
+        error.set_retry(more && !late);
+    }
+    error
+}
+
+/// The exchange with an endpoint broke. A pooled connection that the endpoint had closed in the meantime tells
+/// nothing of the endpoint: an idempotent request whose body is still here goes again.
+pub(super) fn broken(
+    session: &mut Session,
+    context: &mut Context,
+    mut error: Box<Error>,
+    reused: bool,
+) -> Box<Error> {
+    let replayable =
+        session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
+    if replayable && session.response_written().is_none() {
+        error.retry.decide_reuse(reused);
+    } else {
+        error.set_retry(false);
+    }
+    let retry = error.retry();
+    let by_upstream = *error.esource() == ErrorSource::Upstream;
+    if let Ok(pinned) = context.pinned()
+        && let Some(attempt) = pinned.tries.current.take()
+    {
+        if retry {
+            pinned.tries.tried.remove(attempt.endpoint.id());
+            attempt.endpoint.metrics().record("stale_connection", None);
+        } else if by_upstream {
+            attempt.permit.failed();
+            attempt.endpoint.metrics().record(failure::upstream_outcome(&error), attempt.to_head);
+        } else {
+            attempt.endpoint.metrics().record("aborted", attempt.to_head);
+        }
+    }
+    error
+}
+
+/// The endpoint's response head is here.
+pub(super) fn answered(context: &mut Context) {
+    let now = Instant::now();
+    if let Ok(pinned) = context.pinned() {
+        let tries = &mut pinned.tries;
+        if let Some(attempt) = &mut tries.current {
+            attempt.to_head = Some(now.duration_since(attempt.begun));
+        }
+        tries.to_head = tries.first.map(|first| now.duration_since(first));
+    }
+    context.reason = None;
+}

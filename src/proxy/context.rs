@@ -1,0 +1,98 @@
+//! What the proxy keeps of one exchange.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+use pingora::http::RequestHeader;
+use pingora::{Error, ErrorType, Result};
+
+use crate::chain::{Chain, Slots};
+use crate::edge::Arrival;
+use crate::exchange::{Exchange, Facts, Reason, Reply};
+use crate::snapshot::{ListenerPolicy, Route};
+use crate::telemetry::{AccessLog, ActiveRequest};
+use crate::upstream::{Endpoint, Permit, Tried};
+
+/// What the proxy keeps of one exchange.
+#[derive(Default)]
+pub struct Context {
+    /// How the request came.
+    pub(super) arrival: Option<Box<Arrival>>,
+    /// The route and all that hangs on it, from the match on.
+    pub(super) pinned: Option<Box<Pinned>>,
+    /// An answer that was decided before the chain.
+    pub(super) reply: Option<Box<Reply>>,
+    /// Why the gateway answered itself.
+    pub(super) reason: Option<Reason>,
+}
+
+/// An exchange on its route.
+pub(super) struct Pinned {
+    pub(super) route: Arc<Route>,
+    pub(super) chain: Arc<Chain>,
+    pub(super) slots: Slots,
+    pub(super) listener: Arc<ListenerPolicy>,
+    pub(super) log: Arc<AccessLog>,
+    pub(super) facts: Facts,
+    /// What answers when the chain lets a request pass that no route takes.
+    pub(super) unmatched: Option<Box<Reply>>,
+    pub(super) tries: Tries,
+    /// Bytes of the request body so far.
+    pub(super) body_in: u64,
+    /// The response head as the client got it, if the access log shows headers.
+    pub(super) response: Option<HeaderMap>,
+    pub(super) _active: ActiveRequest,
+}
+
+/// The attempts at an upstream.
+#[derive(Default)]
+pub(super) struct Tries {
+    pub(super) tried: Tried,
+    pub(super) count: u32,
+    pub(super) first: Option<Instant>,
+    pub(super) current: Option<Attempt>,
+    pub(super) last_endpoint: Option<SocketAddr>,
+    /// From the first attempt to the response head.
+    pub(super) to_head: Option<Duration>,
+}
+
+/// The attempt under way.
+pub(super) struct Attempt {
+    pub(super) endpoint: Endpoint,
+    pub(super) permit: Permit,
+    pub(super) begun: Instant,
+    pub(super) to_head: Option<Duration>,
+}
+
+impl Context {
+    /// The exchange on its route. The engine calls no later phase without the first.
+    pub(super) fn pinned(&mut self) -> Result<&mut Pinned> {
+        self.pinned.as_deref_mut().ok_or_else(lost)
+    }
+
+    pub(super) fn arrival(&self) -> Result<&Arrival> {
+        self.arrival.as_deref().ok_or_else(lost)
+    }
+
+    /// Ends the exchange with a reason.
+    pub(super) fn fail<T>(&mut self, reason: Reason) -> Result<T> {
+        self.reason = Some(reason);
+        Err(Error::new(ErrorType::Custom(reason.code())))
+    }
+}
+
+impl Pinned {
+    /// The parts that a run of the chain needs.
+    pub(super) fn run<'a>(
+        &'a mut self,
+        request: &'a RequestHeader,
+    ) -> (&'a Chain, &'a mut Slots, Exchange<'a>) {
+        (&self.chain, &mut self.slots, Exchange::new(request, &mut self.facts))
+    }
+}
+
+fn lost() -> Box<Error> {
+    Error::explain(ErrorType::InternalError, "a phase ran without the ones before it")
+}

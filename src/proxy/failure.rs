@@ -1,0 +1,88 @@
+//! One mapping from error to reason, and the telling of it.
+
+use std::time::Duration;
+
+use pingora::{Error, ErrorSource, ErrorType};
+use pingora_proxy::Session;
+
+use super::context::Context;
+use super::reply;
+use crate::edge::{Timer, reason_of};
+use crate::exchange::{Reason, Reply};
+
+/// How long a last reply may take to be written.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Why an exchange failed.
+pub(super) fn reason(session: &Session, context: &Context, error: &Error) -> Reason {
+    if let Some(reason) = context.reason {
+        return reason;
+    }
+    if let Ok(arrival) = context.arrival() {
+        if let Some(refusal) = arrival.connection.refused() {
+            return reason_of(refusal);
+        }
+        match arrival.connection.fired() {
+            Some(Timer::Request) => return Reason::REQUEST_TIMEOUT,
+            Some(Timer::RequestBody) => return Reason::BODY_TIMEOUT,
+            Some(Timer::StreamIdle) => return Reason::STREAM_IDLE_TIMEOUT,
+            Some(Timer::Total) => return Reason::TOTAL_TIMEOUT,
+            None => {}
+        }
+    }
+    match error.esource() {
+        ErrorSource::Upstream => of_the_upstream(error),
+        ErrorSource::Downstream => Reason::CLIENT_CLOSED,
+        ErrorSource::Internal | ErrorSource::Unset => {
+            log::error!("{error}: {} {}", session.req_header().method, session.req_header().uri.path());
+            Reason::BUG
+        }
+    }
+}
+
+fn of_the_upstream(error: &Error) -> Reason {
+    match error.etype() {
+        ErrorType::ConnectTimedout => Reason::UPSTREAM_CONNECT_TIMEOUT,
+        ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::ConnectError
+        | ErrorType::SocketError => Reason::UPSTREAM_CONNECT_FAILED,
+        ErrorType::ReadTimedout => Reason::UPSTREAM_READ_TIMEOUT,
+        ErrorType::WriteTimedout => Reason::UPSTREAM_WRITE_TIMEOUT,
+        ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => Reason::UPSTREAM_RESET,
+        _ => Reason::UPSTREAM_INVALID_RESPONSE,
+    }
+}
+
+/// The word for an endpoint's failure in its metrics.
+pub(super) fn upstream_outcome(error: &Error) -> &'static str {
+    match of_the_upstream(error) {
+        Reason::UPSTREAM_READ_TIMEOUT => "read_timeout",
+        Reason::UPSTREAM_WRITE_TIMEOUT => "write_timeout",
+        Reason::UPSTREAM_RESET => "reset",
+        _ => "invalid_response",
+    }
+}
+
+/// Tells the client, where a reply can still be told.
+pub(super) async fn tell(session: &mut Session, context: &mut Context, error: &Error, reason: Reason) {
+    context.reason = Some(reason);
+    log::debug!("{}: {error}", reason.code());
+    if reason == Reason::CLIENT_CLOSED
+        || session.response_written().is_some_and(|head| !head.status.is_informational())
+    {
+        return;
+    }
+    if let Ok(arrival) = context.arrival() {
+        // The clock that ended the exchange must not end the reply to it.
+        arrival.connection.last_words(LAST_WORDS);
+    }
+    session.as_downstream_mut().set_keepalive(None);
+    let reply = match context.arrival().ok().and_then(|arrival| arrival.connection.refused()) {
+        Some(refusal) => Reply::refuse(reason).detail(refusal.detail()),
+        None => Reply::refuse(reason),
+    };
+    if let Err(error) = reply::send(session, context, reply).await {
+        log::debug!("a reply could not be written: {error}");
+    }
+}

@@ -1,0 +1,96 @@
+//! The end of an exchange: counters, and the access log line.
+
+use std::time::{Duration, SystemTime};
+
+use http::Version;
+use http::header::{HOST, REFERER, USER_AGENT};
+use pingora_proxy::Session;
+
+use super::context::{Context, Pinned};
+use crate::chain::LogEntry;
+use crate::exchange::Reason;
+use crate::snapshot::Target;
+use crate::telemetry::Record;
+
+/// What the log says when the client was gone before its answer, after nginx.
+const CLIENT_CLOSED: u16 = 499;
+
+pub(super) fn finish(session: &mut Session, context: &mut Context) {
+    let reason = context.reason;
+    let Context { arrival: Some(arrival), pinned: Some(pinned), .. } = context else {
+        return;
+    };
+    let duration = arrival.at.elapsed();
+    let written = session.response_written().map(|head| head.status.as_u16());
+    let status = match (written, reason) {
+        (Some(status), _) if status >= 200 || status == 101 => status,
+        (_, Some(Reason::CLIENT_CLOSED)) => CLIENT_CLOSED,
+        _ => 0,
+    };
+    count(session, pinned, status, reason, duration);
+    if pinned.log.wants(status, duration, fastrand::f64) {
+        log(session, pinned, status, reason, duration);
+    }
+}
+
+fn count(session: &Session, pinned: &mut Pinned, status: u16, reason: Option<Reason>, duration: Duration) {
+    let metrics = &pinned.route.metrics;
+    metrics.record(&session.req_header().method, status, duration);
+    if let Some(reason) = reason {
+        metrics.reply(reason.code());
+    }
+    if let Some(attempt) = pinned.tries.current.take() {
+        let outcome = match (attempt.to_head, status) {
+            (None, _) => "aborted",
+            (Some(_), 500..) => "server_error",
+            (Some(_), _) => "success",
+        };
+        attempt.endpoint.metrics().record(outcome, attempt.to_head);
+    }
+}
+
+fn log(session: &Session, pinned: &mut Pinned, status: u16, reason: Option<Reason>, duration: Duration) {
+    let request = session.req_header();
+    let mut entry = LogEntry::default();
+    if pinned.chain.sees_log() {
+        let (chain, slots, mut exchange) = pinned.run(request);
+        chain.log(slots, &mut exchange, &mut entry);
+    }
+    let (_, _, mut exchange) = pinned.run(request);
+    let id = exchange.request_id().clone();
+    let header = |name| request.headers.get(name).map(http::HeaderValue::as_bytes);
+    let upstream = match &pinned.route.target {
+        Target::Upstream(upstream) => Some(&**upstream.name()),
+        _ => None,
+    };
+    pinned.log.write(&Record {
+        time: SystemTime::now() - duration,
+        request_id: id.as_str(),
+        client_ip: Some(pinned.facts.client.ip),
+        listener: &pinned.listener.name,
+        route: (!matches!(pinned.route.target, Target::Nothing)).then_some(&pinned.route.name),
+        method: request.method.as_str(),
+        host: header(HOST),
+        path: request.uri.path().as_bytes(),
+        query: request.uri.query().map(str::as_bytes),
+        protocol: match request.version {
+            Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        },
+        status,
+        reason: reason.map(Reason::code),
+        duration,
+        upstream,
+        endpoint: pinned.tries.last_endpoint,
+        upstream_duration: pinned.tries.to_head,
+        tries: pinned.tries.count,
+        bytes_in: session.as_downstream().body_bytes_read() as u64,
+        bytes_out: session.as_downstream().body_bytes_sent() as u64,
+        user_agent: header(USER_AGENT),
+        referer: header(REFERER),
+        consumer: None,
+        request_headers: Some(&request.headers),
+        response_headers: pinned.response.as_ref(),
+        fields: entry.fields(),
+    });
+}

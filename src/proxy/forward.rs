@@ -1,0 +1,213 @@
+//! What goes upstream, and what comes back.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::header::{self, HOST, HeaderName, HeaderValue};
+use http::{HeaderMap, StatusCode};
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+
+use super::arrive::upstream_uri;
+use super::context::Context;
+use crate::chain::Flow;
+use crate::exchange::{Client, Fault, Reason};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What we say of the client ourselves. An upstream that folds `_` and `-` together must not hear it from the
+/// client in the other spelling.
+const OURS: [&str; 7] = [
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-forwarded-port",
+    "x-real-ip",
+    "x-request-id",
+    "forwarded",
+];
+
+/// Shapes the request head for the upstream.
+pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut Context) -> Result<()> {
+    let pinned = context.pinned()?;
+    remove_other_spellings(head);
+    if let Some(path) = &pinned.facts.rewrite.path {
+        head.set_uri(upstream_uri(path, session.req_header().uri.query())?);
+    }
+    forwarded(head, &pinned.facts.client)?;
+    if let Some(host) = &pinned.facts.rewrite.host {
+        head.insert_header(HOST, host.clone())?;
+    }
+    let (chain, slots, mut exchange) = pinned.run(session.req_header());
+    head.insert_header(REQUEST_ID, exchange.request_id().header())?;
+    let shaped = chain.upstream_request(slots, &mut exchange, head);
+    shaped.or_else(|fault| faulty(context, &fault))
+}
+
+/// Says who asked: what trusted proxies said, and the peer.
+fn forwarded(head: &mut RequestHeader, client: &Client) -> Result<()> {
+    let peer = client.peer.ip().to_canonical();
+    if !client.peer_trusted {
+        for name in [&REAL_IP, &header::FORWARDED] {
+            if head.headers.contains_key(name) {
+                head.remove_header(name);
+            }
+        }
+    }
+    let before = if client.peer_trusted { list(&head.headers, &FORWARDED_FOR) } else { String::new() };
+    head.insert_header(FORWARDED_FOR, appended(before, |list| write!(list, "{peer}")))?;
+    if client.peer_trusted && head.headers.contains_key(header::FORWARDED) {
+        let proto = if client.https { "https" } else { "http" };
+        let list = appended(list(&head.headers, &header::FORWARDED), |list| match peer {
+            IpAddr::V4(v4) => write!(list, "for={v4};proto={proto}"),
+            IpAddr::V6(v6) => write!(list, "for=\"[{v6}]\";proto={proto}"),
+        });
+        head.insert_header(header::FORWARDED, list)?;
+    }
+    if !(client.peer_trusted && head.headers.contains_key(&FORWARDED_HOST)) {
+        match head.headers.get(HOST).cloned() {
+            Some(host) => head.insert_header(FORWARDED_HOST, host)?,
+            None => drop(head.remove_header(&FORWARDED_HOST)),
+        }
+    }
+    head.insert_header(
+        FORWARDED_PROTO,
+        HeaderValue::from_static(if client.https { "https" } else { "http" }),
+    )?;
+    head.insert_header(FORWARDED_PORT, HeaderValue::from(client.port))
+}
+
+fn list(headers: &HeaderMap, name: &HeaderName) -> String {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.collect::<Vec<_>>().join(", ")
+}
+
+fn appended(mut list: String, element: impl FnOnce(&mut String) -> std::fmt::Result) -> String {
+    if !list.is_empty() {
+        list.push_str(", ");
+    }
+    // Writing to a string cannot fail.
+    let _ = element(&mut list);
+    list
+}
+
+fn remove_other_spellings(head: &mut RequestHeader) {
+    let same = |ours: &str, name: &str| {
+        ours.len() == name.len()
+            && ours.bytes().zip(name.bytes()).all(|(o, n)| o == n || (o == b'-' && n == b'_'))
+    };
+    let folded =
+        |name: &&HeaderName| name.as_str().contains('_') && OURS.iter().any(|ours| same(ours, name.as_str()));
+    let found: Vec<HeaderName> = head.headers.keys().filter(folded).cloned().collect();
+    for name in found {
+        head.remove_header(&name);
+    }
+}
+
+/// Counts the request body and shows it to the chain.
+pub(super) fn request_body(
+    session: &Session,
+    body: &mut Option<Bytes>,
+    end: bool,
+    context: &mut Context,
+) -> Result<()> {
+    let pinned = context.pinned()?;
+    if let Some(bytes) = body {
+        pinned.body_in += bytes.len() as u64;
+        if pinned.body_in > pinned.route.body_limit {
+            return context.fail(Reason::BODY_TOO_LARGE);
+        }
+    }
+    if !pinned.chain.sees_request_body() {
+        return Ok(());
+    }
+    let (chain, slots, mut exchange) = pinned.run(session.req_header());
+    match chain.request_body(slots, &mut exchange, body, end) {
+        Ok(Flow::Continue) => {
+            // `None` before the end would be taken for the end.
+            if body.is_none() && !end {
+                *body = Some(Bytes::new());
+            }
+            Ok(())
+        }
+        Ok(Flow::Reply(reply)) => {
+            let reason = reply.reason().unwrap_or(Reason::BUG);
+            context.fail(reason)
+        }
+        Err(fault) => faulty(context, &fault),
+    }
+}
+
+/// Removes what is between the upstream and us only (RFC 9110, section 7.6.1).
+pub(super) fn clean_response(head: &mut ResponseHeader) {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        return;
+    }
+    if let Some(options) = head.headers.get(header::CONNECTION).and_then(|value| value.to_str().ok()) {
+        let nominated: Vec<HeaderName> = options
+            .split(',')
+            .filter_map(|option| HeaderName::try_from(option.trim()).ok())
+            .filter(|name| {
+                !matches!(name.as_str(), "close" | "keep-alive" | "content-length" | "transfer-encoding")
+            })
+            .collect();
+        for name in nominated {
+            head.remove_header(&name);
+        }
+    }
+    for name in ["keep-alive", "proxy-connection", "upgrade"] {
+        if head.headers.contains_key(name) {
+            head.remove_header(name);
+        }
+    }
+}
+
+/// Shapes the response head for the client.
+pub(super) fn response(session: &Session, head: &mut ResponseHeader, context: &mut Context) -> Result<()> {
+    if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(());
+    }
+    let connection = &context.arrival()?.connection;
+    connection.responding();
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        connection.tunnel();
+    }
+    let pinned = context.pinned()?;
+    let (chain, slots, mut exchange) = pinned.run(session.req_header());
+    if let Err(fault) = chain.response(slots, &mut exchange, head) {
+        return faulty(context, &fault);
+    }
+    let pinned = context.pinned()?;
+    if pinned.log.shows_response_headers() {
+        pinned.response = Some(head.headers.clone());
+    }
+    Ok(())
+}
+
+/// Shows the response body to the chain.
+pub(super) fn response_body(
+    session: &Session,
+    body: &mut Option<Bytes>,
+    end: bool,
+    context: &mut Context,
+) -> Result<()> {
+    let pinned = context.pinned()?;
+    if !pinned.chain.sees_response_body() {
+        return Ok(());
+    }
+    let (chain, slots, mut exchange) = pinned.run(session.req_header());
+    let seen = chain.response_body(slots, &mut exchange, body, end);
+    seen.or_else(|fault| faulty(context, &fault))
+}
+
+fn faulty<T>(context: &mut Context, fault: &Fault) -> Result<T> {
+    log::error!("{fault}");
+    context.fail(Reason::BUG)
+}

@@ -1,0 +1,187 @@
+//! The way of a request, in the order of the proxy engine's phases. The only room that knows them.
+//!
+//! 1. [`early_request_filter`](ProxyHttp::early_request_filter): who it is, which path, which route; clocks start.
+//! 2. [`request_filter`](ProxyHttp::request_filter): the chain; a reply ends it here.
+//! 3. [`upstream_peer`](ProxyHttp::upstream_peer): an endpoint that was not tried yet.
+//! 4. [`upstream_request_filter`](ProxyHttp::upstream_request_filter) and the body filter: what goes upstream.
+//! 5. The response filters: what comes back, through the chain in reverse.
+//! 6. [`fail_to_proxy`](ProxyHttp::fail_to_proxy): one mapping from error to reason to reply.
+//! 7. [`logging`](ProxyHttp::logging): counters and the access log line.
+
+mod arrive;
+mod attempt;
+mod context;
+mod failure;
+mod finish;
+mod forward;
+mod reply;
+
+use std::any::Any;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::StatusCode;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, Result};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+use crate::edge::Arrival;
+use crate::snapshot::Live;
+
+pub use context::Context;
+
+/// The gateway as the proxy engine sees it.
+pub struct Gateway {
+    live: Arc<Live>,
+}
+
+impl Gateway {
+    /// A gateway that serves what is in force.
+    pub fn new(live: Arc<Live>) -> Self {
+        Self { live }
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::default()
+    }
+
+    /// None: every module would cost each request a boxed future.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    fn on_connection_reuse(
+        &self,
+        _: &mut Session,
+        context: &mut Context,
+        arrival: Box<dyn Any + Send + Sync>,
+    ) {
+        context.arrival = arrival.downcast::<Arrival>().ok();
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, context: &mut Context) -> Result<()> {
+        arrive::arrive(&self.live, session, context)
+    }
+
+    async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
+        if let Some(reply) = context.reply.take() {
+            reply::send(session, context, *reply).await?;
+            return Ok(true);
+        }
+        match reply::of_the_gateway(session, context).await? {
+            Some(reply) => {
+                reply::send(session, context, reply).await?;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+        attempt::next(context)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        context: &mut Context,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        attempt::not_connected(context, error)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        context: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        attempt::broken(session, context, error, reused)
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        head: &mut RequestHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        forward::request(session, head, context)
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        context: &mut Context,
+    ) -> Result<()> {
+        forward::request_body(session, body, end, context)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _: &mut Session,
+        head: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+            attempt::answered(context);
+        }
+        forward::clean_response(head);
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        context: &mut Context,
+    ) -> Result<()> {
+        forward::response(session, head, context)
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        context: &mut Context,
+    ) -> Result<Option<std::time::Duration>> {
+        forward::response_body(session, body, end, context)?;
+        Ok(None)
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        context: &mut Context,
+    ) -> FailToProxy {
+        let reason = failure::reason(session, context, error);
+        failure::tell(session, context, error, reason).await;
+        FailToProxy { error_code: reason.status().as_u16(), can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
+        finish::finish(session, context);
+    }
+
+    /// Failures are told once, by us.
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        true
+    }
+
+    /// Every attempt is counted in `upstream_requests_total`, and told at debug level.
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+}

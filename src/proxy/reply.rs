@@ -1,0 +1,154 @@
+//! The gateway's own answers.
+
+use std::panic::AssertUnwindSafe;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use http::header::{ACCEPT, CONTENT_LENGTH, LOCATION};
+use http::{HeaderValue, Method, StatusCode};
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::context::Context;
+use crate::chain::Flow;
+use crate::exchange::{Exchange, Fault, Reason, Reply};
+use crate::handler::SharedHandler;
+use crate::snapshot::{Redirect, Target};
+
+/// Runs the chain; the answer, unless an upstream is to give it.
+pub(super) async fn of_the_gateway(session: &mut Session, context: &mut Context) -> Result<Option<Reply>> {
+    let pinned = context.pinned()?;
+    let (chain, slots, mut exchange) = pinned.run(session.req_header());
+    let verdict = chain.request(slots, &mut exchange).await;
+    match verdict {
+        Err(fault) => return Ok(Some(bug(&fault))),
+        Ok(Some(verdict)) => {
+            pinned
+                .route
+                .metrics
+                .verdict(verdict.filter, verdict.reply.reason().map_or("answered", Reason::code));
+            return Ok(Some(*verdict.reply));
+        }
+        Ok(None) => {}
+    }
+    let route = std::sync::Arc::clone(&pinned.route);
+    match &route.target {
+        Target::Upstream(_) => Ok(None),
+        Target::Respond(reply) => Ok(Some(Reply::clone(reply))),
+        Target::Redirect(redirect) => {
+            let (_, _, exchange) = pinned.run(session.req_header());
+            Ok(Some(redirected(redirect, &exchange)))
+        }
+        Target::Handler(handler) => handled(handler, session, context).await.map(Some),
+        Target::Nothing => Ok(pinned.unmatched.take().map(|reply| *reply)),
+    }
+}
+
+/// What a filter or handler could not do is told to the log, not to the client.
+pub(super) fn bug(fault: &Fault) -> Reply {
+    log::error!("{fault}");
+    Reply::refuse(Reason::BUG)
+}
+
+fn redirected(redirect: &Redirect, exchange: &Exchange<'_>) -> Reply {
+    let mut to = redirect.to.fill(exchange);
+    if let Some(query) = exchange.query().filter(|_| !to.contains('?')) {
+        to.push('?');
+        to.push_str(query);
+    }
+    match HeaderValue::try_from(to) {
+        Ok(to) => Reply::content(redirect.status, "").header(LOCATION, to),
+        Err(_) => bug(&Fault::new("a redirect led to what a header cannot carry")),
+    }
+}
+
+async fn handled(handler: &SharedHandler, session: &mut Session, context: &mut Context) -> Result<Reply> {
+    if context.arrival()?.head.expect_continue {
+        session.as_downstream_mut().write_continue_response().await?;
+    }
+    let Some(body) = whole_body(session, context).await? else {
+        return Ok(Reply::refuse(Reason::BODY_TOO_LARGE));
+    };
+    let left = context.arrival()?.connection.left_for_head(std::time::Instant::now());
+    let pinned = context.pinned()?;
+    let left = left.unwrap_or(pinned.route.deadlines.request);
+    let (_, _, mut exchange) = pinned.run(session.req_header());
+    let answer = AssertUnwindSafe(handler.handle(&mut exchange, body)).catch_unwind();
+    Ok(match tokio::time::timeout(left, answer).await {
+        Ok(Ok(Ok(reply))) => reply,
+        Ok(Ok(Err(fault))) => bug(&fault),
+        Ok(Err(_)) => bug(&Fault::new("a handler panicked")),
+        Err(_) => Reply::refuse(Reason::REQUEST_TIMEOUT),
+    })
+}
+
+/// The request body through the chain; `None` when it is longer than the route allows.
+async fn whole_body(session: &mut Session, context: &mut Context) -> Result<Option<Bytes>> {
+    let mut whole = BytesMut::new();
+    loop {
+        let mut piece = session.as_downstream_mut().read_request_body().await?;
+        let end = piece.is_none();
+        let pinned = context.pinned()?;
+        pinned.body_in += piece.as_ref().map_or(0, Bytes::len) as u64;
+        if pinned.body_in > pinned.route.body_limit {
+            return Ok(None);
+        }
+        if pinned.chain.sees_request_body() {
+            let (chain, slots, mut exchange) = pinned.run(session.req_header());
+            match chain.request_body(slots, &mut exchange, &mut piece, end) {
+                Ok(Flow::Continue) => {}
+                Ok(Flow::Reply(_)) => return Ok(None),
+                Err(fault) => log::error!("{fault}"),
+            }
+        }
+        whole.extend_from_slice(piece.as_deref().unwrap_or_default());
+        if end {
+            return Ok(Some(whole.freeze()));
+        }
+    }
+}
+
+/// Sends an answer of the gateway's own, through the response hooks of the chain.
+pub(super) async fn send(session: &mut Session, context: &mut Context, reply: Reply) -> Result<()> {
+    let status = reply.status();
+    context.reason = reply.reason();
+    let (mut head, body) = render(session, context, reply)?;
+    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    if !bodiless {
+        head.insert_header(CONTENT_LENGTH, body.len())?;
+    }
+    let silent = bodiless || body.is_empty() || session.req_header().method == Method::HEAD;
+    context.arrival()?.connection.responding();
+    let downstream = session.as_downstream_mut();
+    downstream.write_response_header(Box::new(head)).await?;
+    if silent {
+        return downstream.finish_body().await;
+    }
+    downstream.write_response_body(body, true).await
+}
+
+fn render(session: &Session, context: &mut Context, reply: Reply) -> Result<(ResponseHeader, Bytes)> {
+    let request = session.req_header();
+    let accept = request.headers.get(ACCEPT);
+    let head_of = |reply: Reply, id| -> Result<(ResponseHeader, Bytes)> {
+        let status = reply.status();
+        let (headers, body) = reply.render(accept, id);
+        let mut head = ResponseHeader::build(status, Some(headers.len() + 4))?;
+        for (name, value) in &headers {
+            head.append_header(name, value)?;
+        }
+        Ok((head, body))
+    };
+    let Some(pinned) = context.pinned.as_deref_mut() else {
+        return head_of(reply, None);
+    };
+    let (chain, slots, mut exchange) = pinned.run(request);
+    let id = exchange.request_id().clone();
+    let (mut head, mut body) = head_of(reply, Some(&id))?;
+    if let Err(fault) = chain.response(slots, &mut exchange, &mut head) {
+        (head, body) = head_of(bug(&fault), Some(&id))?;
+        context.reason = Some(Reason::BUG);
+    }
+    Ok((head, body))
+}

@@ -1,0 +1,159 @@
+//! What configuration can name: filters by kind, handlers by name.
+
+use std::collections::BTreeMap;
+
+use schemars::generate::SchemaGenerator;
+use schemars::{JsonSchema, Schema};
+use serde::de::DeserializeOwned;
+
+use crate::chain::{Filter, Link, SharedFilter, Stage};
+use crate::document::{Errors, Node, decode};
+use crate::handler::{Handler, SharedHandler};
+use crate::state::State;
+
+/// What makes a filter nameable in configuration files. A code-first filter need not have it.
+pub trait FilterKind: Filter + Sized {
+    /// The config key, the metric label and the docs page.
+    const NAME: &'static str;
+    /// Where it belongs in the chain.
+    const STAGE: Stage;
+    /// A configuration of it in YAML, shown in the reference and compiled by a test.
+    const EXAMPLE: &'static str;
+    /// The words of its configuration; their doc comments become the reference.
+    type Config: DeserializeOwned + JsonSchema;
+
+    /// Makes a filter of its configuration. Starts nothing.
+    ///
+    /// # Errors
+    ///
+    /// What the words alone could not tell; paths count from the filter's own configuration.
+    fn compile(config: Self::Config, scope: &Scope<'_>) -> Result<Self, Errors>;
+}
+
+/// What a filter may know where it is placed.
+pub struct Scope<'a> {
+    /// The path parameters that the route captures; `None` where there is no single route.
+    pub captures: Option<&'a [&'a str]>,
+    /// What outlives a snapshot.
+    pub state: &'a State,
+}
+
+/// The filters and handlers that configuration can name.
+#[derive(Default)]
+pub struct Registry {
+    filters: BTreeMap<&'static str, Kind>,
+    instances: BTreeMap<&'static str, (Stage, SharedFilter)>,
+    handlers: BTreeMap<String, SharedHandler>,
+}
+
+/// One kind of filter, its types forgotten.
+pub struct Kind {
+    /// Config key, metric label, docs page.
+    pub name: &'static str,
+    /// Where it belongs in the chain.
+    pub stage: Stage,
+    /// A configuration of it in YAML.
+    pub example: &'static str,
+    /// The schema of its configuration.
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
+    build: fn(&Node, &str, &Scope<'_>, &mut Errors) -> Option<SharedFilter>,
+}
+
+impl Kind {
+    /// Makes a filter of its configuration, which stands at `path`; tells every error.
+    pub fn build(
+        &self,
+        config: &Node,
+        path: &str,
+        scope: &Scope<'_>,
+        errors: &mut Errors,
+    ) -> Option<SharedFilter> {
+        (self.build)(config, path, scope, errors)
+    }
+}
+
+impl Registry {
+    /// Adds a kind of filter. A later one with the same name takes its place.
+    #[must_use]
+    pub fn filter<F: FilterKind>(mut self) -> Self {
+        self.filters.insert(
+            F::NAME,
+            Kind {
+                name: F::NAME,
+                stage: F::STAGE,
+                example: F::EXAMPLE,
+                schema: |generator| generator.subschema_for::<F::Config>(),
+                build: build::<F>,
+            },
+        );
+        self
+    }
+
+    /// Adds one filter made in code, to be named in a list of filters.
+    pub fn add_instance(&mut self, name: &'static str, stage: Stage, filter: impl Filter) {
+        self.instances.insert(name, (stage, SharedFilter::new(filter)));
+    }
+
+    /// Adds a handler, to be named as a route's target.
+    pub fn add_handler(&mut self, name: impl Into<String>, handler: impl Handler) {
+        self.handlers.insert(name.into(), SharedHandler::new(handler));
+    }
+
+    /// A kind of filter by its name.
+    pub fn kind(&self, name: &str) -> Option<&Kind> {
+        self.filters.get(name)
+    }
+
+    /// Every kind of filter, by name.
+    pub fn kinds(&self) -> impl Iterator<Item = &Kind> {
+        self.filters.values()
+    }
+
+    /// A filter made in code, by its name.
+    pub fn instance(&self, name: &str) -> Option<Link> {
+        let (name, (stage, filter)) = self.instances.get_key_value(name)?;
+        Some(Link { name, stage: *stage, filter: filter.clone() })
+    }
+
+    /// A handler by its name.
+    pub fn handler(&self, name: &str) -> Option<&SharedHandler> {
+        self.handlers.get(name)
+    }
+
+    /// Every name that a list of filters may hold.
+    pub fn filter_names(&self) -> impl Iterator<Item = &str> {
+        self.filters.keys().chain(self.instances.keys()).copied()
+    }
+}
+
+fn build<F: FilterKind>(
+    config: &Node,
+    path: &str,
+    scope: &Scope<'_>,
+    errors: &mut Errors,
+) -> Option<SharedFilter> {
+    let config = decode::<F::Config>(config, path, errors)?;
+    match F::compile(config, scope) {
+        Ok(filter) => Some(SharedFilter::new(filter)),
+        Err(found) => {
+            errors.extend(found.below(path));
+            None
+        }
+    }
+}
+
+impl Scope<'_> {
+    /// A sentence for every name in the template that the route does not capture.
+    pub fn unknown_captures(&self, template: &crate::exchange::Template) -> impl Iterator<Item = String> {
+        let known = self.captures;
+        let unknown =
+            template.captures().filter(move |name| !known.is_some_and(|known| known.contains(name)));
+        unknown
+            .map(|name| match known {
+                Some(_) => format!("the route's path captures no `{{{name}}}`"),
+                None => format!("`{{{name}}}` needs a route that captures it; this place serves every route"),
+            })
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+}

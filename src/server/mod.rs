@@ -1,0 +1,241 @@
+//! Assembles everything: listeners, background tasks, reload, shutdown, upgrade. The only wiring room.
+
+mod engine;
+mod error;
+mod handover;
+mod life;
+mod notify;
+mod reload;
+mod sockets;
+mod source;
+mod watch;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crate::admin::{Admin, Status};
+use crate::compile::{Compiled, Inputs, admin_token, compile};
+use crate::config::{Config, Threads};
+use crate::document::{Environment, Errors};
+use crate::edge::Drain;
+use crate::registry::Registry;
+use crate::snapshot::{Live, Snapshot};
+use crate::state::State;
+use crate::telemetry::{AccessLog, Buckets, Metrics, process_log};
+
+pub use error::StartError;
+pub use handover::ask as ask_upgrade;
+pub use life::{Command, Commands};
+pub use reload::Reloader;
+pub use source::{Checked, Source, check};
+
+use handover::Handover;
+use sockets::Sockets;
+
+/// A gateway that is ready to be started.
+pub struct Server {
+    source: Source,
+    registry: Registry,
+    environment: Environment,
+}
+
+/// A gateway that runs in a thread of its own. Dropping it stops the gateway at once.
+pub struct Running {
+    listeners: Vec<(String, SocketAddr)>,
+    admin: Option<SocketAddr>,
+    commands: Commands,
+    reloader: Arc<Reloader>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Everything that is decided before the first socket listens.
+struct Plan {
+    config: Config,
+    files: Vec<std::path::PathBuf>,
+    snapshot: Arc<Snapshot>,
+    parts: Arc<Parts>,
+}
+
+/// What outlives snapshots and is shared by all of the gateway.
+pub(crate) struct Parts {
+    pub(crate) source: Source,
+    pub(crate) registry: Registry,
+    pub(crate) environment: Environment,
+    pub(crate) state: State,
+    pub(crate) metrics: Metrics,
+}
+
+impl Server {
+    /// A gateway with a configuration from `source`; the filters and handlers that it can name are in `registry`.
+    pub fn new(source: Source, registry: Registry) -> Self {
+        Self { source, registry, environment: std::env::vars().collect() }
+    }
+
+    /// Runs until a signal ends it. With listeners handed over by an older process, takes over from it.
+    ///
+    /// # Errors
+    ///
+    /// What kept it from starting; nothing was served then.
+    pub fn run(self) -> Result<(), StartError> {
+        let handover = Handover::inherited()?;
+        let started = Instant::now();
+        let plan = self.plan()?;
+        let assembled = assemble(plan, handover.as_ref().map(Handover::sockets).transpose()?, started)?;
+        let log = assembled.live();
+        assembled.serve(life::Signals::Process, handover);
+        close(&log);
+        Ok(())
+    }
+
+    /// Starts in a thread of its own, without taking the process's signals.
+    ///
+    /// # Errors
+    ///
+    /// What kept it from starting.
+    pub fn start(self) -> Result<Running, StartError> {
+        let plan = self.plan()?;
+        let assembled = assemble(plan, None, Instant::now())?;
+        let mut running = Running {
+            listeners: assembled.addresses(),
+            admin: assembled.admin_address(),
+            commands: assembled.commands(),
+            reloader: assembled.reloader(),
+            thread: None,
+        };
+        let log = assembled.live();
+        let thread = std::thread::Builder::new().name("gateway".into()).spawn(move || {
+            assembled.serve(life::Signals::None, None);
+            close(&log);
+        });
+        running.thread = Some(thread.map_err(StartError::Thread)?);
+        Ok(running)
+    }
+
+    fn plan(self) -> Result<Plan, StartError> {
+        let loaded = self.source.load(&self.environment).map_err(StartError::Config)?;
+        let words = &loaded.config.telemetry;
+        let log = &words.log;
+        process_log::init(log.level, log.format);
+        let buckets: Vec<_> = words.metrics.buckets.iter().map(|bucket| bucket.get()).collect();
+        let buckets =
+            if buckets.is_empty() { Buckets::default() } else { Buckets::new(&buckets).unwrap_or_default() };
+        let parts = Parts::new(self.source, self.registry, self.environment, buckets);
+        let parts = Arc::new(parts.map_err(|error| StartError::Bug(error.to_string()))?);
+        let files = loaded.place.files().to_vec();
+        let (config, compiled) = loaded.compile(&parts).map_err(StartError::Config)?;
+        let snapshot = parts.open(compiled, 1).map_err(StartError::AccessLog)?;
+        Ok(Plan { config, files, snapshot: Arc::new(snapshot), parts })
+    }
+}
+
+impl Parts {
+    pub(crate) fn new(
+        source: Source,
+        registry: Registry,
+        environment: Environment,
+        buckets: Buckets,
+    ) -> prometheus::Result<Self> {
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), buckets)?;
+        Ok(Self { source, registry, environment, state: State::default(), metrics })
+    }
+
+    /// Compiles against what is shared.
+    pub(crate) fn compile(&self, config: &Config) -> Result<Compiled, Errors> {
+        compile(
+            config,
+            Inputs {
+                registry: &self.registry,
+                state: &self.state,
+                metrics: &self.metrics,
+                environment: &self.environment,
+            },
+        )
+    }
+
+    /// Makes a snapshot fit to be put in force.
+    fn open(&self, compiled: Compiled, generation: u64) -> std::io::Result<Snapshot> {
+        let Compiled { mut snapshot, access_log } = compiled;
+        snapshot.generation = generation;
+        snapshot.access_log = Arc::new(AccessLog::open(access_log, self.metrics.access_log_dropped())?);
+        Ok(snapshot)
+    }
+}
+
+/// Binds what is not inherited and puts the parts together. Nothing is accepted yet.
+fn assemble(plan: Plan, inherited: Option<Sockets>, started: Instant) -> Result<engine::Engine, StartError> {
+    let Plan { config, files, snapshot, parts } = plan;
+    let sockets = Sockets::bind(&config, inherited)?;
+    let live = Arc::new(Live::new(Arc::clone(&snapshot)));
+    parts.metrics.config_published(snapshot.generation);
+    let drain = Drain::default();
+    let status = Arc::new(Status::new(started));
+    let reloader =
+        Arc::new(Reloader::new(Arc::clone(&parts), Arc::clone(&live), config.clone(), Arc::clone(&status)));
+    let commands = Commands::default();
+    let admin = match &config.admin {
+        None => None,
+        Some(words) => Some(Arc::new(Admin {
+            token: admin_token(words, &parts.environment).map_err(StartError::Bug)?,
+            live: Arc::clone(&live),
+            drain: drain.clone(),
+            status,
+            control: Arc::clone(&reloader) as Arc<dyn crate::admin::Control>,
+        })),
+    };
+    Ok(engine::Engine { config, parts, live, drain, reloader, commands, admin, sockets, files })
+}
+
+/// Worker threads for these words.
+fn threads(threads: Threads) -> usize {
+    match threads {
+        Threads::Count(count) => count,
+        Threads::Auto => std::thread::available_parallelism().map_or(1, usize::from),
+    }
+}
+
+fn close(live: &Live) {
+    live.load_full().access_log.close(std::time::Duration::from_secs(2));
+}
+
+impl Running {
+    /// The address of the listener with this name; of the first one when the name is empty.
+    pub fn address(&self, name: &str) -> Option<SocketAddr> {
+        let mut listeners = self.listeners.iter();
+        listeners.find(|(known, _)| name.is_empty() || known == name).map(|(_, address)| *address)
+    }
+
+    /// The address of the admin listener.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Reads the configuration again and puts it in force.
+    ///
+    /// # Errors
+    ///
+    /// Why it was refused; the old one stays in force.
+    pub fn reload(&self) -> Result<u64, String> {
+        self.reloader.reload()
+    }
+
+    /// Ends gracefully: as on SIGTERM. Waits until it has.
+    pub fn shutdown(mut self) {
+        self.end(Command::Shutdown);
+    }
+
+    fn end(&mut self, command: Command) {
+        self.commands.send(command);
+        if let Some(thread) = self.thread.take() {
+            // A gateway that panicked has ended, too.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.end(Command::Stop);
+    }
+}

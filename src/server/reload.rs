@@ -1,0 +1,161 @@
+//! Putting a new configuration in force while requests run.
+//!
+//! 1. A new configuration is read and compiled aside, at low priority. Nothing of it is in force until all of it is.
+//! 2. What is wrong with it leaves the old one in force, and is told in the log, in a metric and in `/status`.
+//! 3. What only a new process can change refuses the whole configuration, with a word on `portcullis upgrade`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::Parts;
+use crate::admin::{Control, ControlError, Status};
+use crate::config::Config;
+use crate::snapshot::{Live, Snapshot};
+
+/// How nice the compiling thread is to the workers, 0 to 19.
+const NICE: i32 = 10;
+/// How long the old snapshot's last users are waited for before it is left to them.
+const RETIRE: Duration = Duration::from_secs(5);
+
+/// Puts new configurations in force, one at a time.
+pub struct Reloader {
+    parts: Arc<Parts>,
+    live: Arc<Live>,
+    status: Arc<Status>,
+    /// The words in force.
+    current: Mutex<Arc<Config>>,
+}
+
+impl Reloader {
+    pub(super) fn new(parts: Arc<Parts>, live: Arc<Live>, config: Config, status: Arc<Status>) -> Self {
+        Self { parts, live, status, current: Mutex::new(Arc::new(config)) }
+    }
+
+    /// Reads the configuration again and puts it in force. Returns its generation. Blocks while it compiles.
+    ///
+    /// # Errors
+    ///
+    /// Why it was refused; the old one stays in force.
+    pub fn reload(&self) -> Result<u64, String> {
+        let started = Instant::now();
+        // One at a time: whoever waits here reads what the one before could not have seen.
+        let mut current = self.current.lock();
+        let outcome = self.next(&current);
+        match outcome {
+            Ok((config, snapshot)) => {
+                let generation = snapshot.generation;
+                let old = self.live.swap(Arc::new(snapshot));
+                *current = Arc::new(config);
+                drop(current);
+                self.parts.metrics.config_published(generation);
+                self.status.reloaded(None);
+                log::info!(
+                    "configuration {generation} is in force after {} ms",
+                    started.elapsed().as_millis()
+                );
+                self.retire(old);
+                Ok(generation)
+            }
+            Err(message) => {
+                self.parts.metrics.config_refused();
+                self.status.reloaded(Some(message.clone()));
+                log::error!("the new configuration is refused, the old one stays in force:\n{message}");
+                Err(message)
+            }
+        }
+    }
+
+    /// The same, in a thread of its own that gives way to the workers.
+    pub fn reload_aside(self: &Arc<Self>) -> std::io::Result<std::thread::JoinHandle<Result<u64, String>>> {
+        let reloader = Arc::clone(self);
+        std::thread::Builder::new().name("reload".into()).spawn(move || {
+            give_way();
+            reloader.reload()
+        })
+    }
+
+    fn next(&self, current: &Config) -> Result<(Config, Snapshot), String> {
+        let loaded =
+            self.parts.source.load(&self.parts.environment).map_err(|refusal| refusal.to_string())?;
+        let changed = fixed(current, &loaded.config);
+        let (config, compiled) = loaded.compile(&self.parts).map_err(|refusal| refusal.to_string())?;
+        changed?;
+        let old = self.live.load_full();
+        let generation = old.generation + 1;
+        let same_log = current.telemetry.access_log == config.telemetry.access_log;
+        let snapshot = if same_log {
+            let mut snapshot = compiled.snapshot;
+            snapshot.generation = generation;
+            snapshot.access_log = Arc::clone(&old.access_log);
+            snapshot
+        } else {
+            self.parts
+                .open(compiled, generation)
+                .map_err(|error| format!("cannot open the access log: {error}"))?
+        };
+        if current.telemetry.log.level != config.telemetry.log.level {
+            crate::telemetry::process_log::set_level(config.telemetry.log.level);
+        }
+        Ok((config, snapshot))
+    }
+
+    /// Lets the old snapshot go here, not on a worker: a large one takes its time.
+    fn retire(&self, old: Arc<Snapshot>) {
+        let until = Instant::now() + RETIRE;
+        while Arc::strong_count(&old) > 1 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(old);
+        self.parts.state.sweep();
+    }
+}
+
+/// What only a new process can change.
+fn fixed(old: &Config, new: &Config) -> Result<(), String> {
+    let listeners = |config: &Config| -> Vec<_> {
+        config.listeners.iter().map(|listener| (listener.name.clone(), listener.address)).collect()
+    };
+    let changed = [
+        ("listeners (names, addresses and their order)", listeners(old) != listeners(new)),
+        ("admin", old.admin != new.admin),
+        ("server.threads", old.server.threads != new.server.threads),
+        ("server.work_stealing", old.server.work_stealing != new.server.work_stealing),
+        ("server.upstream_keepalive", old.server.upstream_keepalive != new.server.upstream_keepalive),
+        ("server.upgrade_socket", old.server.upgrade_socket != new.server.upgrade_socket),
+        ("telemetry.log.format", old.telemetry.log.format != new.telemetry.log.format),
+        ("telemetry.metrics", old.telemetry.metrics != new.telemetry.metrics),
+    ];
+    let changed: Vec<_> = changed.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "{} cannot change in a running process\n  hint: `portcullis upgrade` starts a new process with the new \
+         configuration and hands the connections over",
+        changed.join(", ")
+    ))
+}
+
+/// Lowers the priority of this thread. A system that does not allow it costs fairness, not correctness.
+fn give_way() {
+    let thread = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(thread), NICE) {
+        log::debug!("the reload runs at full priority: {error}");
+    }
+}
+
+impl Control for Reloader {
+    fn reload(&self) -> Result<u64, ControlError> {
+        Reloader::reload(self).map_err(ControlError::Refused)
+    }
+
+    fn check(&self, text: &str) -> Result<(), serde_json::Value> {
+        super::source::check_text(text, &self.parts)
+    }
+
+    fn metrics(&self) -> Result<String, ControlError> {
+        self.parts.metrics.render().map_err(|error| ControlError::Bug(error.to_string()))
+    }
+}

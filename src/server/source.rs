@@ -1,0 +1,177 @@
+//! Where the configuration comes from.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::Parts;
+use crate::compile::Compiled;
+use crate::config::Config;
+use crate::document::{ConfigError, Document, Environment, Errors, Failure, Sources};
+use crate::registry::Registry;
+use crate::snapshot::Snapshot;
+use crate::telemetry::Buckets;
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// A YAML file, with those it includes.
+    File(PathBuf),
+    /// Words put together in code; `errors` tells what could not be.
+    Code {
+        /// The words.
+        config: Box<Config>,
+        /// What could not be put into words.
+        errors: Errors,
+    },
+}
+
+/// A configuration that could be read.
+pub struct Loaded {
+    /// The words.
+    pub config: Config,
+    /// What of the document could not be read as words.
+    pub unread: Errors,
+    /// Where they stand.
+    pub place: Place,
+}
+
+/// Where words stand, for errors found after reading.
+pub enum Place {
+    /// In a document.
+    Document(Box<Document>),
+    /// In code.
+    Code,
+}
+
+/// A refused configuration: every error, with its place.
+#[derive(Debug)]
+pub struct Refusal {
+    errors: Errors,
+    sources: Sources,
+}
+
+impl Source {
+    /// Reads the words.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with the text and, where that can still be told, with the words.
+    pub fn load(&self, environment: &Environment) -> Result<Loaded, Refusal> {
+        match self {
+            Self::File(path) => read(path, environment),
+            Self::Code { config, errors } if errors.is_empty() => {
+                Ok(Loaded { config: Config::clone(config), unread: Errors::default(), place: Place::Code })
+            }
+            Self::Code { errors, .. } => Err(Place::Code.refusal(errors.clone())),
+        }
+    }
+
+    /// The file, when it is one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Code { .. } => None,
+        }
+    }
+}
+
+fn read(path: &Path, environment: &Environment) -> Result<Loaded, Refusal> {
+    Document::load(path, environment).map(words).map_err(Refusal::from)
+}
+
+fn words(document: Document) -> Loaded {
+    let mut unread = Errors::default();
+    let config = Config::read(&document, &mut unread);
+    Loaded { config, unread, place: Place::Document(Box::new(document)) }
+}
+
+impl Loaded {
+    /// Compiles the words against what is shared; all errors, of reading and of meaning, come together.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong.
+    pub(super) fn compile(self, parts: &Parts) -> Result<(Config, Compiled), Refusal> {
+        let Self { config, mut unread, place } = self;
+        match parts.compile(&config) {
+            Ok(compiled) if unread.is_empty() => return Ok((config, compiled)),
+            Ok(_) => {}
+            Err(found) => unread.extend(found),
+        }
+        Err(place.refusal(unread))
+    }
+}
+
+impl Place {
+    /// Errors found in words, with the places where they stand.
+    pub fn refusal(self, errors: Errors) -> Refusal {
+        match self {
+            Self::Code => Refusal { errors, sources: Sources::default() },
+            Self::Document(document) => {
+                Refusal { errors: errors.placed(&document), sources: document.sources }
+            }
+        }
+    }
+
+    /// The files that were read, for a watcher.
+    pub fn files(&self) -> &[PathBuf] {
+        match self {
+            Self::Code => &[],
+            Self::Document(document) => &document.files,
+        }
+    }
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self { errors: failure.errors, sources: failure.sources }
+    }
+}
+
+impl Refusal {
+    /// The errors for machines: file, line, column, path, message, hint.
+    pub fn report(&self) -> serde_json::Value {
+        serde_json::to_value(self.errors.report(&self.sources)).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.errors.render(&self.sources).trim_end())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// Reads and compiles a file; starts nothing.
+///
+/// # Errors
+///
+/// Everything that is wrong with it.
+pub fn check(path: &Path, registry: Registry) -> Result<Checked, Refusal> {
+    let environment: Environment = std::env::vars().collect();
+    let loaded = read(path, &environment)?;
+    let parts = Parts::new(Source::File(path.to_owned()), registry, environment, Buckets::default())
+        .map_err(|error| Place::Code.refusal(ConfigError::new("", error.to_string()).into()))?;
+    let (config, compiled) = loaded.compile(&parts)?;
+    Ok(Checked { config, snapshot: compiled.snapshot })
+}
+
+/// Checks a text as if it were the configuration; nothing of it is put in force.
+///
+/// # Errors
+///
+/// The errors for machines.
+pub(super) fn check_text(text: &str, parts: &Parts) -> Result<(), serde_json::Value> {
+    let document = Document::parse("config", text, &parts.environment);
+    let document = document.map_err(|failure| Refusal::from(failure).report())?;
+    words(document).compile(parts).map(drop).map_err(|refusal| refusal.report())
+}
+
+/// A configuration that was checked and not put in force.
+pub struct Checked {
+    /// The words.
+    pub config: Config,
+    /// What they compile to.
+    pub snapshot: Snapshot,
+}

@@ -1,0 +1,175 @@
+//! Everything a request needs, compiled and immutable, behind one swap.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::StatusCode;
+
+use crate::chain::Chain;
+use crate::exchange::{Reply, Template};
+use crate::guard::HeadLimits;
+use crate::handler::SharedHandler;
+use crate::route::Router;
+use crate::telemetry::{AccessLog, RouteMetrics};
+use crate::types::Cidr;
+use crate::upstream::Upstream;
+
+/// One compiled configuration.
+pub struct Snapshot {
+    /// How often the configuration has changed since the start, from 1.
+    pub generation: u64,
+    /// A fingerprint of the configuration's words.
+    pub hash: String,
+    /// The configuration as in force, secrets masked, as JSON.
+    pub config: Box<str>,
+    /// Which request goes where.
+    pub router: Router<Arc<Route>>,
+    /// Every route, in file order.
+    pub routes: Box<[Arc<Route>]>,
+    /// What answers requests that match no route.
+    pub unmatched: Arc<Route>,
+    /// All upstreams by name.
+    pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
+    /// The listeners, in file order.
+    pub listeners: Box<[Arc<ListenerPolicy>]>,
+    /// Whose word on the client is believed.
+    pub trusted_proxies: Box<[Cidr]>,
+    /// The access log.
+    pub access_log: Arc<AccessLog>,
+    /// How long requests in flight may go on at shutdown.
+    pub grace_period: Duration,
+    /// How long to be unready before listeners close.
+    pub drain_delay: Duration,
+}
+
+/// What holds for the connections of one listener.
+pub struct ListenerPolicy {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Bounds on a request head.
+    pub head: HeadLimits,
+    /// For a whole request head from its first byte.
+    pub header_timeout: Duration,
+    /// For the next request.
+    pub idle_timeout: Duration,
+    /// Connections at once.
+    pub connections: usize,
+    /// Connections at once from one address.
+    pub connections_per_ip: usize,
+    /// Requests before a connection is closed.
+    pub requests_per_connection: u32,
+    /// Which of a route's chains holds here.
+    pub chain: usize,
+}
+
+/// One compiled route. An exchange holds on to it from its match to its log line.
+pub struct Route {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it matches, in short, for people.
+    pub matches: Box<str>,
+    /// One chain for each group of listeners that have the same filters.
+    pub chains: Arc<[Arc<Chain>]>,
+    /// Where its requests go.
+    pub target: Target,
+    /// How long its requests may take.
+    pub deadlines: Deadlines,
+    /// How long to wait for its upstream.
+    pub upstream_timeouts: UpstreamTimeouts,
+    /// The longest request body in bytes.
+    pub body_limit: u64,
+    /// Its metrics; what they keep is made at its first request.
+    pub metrics: Arc<RouteMetrics>,
+}
+
+/// Where a route's requests go.
+pub enum Target {
+    /// To an upstream.
+    Upstream(Arc<Upstream>),
+    /// Nowhere: this is the answer.
+    Respond(Box<Reply>),
+    /// Elsewhere.
+    Redirect(Redirect),
+    /// To a handler written in Rust.
+    Handler(SharedHandler),
+    /// No route matched.
+    Nothing,
+}
+
+/// Another place to go.
+pub struct Redirect {
+    /// The place, made of literals and captures.
+    pub to: Template,
+    /// A status from 301 to 308.
+    pub status: StatusCode,
+}
+
+/// How long an exchange may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// From the complete request to the response head.
+    pub request: Duration,
+    /// Between bytes of a body.
+    pub stream_idle: Duration,
+    /// The whole exchange.
+    pub total: Option<Duration>,
+}
+
+/// How long to wait for an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamTimeouts {
+    /// To be connected.
+    pub connect: Duration,
+    /// For the next bytes.
+    pub read: Duration,
+    /// For the next bytes to be taken.
+    pub write: Duration,
+    /// How long an idle connection is kept.
+    pub idle: Duration,
+}
+
+impl Snapshot {
+    /// The policy of the listener with this index.
+    pub fn listener(&self, index: usize) -> Arc<ListenerPolicy> {
+        Arc::clone(&self.listeners[index.min(self.listeners.len() - 1)])
+    }
+
+    /// The access log.
+    pub fn access_log(&self) -> Arc<AccessLog> {
+        Arc::clone(&self.access_log)
+    }
+}
+
+impl Route {
+    /// The chain for requests from a listener with this policy.
+    pub fn chain(&self, listener: &ListenerPolicy) -> &Arc<Chain> {
+        &self.chains[listener.chain.min(self.chains.len() - 1)]
+    }
+}
+
+/// The configuration in force.
+pub struct Live(ArcSwap<Snapshot>);
+
+impl Live {
+    /// Starts with a first snapshot.
+    pub fn new(first: Arc<Snapshot>) -> Self {
+        Self(ArcSwap::new(first))
+    }
+
+    /// The snapshot in force. Hold it for one request, not longer.
+    pub fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.0.load()
+    }
+
+    /// The snapshot in force, to keep.
+    pub fn load_full(&self) -> Arc<Snapshot> {
+        self.0.load_full()
+    }
+
+    /// Puts a new snapshot in force and returns the old one.
+    pub fn swap(&self, next: Arc<Snapshot>) -> Arc<Snapshot> {
+        self.0.swap(next)
+    }
+}

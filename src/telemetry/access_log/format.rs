@@ -1,0 +1,178 @@
+//! The shapes a line may have: `json`, `combined`, or a template.
+
+use std::str::FromStr;
+
+use super::clock::Clock;
+use super::record::{Field, Record};
+use super::redact::Redact;
+use super::template::{Template, TemplateError};
+use crate::telemetry::encode;
+
+/// How a record becomes a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object; keys of missing values are left out.
+    Json,
+    /// Apache's and nginx's combined format.
+    Combined,
+    /// The operator's own.
+    Template(Template),
+}
+
+impl FromStr for Format {
+    type Err = TemplateError;
+
+    /// Reads what stands under `format:`. Anything but `json` and `combined` is a template, and a template without a
+    /// field is an error, so that a misspelt word is one.
+    fn from_str(text: &str) -> Result<Self, TemplateError> {
+        match text {
+            "json" => Ok(Self::Json),
+            "combined" => Ok(Self::Combined),
+            template => template.parse().map(Self::Template),
+        }
+    }
+}
+
+impl Format {
+    /// Whether lines may show response headers.
+    pub(super) fn shows_response_headers(&self) -> bool {
+        matches!(self, Self::Template(template) if template.shows_response_headers())
+    }
+
+    /// Appends the line for `record`, its newline included.
+    pub(super) fn write(&self, record: &Record<'_>, redact: &Redact, clock: &mut Clock, out: &mut Vec<u8>) {
+        match self {
+            Self::Json => write_json(record, redact, clock, out),
+            Self::Combined => write_combined(record, redact, clock, out),
+            Self::Template(template) => template.write(record, redact, clock, out),
+        }
+        out.push(b'\n');
+    }
+}
+
+fn write_json(record: &Record<'_>, redact: &Redact, clock: &mut Clock, out: &mut Vec<u8>) {
+    let start = out.len();
+    for field in Field::ALL.iter().filter(|field| !field.is_alias()) {
+        let value = field.value(record, redact);
+        if !value.is_missing() {
+            out.extend_from_slice(field.json_key());
+            value.write_json(clock, out);
+        }
+    }
+    for (name, value) in record.fields {
+        out.extend_from_slice(b",");
+        encode::json_string(out, name.as_bytes());
+        out.push(b':');
+        encode::json_string(out, value.as_bytes());
+    }
+    // The comma before the first key.
+    out[start] = b'{';
+    out.push(b'}');
+}
+
+/// What stands before each field of the combined format.
+const COMBINED: [(&[u8], Field); 10] = [
+    (b"", Field::ClientIp),
+    (b" - ", Field::Consumer),
+    (b" [", Field::ClfTime),
+    (b"] \"", Field::Method),
+    (b" ", Field::Target),
+    (b" ", Field::Protocol),
+    (b"\" ", Field::Status),
+    (b" ", Field::BytesOut),
+    (b" \"", Field::Referer),
+    (b"\" \"", Field::UserAgent),
+];
+
+fn write_combined(record: &Record<'_>, redact: &Redact, clock: &mut Clock, out: &mut Vec<u8>) {
+    for (before, field) in COMBINED {
+        out.extend_from_slice(before);
+        field.value(record, redact).write_text(clock, out);
+    }
+    out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::tests::{bare, full};
+    use super::*;
+    use http::header::{REFERER, USER_AGENT};
+    use proptest::prelude::*;
+    use serde_json::{Value as Json, json};
+
+    fn line(format: &str, record: &Record<'_>) -> String {
+        redacted(format, record, &Redact::default())
+    }
+
+    fn redacted(format: &str, record: &Record<'_>, redact: &Redact) -> String {
+        let mut out = b"before\n".to_vec();
+        format.parse::<Format>().unwrap().write(record, redact, &mut Clock::default(), &mut out);
+        String::from_utf8(out.split_off(7)).unwrap()
+    }
+
+    #[test]
+    fn json_shows_everything() {
+        let read: Json = serde_json::from_str(&line("json", &full())).unwrap();
+        let expected = json!({
+            "time": "2023-11-14T22:13:20.042Z", "request_id": "0190-aa", "client_ip": "203.0.113.7",
+            "listener": "web", "route": "orders", "method": "GET", "host": "api.example.com", "path": "/orders/7",
+            "query": "page=2", "protocol": "HTTP/1.1", "status": 502, "reason": "upstream_reset",
+            "duration_ms": 12.345, "upstream": "orders", "endpoint": "10.0.0.1:8080",
+            "upstream_duration_ms": 11.007, "tries": 2, "bytes_in": 0, "bytes_out": 512, "user_agent": "curl/8",
+            "referer": "https://example.com/", "consumer": "mobile",
+        });
+        assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn json_leaves_out_what_is_missing() {
+        let expected = r#"{"time":"2023-11-14T22:13:20.042Z","request_id":"0190-aa","listener":"web","method":"GET","path":"/orders/7","protocol":"HTTP/1.1","status":404,"duration_ms":12.345,"tries":0,"bytes_in":0,"bytes_out":512}"#;
+        assert_eq!(line("json", &bare()), format!("{expected}\n"));
+    }
+
+    #[test]
+    fn combined_is_what_log_readers_expect() {
+        assert_eq!(
+            line("combined", &full()),
+            "203.0.113.7 - mobile [14/Nov/2023:22:13:20 +0000] \"GET /orders/7?page=2 HTTP/1.1\" 502 512 \
+             \"https://example.com/\" \"curl/8\"\n"
+        );
+        assert_eq!(
+            line("combined", &bare()),
+            "- - - [14/Nov/2023:22:13:20 +0000] \"GET /orders/7 HTTP/1.1\" 404 512 \"-\" \"-\"\n"
+        );
+    }
+
+    #[test]
+    fn redacted_headers_are_hidden_in_every_format() {
+        let redact = Redact::new([USER_AGENT, REFERER]);
+        for format in ["json", "combined", "{user_agent} {referer}"] {
+            let line = redacted(format, &full(), &redact);
+            assert_eq!(line.matches("[redacted]").count(), 2, "{line}");
+            assert!(!line.contains("curl") && !line.contains("https"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_misspelt_format_is_an_error() {
+        assert!(matches!("jsno".parse::<Format>(), Err(TemplateError::NoFields { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn no_client_can_forge_a_line_or_a_quote(host: Vec<u8>, path: Vec<u8>, query: Vec<u8>, agent: Vec<u8>) {
+            let record = Record {
+                host: Some(&host), path: &path, query: Some(&query), user_agent: Some(&agent), ..full()
+            };
+            let json = line("json", &record);
+            prop_assert!(!json.trim_end_matches('\n').chars().any(char::is_control));
+            let read: Json = serde_json::from_str(&json).unwrap();
+            prop_assert_eq!(read["user_agent"].as_str().unwrap(), String::from_utf8_lossy(&agent));
+            prop_assert_eq!(read.as_object().unwrap().len(), 22);
+
+            let combined = line("combined", &record);
+            prop_assert_eq!(combined.matches('"').count(), 6);
+            prop_assert!(combined.trim_end_matches('\n').bytes().all(|byte| (0x20..0x7f).contains(&byte)));
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! What the gateway tells its operator: the access log (one line an exchange), the process log (what the gateway
+//! itself has to say) and the metrics. Nothing here makes a request wait.
+
+pub mod access_log;
+mod encode;
+pub mod metrics;
+pub mod process_log;
+
+pub use access_log::{AccessLog, Format, Output, Record, Redact, Sampling, Settings};
+pub use metrics::{
+    ActiveRequest, Buckets, EndpointMetrics, Metrics, RouteMetrics, TEXT_FORMAT, UpstreamMetrics,
+};
+pub use process_log::{LogFormat, LogLevel};

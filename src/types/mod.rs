@@ -1,0 +1,17 @@
+//! Values that are parsed once, at the door, and trusted ever after. This room imports nothing.
+
+mod cidr;
+mod duration;
+mod host;
+mod path;
+mod percent;
+mod secret;
+mod size;
+
+pub use cidr::Cidr;
+pub use duration::Duration;
+pub use host::{Host, HostError, HostPattern, HostPatternError};
+pub use path::{NormalPath, PathError};
+pub use percent::Percent;
+pub use secret::Secret;
+pub use size::ByteSize;

@@ -1,0 +1,113 @@
+//! Where requests are sent: endpoints, the choice among them, and what is known of each.
+
+mod balance;
+mod endpoint;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+pub use balance::{Balancer, RoundRobin};
+pub use endpoint::{Endpoint, EndpointId, Load, Permit};
+
+/// A set of servers that answer alike.
+///
+/// The endpoint set is the one moving part inside a snapshot.
+pub struct Upstream {
+    name: Arc<str>,
+    endpoints: ArcSwap<EndpointSet>,
+}
+
+/// The endpoints of an upstream together with the balancer whose tables were built for exactly them.
+pub struct EndpointSet {
+    endpoints: Box<[Endpoint]>,
+    balancer: Box<dyn Balancer>,
+}
+
+/// The endpoints that one exchange has tried.
+#[derive(Debug, Default, Clone)]
+pub struct Tried(smallvec::SmallVec<[EndpointId; 4]>);
+
+impl Tried {
+    /// Notes a try.
+    pub fn insert(&mut self, id: EndpointId) {
+        self.0.push(id);
+    }
+
+    /// Whether this endpoint was tried.
+    pub fn contains(&self, id: EndpointId) -> bool {
+        self.0.contains(&id)
+    }
+
+    /// Forgets a try that told nothing of the endpoint.
+    pub fn remove(&mut self, id: EndpointId) {
+        self.0.retain(|tried| *tried != id);
+    }
+
+    /// How many were tried.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none was tried.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Upstream {
+    /// An upstream with its first endpoints.
+    pub fn new(name: Arc<str>, endpoints: EndpointSet) -> Self {
+        Self { name, endpoints: ArcSwap::from_pointee(endpoints) }
+    }
+
+    /// Its name: config key and metric label.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Its endpoints now.
+    pub fn endpoints(&self) -> Arc<EndpointSet> {
+        self.endpoints.load_full()
+    }
+
+    /// Chooses an endpoint that was not tried; `None` when there is none left.
+    pub fn choose(&self, tried: &Tried) -> Option<Endpoint> {
+        let set = self.endpoints.load();
+        let id = set.balancer.pick(&set, &|id| !tried.contains(id))?;
+        set.get(id).cloned()
+    }
+}
+
+impl EndpointSet {
+    /// Endpoints in order, with round robin over their weights.
+    pub fn round_robin(endpoints: Vec<Endpoint>) -> Self {
+        let weights: Vec<u16> = endpoints.iter().map(Endpoint::weight).collect();
+        Self::new(endpoints, Box::new(RoundRobin::new(&weights)))
+    }
+
+    /// Endpoints in order, with a balancer built for them.
+    pub fn new(endpoints: Vec<Endpoint>, balancer: Box<dyn Balancer>) -> Self {
+        Self { endpoints: endpoints.into_boxed_slice(), balancer }
+    }
+
+    /// The endpoint with this id.
+    pub fn get(&self, id: EndpointId) -> Option<&Endpoint> {
+        self.endpoints.get(usize::from(id.0))
+    }
+
+    /// All endpoints, in order; an endpoint's id is its place.
+    pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.iter()
+    }
+
+    /// How many endpoints there are.
+    pub fn len(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.endpoints.is_empty()
+    }
+}
