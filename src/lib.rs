@@ -13,10 +13,6 @@
 //! # }
 //! ```
 
-#[cfg(feature = "mimalloc")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 mod admin;
 mod builder;
 #[doc(hidden)]

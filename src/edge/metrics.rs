@@ -23,12 +23,10 @@ impl ListenerMetrics {
         Ok(Self { active: metrics.connections_active(name)?, no_route: Arc::clone(metrics.no_route()) })
     }
 
-    pub(super) fn opened(&self) {
+    /// Counts a connection as open for as long as the guard lives.
+    pub(super) fn open(&self) -> Open {
         self.active.inc();
-    }
-
-    pub(super) fn closed(&self) {
-        self.active.dec();
+        Open(self.active.clone())
     }
 
     /// A connection was closed unread.
@@ -39,5 +37,14 @@ impl ListenerMetrics {
     /// What came never became a request.
     pub(super) fn refused(&self, reason: &'static str) {
         self.no_route.reply(reason);
+    }
+}
+
+/// An open connection.
+pub(super) struct Open(IntGauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

@@ -66,12 +66,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             let Ok(local) = socket.local_addr() else { continue };
             let edge = Arc::clone(&self);
             let presence = self.drain.enter();
-            tokio::spawn(async move {
-                edge.metrics.opened();
+            // With work stealing off each worker is a runtime of its own, and this picks one.
+            pingora_runtime::current_handle().spawn(async move {
+                let open = edge.metrics.open();
                 let connection = Arc::new(Connection::new(edge.listener, peer, local));
                 edge.serve(socket, connection).await;
-                edge.metrics.closed();
-                drop((place, presence));
+                drop((open, place, presence));
             });
         }
     }
@@ -86,7 +86,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     }
 
     async fn serve(&self, socket: TcpStream, connection: Arc<Connection>) {
-        let mut wire = Wire::new(socket, Arc::clone(&connection));
+        let mut wire = Box::new(Wire::new(socket, Arc::clone(&connection)));
         let mut draining = self.drain.watch();
         let mut served = 0;
         loop {
@@ -115,13 +115,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     /// Hands one request to the engine; the wire comes back when the connection can serve another.
     async fn exchange(
         &self,
-        wire: Wire,
+        wire: Box<Wire>,
         connection: &Arc<Connection>,
         arrived: Arrived,
         left: u32,
         draining: &watch::Receiver<bool>,
-    ) -> Option<Wire> {
-        let mut session = ServerSession::new_http1(Box::new(wire));
+    ) -> Option<Box<Wire>> {
+        let mut session = ServerSession::new_http1(wire);
         session.set_read_timeout(None);
         session.set_keepalive_reuses_remaining(Some(left));
         let arrival = Arrival { connection: Arc::clone(connection), head: arrived.head, at: arrived.at };
@@ -129,11 +129,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         session.set_pipelined_prefix(arrived.bytes);
         let reused = self.app.process_new_http(session, draining).await?;
         let (stream, _) = reused.consume();
-        stream.into_any().downcast::<Wire>().ok().map(|wire| *wire)
+        stream.into_any().downcast::<Wire>().ok()
     }
 
     /// Says why, where someone may still listen.
-    async fn end(&self, mut wire: Wire, connection: &Connection, ended: Ended) {
+    async fn end(&self, mut wire: Box<Wire>, connection: &Connection, ended: Ended) {
         let (reason, detail, bytes) = match ended {
             Ended::Quiet | Ended::Broken => return,
             Ended::Slow => (Reason::HEADER_TIMEOUT, "", BytesMut::new()),

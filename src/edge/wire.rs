@@ -9,7 +9,7 @@
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
     UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
@@ -109,7 +109,7 @@ impl Wire {
         patience: Patience,
         draining: impl Future<Output = ()>,
     ) -> Result<Arrived, Ended> {
-        let mut draining = std::pin::pin!(draining);
+        let mut draining = pin!(draining);
         let mut scanner = HeadScanner::new(*limits);
         let mut first_byte: Option<Instant> = None;
         let idle_by = Instant::now() + patience.idle;
@@ -173,21 +173,15 @@ impl Wire {
 
     /// Reads what the socket has into `ahead`. Takes no memory while nothing has come.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Some(socket) = &self.socket else {
-            return Poll::Ready(Ok(0));
-        };
-        loop {
-            ready!(socket.poll_read_ready(cx))?;
-            self.ahead.reserve(if self.ahead.is_empty() { HEAD_ROOM } else { 1 });
-            match socket.try_read_buf(&mut self.ahead) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.ahead.is_empty() {
-                        self.ahead = BytesMut::new();
-                    }
-                }
-                done => return Poll::Ready(done),
-            }
+        let Some(socket) = &mut self.socket else { return Poll::Ready(Ok(0)) };
+        ready!(socket.poll_read_ready(cx))?;
+        self.ahead.reserve(if self.ahead.is_empty() { HEAD_ROOM } else { 1 });
+        // Not `try_read`: this read knows by its length that the socket is drained, and saves the next one.
+        let read = pin!(socket.read_buf(&mut self.ahead)).poll(cx);
+        if read.is_pending() && self.ahead.is_empty() {
+            self.ahead = BytesMut::new();
         }
+        read
     }
 
     /// Ready when `at` has passed. The timer is moved only when it would fire too late or has fired too early, so

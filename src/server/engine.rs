@@ -9,19 +9,20 @@ use pingora::server::{ListenFds, RunArgs, Server, ShutdownWatch};
 use pingora::services::Service;
 use pingora_proxy::HttpProxy;
 
+use super::frame::Frame;
 use super::handover::Handover;
 use super::life::{Commands, Life, Signals};
 use super::sockets::Sockets;
 use super::{Parts, Reloader, threads, watch};
 use crate::admin::Admin;
-use crate::config::Config;
+use crate::config::Server as ServerWords;
 use crate::edge::{Drain, Edge, ListenerMetrics};
 use crate::proxy::Gateway;
 use crate::snapshot::Live;
 
 /// Everything put together, nothing accepted yet.
 pub(super) struct Engine {
-    pub(super) config: Config,
+    pub(super) frame: Frame,
     pub(super) parts: Arc<Parts>,
     pub(super) live: Arc<Live>,
     pub(super) drain: Drain,
@@ -29,8 +30,6 @@ pub(super) struct Engine {
     pub(super) commands: Commands,
     pub(super) admin: Option<Arc<Admin>>,
     pub(super) sockets: Sockets,
-    /// The files that the configuration was read from.
-    pub(super) files: Vec<std::path::PathBuf>,
 }
 
 impl Engine {
@@ -56,7 +55,7 @@ impl Engine {
 
     /// Serves until it is ended.
     pub(super) fn serve(self, signals: Signals, handover: Option<Handover>) {
-        let mut server = Server::new_with_opt_and_conf(None, engine_words(&self.config));
+        let mut server = Server::new_with_opt_and_conf(None, engine_words(&self.frame.server));
         let mut proxy =
             HttpProxy::new(Gateway::new(Arc::clone(&self.live)), Arc::clone(&server.configuration));
         proxy.handle_init_modules();
@@ -88,7 +87,7 @@ impl Engine {
         if let (Some(admin), Ok(socket)) = (&self.admin, self.sockets.admin()) {
             server.add_service(Operator { admin: Arc::clone(admin), socket: Some(socket) });
         }
-        let _watcher = watch::start(&self.parts.source, &self.files, &self.reloader);
+        let _watcher = watch::start(&self.parts.source, &self.frame.files, &self.reloader);
         server.bootstrap();
         let life = Life {
             signals,
@@ -98,18 +97,18 @@ impl Engine {
             live: self.live,
             sockets: self.sockets,
             handover: parking_lot::Mutex::new(handover),
-            upgrade_socket: self.config.server.upgrade_socket,
+            upgrade_socket: self.frame.server.upgrade_socket,
         };
         server.run(RunArgs { shutdown_signal: Box::new(life) });
     }
 }
 
 /// Our words in the engine's. Its grace periods are zero: the end is waited for in `life`.
-fn engine_words(config: &Config) -> ServerConf {
+fn engine_words(words: &ServerWords) -> ServerConf {
     ServerConf {
-        threads: threads(config.server.threads),
-        work_stealing: config.server.work_stealing,
-        upstream_keepalive_pool_size: config.server.upstream_keepalive,
+        threads: threads(words.threads),
+        work_stealing: words.work_stealing,
+        upstream_keepalive_pool_size: words.upstream_keepalive,
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(0),
         ..ServerConf::default()

@@ -2,6 +2,7 @@
 
 mod engine;
 mod error;
+mod frame;
 mod handover;
 mod life;
 mod notify;
@@ -31,6 +32,7 @@ pub use life::{Command, Commands};
 pub use reload::Reloader;
 pub use source::{Checked, Source, check};
 
+use frame::Frame;
 use handover::Handover;
 use sockets::Sockets;
 
@@ -52,8 +54,7 @@ pub struct Running {
 
 /// Everything that is decided before the first socket listens.
 struct Plan {
-    config: Config,
-    files: Vec<std::path::PathBuf>,
+    frame: Frame,
     snapshot: Arc<Snapshot>,
     parts: Arc<Parts>,
 }
@@ -123,10 +124,9 @@ impl Server {
             if buckets.is_empty() { Buckets::default() } else { Buckets::new(&buckets).unwrap_or_default() };
         let parts = Parts::new(self.source, self.registry, self.environment, buckets);
         let parts = Arc::new(parts.map_err(|error| StartError::Bug(error.to_string()))?);
-        let files = loaded.place.files().to_vec();
-        let (config, compiled) = loaded.compile(&parts).map_err(StartError::Config)?;
+        let (frame, compiled) = loaded.compile(&parts).map_err(StartError::Config)?;
         let snapshot = parts.open(compiled, 1).map_err(StartError::AccessLog)?;
-        Ok(Plan { config, files, snapshot: Arc::new(snapshot), parts })
+        Ok(Plan { frame, snapshot: Arc::new(snapshot), parts })
     }
 }
 
@@ -165,26 +165,26 @@ impl Parts {
 
 /// Binds what is not inherited and puts the parts together. Nothing is accepted yet.
 fn assemble(plan: Plan, inherited: Option<Sockets>, started: Instant) -> Result<engine::Engine, StartError> {
-    let Plan { config, files, snapshot, parts } = plan;
-    let sockets = Sockets::bind(&config, inherited)?;
+    let Plan { frame, snapshot, parts } = plan;
+    let sockets = Sockets::bind(&frame, inherited)?;
     let live = Arc::new(Live::new(Arc::clone(&snapshot)));
     parts.metrics.config_published(snapshot.generation);
     let drain = Drain::default();
     let status = Arc::new(Status::new(started));
     let reloader =
-        Arc::new(Reloader::new(Arc::clone(&parts), Arc::clone(&live), config.clone(), Arc::clone(&status)));
+        Arc::new(Reloader::new(Arc::clone(&parts), Arc::clone(&live), frame.clone(), Arc::clone(&status)));
     let commands = Commands::default();
-    let admin = match &config.admin {
+    let admin = match &frame.admin {
         None => None,
         Some(words) => Some(Arc::new(Admin {
             token: admin_token(words, &parts.environment).map_err(StartError::Bug)?,
             live: Arc::clone(&live),
             drain: drain.clone(),
             status,
-            control: Arc::clone(&reloader) as Arc<dyn crate::admin::Control>,
+            control: Arc::new(Arc::clone(&reloader)),
         })),
     };
-    Ok(engine::Engine { config, parts, live, drain, reloader, commands, admin, sockets, files })
+    Ok(engine::Engine { frame, parts, live, drain, reloader, commands, admin, sockets })
 }
 
 /// Worker threads for these words.

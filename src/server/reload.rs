@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::Parts;
+use super::frame::Frame;
 use crate::admin::{Control, ControlError, Status};
-use crate::config::Config;
 use crate::snapshot::{Live, Snapshot};
 
 /// How nice the compiling thread is to the workers, 0 to 19.
-const NICE: i32 = 10;
+const NICE: i32 = 15;
 /// How long the old snapshot's last users are waited for before it is left to them.
 const RETIRE: Duration = Duration::from_secs(5);
 
@@ -24,13 +24,13 @@ pub struct Reloader {
     parts: Arc<Parts>,
     live: Arc<Live>,
     status: Arc<Status>,
-    /// The words in force.
-    current: Mutex<Arc<Config>>,
+    /// The words in force that the process is built on.
+    current: Mutex<Frame>,
 }
 
 impl Reloader {
-    pub(super) fn new(parts: Arc<Parts>, live: Arc<Live>, config: Config, status: Arc<Status>) -> Self {
-        Self { parts, live, status, current: Mutex::new(Arc::new(config)) }
+    pub(super) fn new(parts: Arc<Parts>, live: Arc<Live>, frame: Frame, status: Arc<Status>) -> Self {
+        Self { parts, live, status, current: Mutex::new(frame) }
     }
 
     /// Reads the configuration again and puts it in force. Returns its generation. Blocks while it compiles.
@@ -44,10 +44,10 @@ impl Reloader {
         let mut current = self.current.lock();
         let outcome = self.next(&current);
         match outcome {
-            Ok((config, snapshot)) => {
+            Ok((frame, snapshot)) => {
                 let generation = snapshot.generation;
                 let old = self.live.swap(Arc::new(snapshot));
-                *current = Arc::new(config);
+                *current = frame;
                 drop(current);
                 self.parts.metrics.config_published(generation);
                 self.status.reloaded(None);
@@ -72,19 +72,18 @@ impl Reloader {
         let reloader = Arc::clone(self);
         std::thread::Builder::new().name("reload".into()).spawn(move || {
             give_way();
-            reloader.reload()
+            Reloader::reload(&reloader)
         })
     }
 
-    fn next(&self, current: &Config) -> Result<(Config, Snapshot), String> {
+    fn next(&self, current: &Frame) -> Result<(Frame, Snapshot), String> {
         let loaded =
             self.parts.source.load(&self.parts.environment).map_err(|refusal| refusal.to_string())?;
-        let changed = fixed(current, &loaded.config);
-        let (config, compiled) = loaded.compile(&self.parts).map_err(|refusal| refusal.to_string())?;
-        changed?;
+        let (frame, compiled) = loaded.compile(&self.parts).map_err(|refusal| refusal.to_string())?;
+        current.allows(&frame)?;
         let old = self.live.load_full();
         let generation = old.generation + 1;
-        let same_log = current.telemetry.access_log == config.telemetry.access_log;
+        let same_log = current.telemetry.access_log == frame.telemetry.access_log;
         let snapshot = if same_log {
             let mut snapshot = compiled.snapshot;
             snapshot.generation = generation;
@@ -95,10 +94,10 @@ impl Reloader {
                 .open(compiled, generation)
                 .map_err(|error| format!("cannot open the access log: {error}"))?
         };
-        if current.telemetry.log.level != config.telemetry.log.level {
-            crate::telemetry::process_log::set_level(config.telemetry.log.level);
+        if current.telemetry.log.level != frame.telemetry.log.level {
+            crate::telemetry::process_log::set_level(frame.telemetry.log.level);
         }
-        Ok((config, snapshot))
+        Ok((frame, snapshot))
     }
 
     /// Lets the old snapshot go here, not on a worker: a large one takes its time.
@@ -112,32 +111,6 @@ impl Reloader {
     }
 }
 
-/// What only a new process can change.
-fn fixed(old: &Config, new: &Config) -> Result<(), String> {
-    let listeners = |config: &Config| -> Vec<_> {
-        config.listeners.iter().map(|listener| (listener.name.clone(), listener.address)).collect()
-    };
-    let changed = [
-        ("listeners (names, addresses and their order)", listeners(old) != listeners(new)),
-        ("admin", old.admin != new.admin),
-        ("server.threads", old.server.threads != new.server.threads),
-        ("server.work_stealing", old.server.work_stealing != new.server.work_stealing),
-        ("server.upstream_keepalive", old.server.upstream_keepalive != new.server.upstream_keepalive),
-        ("server.upgrade_socket", old.server.upgrade_socket != new.server.upgrade_socket),
-        ("telemetry.log.format", old.telemetry.log.format != new.telemetry.log.format),
-        ("telemetry.metrics", old.telemetry.metrics != new.telemetry.metrics),
-    ];
-    let changed: Vec<_> = changed.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect();
-    if changed.is_empty() {
-        return Ok(());
-    }
-    Err(format!(
-        "{} cannot change in a running process\n  hint: `portcullis upgrade` starts a new process with the new \
-         configuration and hands the connections over",
-        changed.join(", ")
-    ))
-}
-
 /// Lowers the priority of this thread. A system that does not allow it costs fairness, not correctness.
 fn give_way() {
     let thread = rustix::thread::gettid();
@@ -146,9 +119,11 @@ fn give_way() {
     }
 }
 
-impl Control for Reloader {
+impl Control for Arc<Reloader> {
     fn reload(&self) -> Result<u64, ControlError> {
-        Reloader::reload(self).map_err(ControlError::Refused)
+        let reload = self.reload_aside().map_err(|error| ControlError::Bug(error.to_string()))?;
+        let outcome = reload.join().map_err(|_| ControlError::Bug("the reload panicked".into()))?;
+        outcome.map_err(ControlError::Refused)
     }
 
     fn check(&self, text: &str) -> Result<(), serde_json::Value> {

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with, sockopt};
 
 use super::StartError;
-use crate::config::Config;
+use super::frame::Frame;
 
 /// The name under which the admin listener's socket is handed over; no listener can be called so.
 const ADMIN: &str = " admin";
@@ -27,10 +27,10 @@ struct Bound {
 
 impl Sockets {
     /// One socket for each listener: the inherited one with its name and address, or a new one.
-    pub(super) fn bind(config: &Config, inherited: Option<Self>) -> Result<Self, StartError> {
+    pub(super) fn bind(frame: &Frame, inherited: Option<Self>) -> Result<Self, StartError> {
         let mut inherited = inherited.unwrap_or_default();
-        let listeners = config.listeners.iter().map(|listener| (listener.name.as_str(), listener.address));
-        let admin = config.admin.iter().map(|admin| (ADMIN, admin.address));
+        let listeners = frame.listeners.iter().map(|(name, address)| (name.as_str(), *address));
+        let admin = frame.admin.iter().map(|admin| (ADMIN, admin.address));
         let bound = listeners.chain(admin).map(|(name, address)| {
             let listener = match inherited.take(name, address) {
                 Some(listener) => listener,
@@ -104,19 +104,15 @@ mod tests {
     fn an_inherited_socket_is_used_and_the_rest_bound() {
         let open = open("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = open.local_addr().unwrap();
-        let config = |name: &str| Config {
-            listeners: vec![crate::config::Listener {
-                name: name.into(),
-                address,
-                filters: vec![],
-                limits: Default::default(),
-            }],
-            ..Config::default()
+        let frame = |name: &str| {
+            let mut frame = Frame::new(&crate::config::Config::default(), Vec::new());
+            frame.listeners.push((name.into(), address));
+            frame
         };
-        let taken = Sockets::bind(&config("web"), None);
+        let taken = Sockets::bind(&frame("web"), None);
         assert!(matches!(taken, Err(StartError::Bind { .. })), "the address is taken");
         let inherited = Sockets::inherited(vec![("old".into(), address, OwnedFd::from(open))]);
-        let sockets = Sockets::bind(&config("renamed"), Some(inherited)).unwrap();
+        let sockets = Sockets::bind(&frame("renamed"), Some(inherited)).unwrap();
         assert_eq!(sockets.addresses(), [("renamed".to_owned(), address)]);
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::Parts;
+use super::frame::Frame;
 use crate::compile::Compiled;
 use crate::config::Config;
 use crate::document::{ConfigError, Document, Environment, Errors, Failure, Sources};
@@ -91,10 +92,12 @@ impl Loaded {
     /// # Errors
     ///
     /// Everything that is wrong.
-    pub(super) fn compile(self, parts: &Parts) -> Result<(Config, Compiled), Refusal> {
+    pub(super) fn compile(self, parts: &Parts) -> Result<(Frame, Compiled), Refusal> {
         let Self { config, mut unread, place } = self;
         match parts.compile(&config) {
-            Ok(compiled) if unread.is_empty() => return Ok((config, compiled)),
+            Ok(compiled) if unread.is_empty() => {
+                return Ok((Frame::new(&config, place.files().to_vec()), compiled));
+            }
             Ok(_) => {}
             Err(found) => unread.extend(found),
         }
@@ -153,7 +156,8 @@ pub fn check(path: &Path, registry: Registry) -> Result<Checked, Refusal> {
     let loaded = read(path, &environment)?;
     let parts = Parts::new(Source::File(path.to_owned()), registry, environment, Buckets::default())
         .map_err(|error| Place::Code.refusal(ConfigError::new("", error.to_string()).into()))?;
-    let (config, compiled) = loaded.compile(&parts)?;
+    let config = loaded.config.clone();
+    let (_, compiled) = loaded.compile(&parts)?;
     Ok(Checked { config, snapshot: compiled.snapshot })
 }
 

@@ -1,0 +1,117 @@
+//! The bounds that Portcullis has to keep, checked against the medians.
+
+use super::options::Options;
+use super::proxies::Kind;
+use super::results::Results;
+use super::workloads::{FEW_ROUTES, MANY_ROUTES};
+
+/// One bound and what was measured for it.
+#[derive(Debug, PartialEq)]
+pub struct Gate {
+    pub workload: &'static str,
+    pub what: &'static str,
+    pub at_most: f64,
+    /// `None` when the programs for it were not there.
+    pub measured: Option<f64>,
+}
+
+impl Gate {
+    /// What was wanted and not measured has not been shown to hold.
+    pub fn holds(&self) -> bool {
+        self.measured.is_some_and(|measured| measured <= self.at_most)
+    }
+}
+
+/// The bounds of the wanted workloads.
+pub fn check(results: &Results, options: &Options) -> Vec<Gate> {
+    let gate = |workload, what, at_most, measured| Gate { workload, what, at_most, measured };
+    let mut gates = vec![
+        gate(
+            "small",
+            "CPU per request, × bare Pingora",
+            1.10,
+            cpu_ratio(results, "small", Kind::Portcullis.name()),
+        ),
+        gate("routes_50000", "CPU per request, × ten routes", 1.05, many_routes_ratio(results)),
+        gate("start", "ms to ready with 10,000 routes", 300.0, start(results)),
+        gate("rss", "MB at rest", 30.0, memory(results, FEW_ROUTES)),
+        gate("rss", "MB at rest with 50,000 routes", 120.0, memory(results, MANY_ROUTES)),
+        gate("idle_10000", "KiB per idle connection", 20.0, idle(results).map(|(kibibytes, _)| kibibytes)),
+        gate("idle_10000", "idle connections closed", 0.0, idle(results).map(|(_, closed)| closed)),
+    ];
+    for workload in ["reload_10", "reload_50000"] {
+        let reloads = results.reloads.iter().find(|reloads| reloads.workload == workload);
+        let failed = reloads.map(|reloads| (reloads.failed_requests + reloads.failed_reloads) as f64);
+        let ratio = reloads.map(|reloads| reloads.p99_ratio.median);
+        gates.push(gate(workload, "failed requests and reloads", 0.0, failed));
+        gates.push(gate(workload, "p99, × without reloads", 1.2, ratio));
+    }
+    gates.retain(|gate| options.wants(gate.workload));
+    gates
+}
+
+fn cpu_ratio(results: &Results, workload: &str, row: &str) -> Option<f64> {
+    let comparison = results.comparisons.iter().find(|comparison| comparison.workload == workload)?;
+    Some(comparison.row(row)?.cpu_ratio?.median)
+}
+
+/// The contender that is not the base.
+fn many_routes_ratio(results: &Results) -> Option<f64> {
+    let comparison = results.comparisons.iter().find(|comparison| comparison.workload == "routes_50000")?;
+    let many = comparison.rows.iter().find(|row| Some(&row.name) != comparison.base.as_ref())?;
+    Some(many.cpu_ratio?.median)
+}
+
+fn start(results: &Results) -> Option<f64> {
+    let start = results.starts.iter().find(|start| start.name == Kind::Portcullis.name())?;
+    Some(start.milliseconds.median)
+}
+
+fn memory(results: &Results, routes: usize) -> Option<f64> {
+    let is_ours = |name: &str| name == Kind::Portcullis.name();
+    let memory = results.memory.iter().find(|memory| is_ours(&memory.name) && memory.routes == routes)?;
+    Some(memory.resident as f64 / 1e6)
+}
+
+fn idle(results: &Results) -> Option<(f64, f64)> {
+    let idle = results.idle.iter().find(|idle| idle.name == Kind::Portcullis.name())?;
+    Some((idle.bytes_per_connection / 1024.0, idle.closed as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::results::samples;
+    use super::*;
+
+    fn gate(gates: &[Gate], workload: &str) -> f64 {
+        gates.iter().find(|gate| gate.workload == workload).and_then(|gate| gate.measured).unwrap()
+    }
+
+    #[test]
+    fn reads_each_figure_of_the_gateway() {
+        let gates = check(&samples::full(), &Options::default());
+        assert_eq!(gates.len(), 11);
+        assert_eq!(gate(&gates, "small"), 1.08);
+        assert_eq!(gate(&gates, "routes_50000"), 1.01);
+        assert_eq!(gate(&gates, "start"), 120.0);
+        assert_eq!(gate(&gates, "rss"), 20.0);
+        assert_eq!(gate(&gates, "idle_10000"), 16.0);
+        assert_eq!(gate(&gates, "reload_10"), 0.0);
+        assert!(gates.iter().all(Gate::holds), "{gates:?}");
+    }
+
+    #[test]
+    fn a_bound_passed_over_or_left_unmeasured_does_not_hold() {
+        let mut results = samples::full();
+        results.reloads[0].failed_requests = 1;
+        results.starts.clear();
+        let failing = check(&results, &Options::default()).into_iter().filter(|gate| !gate.holds());
+        assert_eq!(failing.map(|gate| gate.workload).collect::<Vec<_>>(), ["start", "reload_10"]);
+    }
+
+    #[test]
+    fn what_was_not_asked_for_is_not_checked() {
+        let only = Options { only: vec!["start".into()], ..Options::default() };
+        assert_eq!(check(&samples::full(), &only).len(), 1);
+    }
+}
