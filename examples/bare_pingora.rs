@@ -1,6 +1,6 @@
 //! The floor of the end-to-end bench: the least a proxy on Pingora can do.
 //!
-//! No routing, no log, no filters: every request goes to one fixed origin. What Portcullis costs above this is what
+//! No routing, no log, no filters: every request goes to one fixed origin, with the gateway's default timeouts. What Portcullis costs above this is what
 //! Portcullis itself adds.
 //!
 //! ```text
@@ -9,6 +9,7 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::modules::http::HttpModules;
@@ -57,6 +58,13 @@ impl ProxyHttp for ToOrigin {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn upstream_peer(&self, _: &mut Session, _: &mut ()) -> Result<Box<HttpPeer>> {
-        Ok(Box::new(HttpPeer::new(self.0, false, String::new())))
+        let mut peer = Box::new(HttpPeer::new(self.0, false, String::new()));
+        // The gateway's own defaults: a proxy without them could not be put before anything.
+        peer.options.connection_timeout = Some(Duration::from_secs(2));
+        peer.options.total_connection_timeout = Some(Duration::from_secs(2));
+        peer.options.read_timeout = Some(Duration::from_secs(30));
+        peer.options.write_timeout = Some(Duration::from_secs(30));
+        peer.options.idle_timeout = Some(Duration::from_secs(90));
+        Ok(peer)
     }
 }

@@ -1,9 +1,11 @@
 //! What both ends of the house know of one connection: the wire front and the proxy share it.
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
@@ -19,6 +21,9 @@ pub struct Connection {
     listener: usize,
     peer: SocketAddr,
     local: SocketAddr,
+    /// What every request of this connection says of the peer and of our port, spelled once.
+    peer_ip: OnceLock<HeaderValue>,
+    local_port: OnceLock<HeaderValue>,
     /// Deadlines count from here, in nanoseconds; 0 means none.
     epoch: Instant,
     head_by: AtomicU64,
@@ -55,6 +60,8 @@ impl Connection {
             listener,
             peer,
             local,
+            peer_ip: OnceLock::new(),
+            local_port: OnceLock::new(),
             epoch: Instant::now(),
             head_by: AtomicU64::new(0),
             request_timeout: AtomicU64::new(0),
@@ -83,6 +90,20 @@ impl Connection {
     /// Our end.
     pub fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// The peer's address as a header value.
+    pub fn peer_ip(&self) -> &HeaderValue {
+        self.peer_ip.get_or_init(|| {
+            let ip = self.peer.ip().to_canonical().to_string();
+            // The text of an address is always a valid value.
+            HeaderValue::try_from(ip).unwrap_or(HeaderValue::from_static("unknown"))
+        })
+    }
+
+    /// Our port as a header value.
+    pub fn local_port(&self) -> &HeaderValue {
+        self.local_port.get_or_init(|| HeaderValue::from(self.local.port()))
     }
 
     /// Starts the clocks of the exchange whose head was complete at `started`.

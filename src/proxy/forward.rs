@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HOST, HeaderName, HeaderValue};
@@ -13,14 +14,16 @@ use pingora_proxy::Session;
 use super::arrive::upstream_uri;
 use super::context::Context;
 use crate::chain::Flow;
+use crate::edge::Connection;
 use crate::exchange::{Client, Fault, Reason};
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+// Names as text, not `HeaderName`s: the engine keeps the spelling of each, and copies that of a `HeaderName`.
+const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED_HOST: &str = "x-forwarded-host";
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
+const FORWARDED_PORT: &str = "x-forwarded-port";
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID: &str = "x-request-id";
 
 /// What we say of the client ourselves. An upstream that folds `_` and `-` together must not hear it from the
 /// client in the other spelling.
@@ -36,12 +39,13 @@ const OURS: [&str; 7] = [
 
 /// Shapes the request head for the upstream.
 pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut Context) -> Result<()> {
+    let connection = Arc::clone(&context.arrival()?.connection);
     let pinned = context.pinned()?;
     remove_other_spellings(head);
     if let Some(path) = &pinned.facts.rewrite.path {
         head.set_uri(upstream_uri(path, session.req_header().uri.query())?);
     }
-    forwarded(head, &pinned.facts.client)?;
+    forwarded(head, &pinned.facts.client, &connection)?;
     if let Some(host) = &pinned.facts.rewrite.host {
         head.insert_header(HOST, host.clone())?;
     }
@@ -52,18 +56,27 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
 }
 
 /// Says who asked: what trusted proxies said, and the peer.
-fn forwarded(head: &mut RequestHeader, client: &Client) -> Result<()> {
-    let peer = client.peer.ip().to_canonical();
-    if !client.peer_trusted {
-        for name in [&REAL_IP, &header::FORWARDED] {
-            if head.headers.contains_key(name) {
-                head.remove_header(name);
-            }
+fn forwarded(head: &mut RequestHeader, client: &Client, connection: &Connection) -> Result<()> {
+    if client.peer_trusted {
+        return forwarded_for_a_proxy(head, client);
+    }
+    for name in [&REAL_IP, &header::FORWARDED] {
+        if head.headers.contains_key(name) {
+            head.remove_header(name);
         }
     }
-    let before = if client.peer_trusted { list(&head.headers, &FORWARDED_FOR) } else { String::new() };
+    head.insert_header(FORWARDED_FOR, connection.peer_ip().clone())?;
+    forwarded_host(head)?;
+    head.insert_header(FORWARDED_PROTO, proto(client))?;
+    head.insert_header(FORWARDED_PORT, connection.local_port().clone())
+}
+
+/// The peer is a proxy that is believed: what it said is passed on, and the peer added to it.
+fn forwarded_for_a_proxy(head: &mut RequestHeader, client: &Client) -> Result<()> {
+    let peer = client.peer.ip().to_canonical();
+    let before = list(&head.headers, &header::HeaderName::from_static(FORWARDED_FOR));
     head.insert_header(FORWARDED_FOR, appended(before, |list| write!(list, "{peer}")))?;
-    if client.peer_trusted && head.headers.contains_key(header::FORWARDED) {
+    if head.headers.contains_key(header::FORWARDED) {
         let proto = if client.https { "https" } else { "http" };
         let list = appended(list(&head.headers, &header::FORWARDED), |list| match peer {
             IpAddr::V4(v4) => write!(list, "for={v4};proto={proto}"),
@@ -71,17 +84,23 @@ fn forwarded(head: &mut RequestHeader, client: &Client) -> Result<()> {
         });
         head.insert_header(header::FORWARDED, list)?;
     }
-    if !(client.peer_trusted && head.headers.contains_key(&FORWARDED_HOST)) {
-        match head.headers.get(HOST).cloned() {
-            Some(host) => head.insert_header(FORWARDED_HOST, host)?,
-            None => drop(head.remove_header(&FORWARDED_HOST)),
-        }
+    if !head.headers.contains_key(FORWARDED_HOST) {
+        forwarded_host(head)?;
     }
-    head.insert_header(
-        FORWARDED_PROTO,
-        HeaderValue::from_static(if client.https { "https" } else { "http" }),
-    )?;
+    head.insert_header(FORWARDED_PROTO, proto(client))?;
     head.insert_header(FORWARDED_PORT, HeaderValue::from(client.port))
+}
+
+fn proto(client: &Client) -> HeaderValue {
+    HeaderValue::from_static(if client.https { "https" } else { "http" })
+}
+
+fn forwarded_host(head: &mut RequestHeader) -> Result<()> {
+    match head.headers.get(HOST).cloned() {
+        Some(host) => head.insert_header(FORWARDED_HOST, host)?,
+        None => drop(head.remove_header(FORWARDED_HOST)),
+    }
+    Ok(())
 }
 
 fn list(headers: &HeaderMap, name: &HeaderName) -> String {
