@@ -1,5 +1,7 @@
 //! What `deploy/` hands to other programs is what they accept, and speaks of metrics that exist.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "failing is what a test is for")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
