@@ -30,7 +30,7 @@ fmt: setup-build ## Format the code.
 
 docs: setup-build ## Write the reference pages anew, and the library's documentation.
 	$(CARGO) run --locked -- docs
-	PORTCULLIS_WRITE_DOCS=1 $(CARGO) test --locked --test reasons
+	PORTCULLIS_WRITE_DOCS=1 $(CARGO) test --locked --test reasons --test guides
 	$(CARGO) doc --locked --no-deps
 
 clean: ## Remove everything that was built.
