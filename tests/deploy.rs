@@ -1,4 +1,4 @@
-//! What `deploy/` hands to other programs is what they accept, and speaks of metrics that exist.
+//! What `deploy/` hands to other programs is what they accept. It speaks of metrics that exist, and so does the guide.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "failing is what a test is for")]
 
@@ -62,6 +62,17 @@ fn the_dashboard_and_the_rules_speak_of_metrics_that_exist() {
             assert!(known.contains(family), "there is no metric {name}");
         }
     }
+}
+
+#[test]
+fn the_guide_lists_every_metric() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guides/operating.md");
+    let guide = fs::read_to_string(guide).unwrap();
+    let listed: BTreeSet<_> = guide.lines().filter_map(|line| line.strip_prefix("| `portcullis_")).collect();
+    let listed: BTreeSet<_> = listed.iter().filter_map(|row| row.split('`').next()).collect();
+    let known = families();
+    let known: BTreeSet<_> = known.iter().filter_map(|name| name.strip_prefix("portcullis_")).collect();
+    assert_eq!(listed, known);
 }
 
 #[test]
