@@ -45,3 +45,8 @@ pub use handler::{Handler, handler_fn};
 pub use registry::{FilterKind, Registry, Scope};
 pub use server::{Running, StartError};
 pub use state::State;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/guides/library.md")]
+struct Guides;

@@ -16,6 +16,9 @@ pub struct Reason {
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $status:ident, $title:literal, $proxy_error:literal;)*) => {
         impl Reason {
+            /// Every reason of the gateway's own, in the order of the table; those of filters are elsewhere.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
             $($(#[$doc])* pub const $name: Self = Self {
                 code: $code, status: StatusCode::$status, title: $title, proxy_error: $proxy_error,
             };)*

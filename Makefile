@@ -1,0 +1,57 @@
+# What a newcomer and a CI machine do with Portcullis. `make run` and `make test` are the two to know.
+
+CARGO ?= cargo
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+# nginx and HAProxy are in sbin, which users have not always in their path.
+export PATH := $(TARGET)/tools/bin:$(PATH):/usr/sbin:/sbin
+
+.DEFAULT_GOAL := help
+.PHONY: help run test bench check fmt docs clean setup setup-build setup-test setup-bench
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: setup-build ## Build, and start a gateway before two small upstreams.
+	$(CARGO) run --locked -- demo
+
+test: setup-test ## Run every test, those in the documentation included.
+	$(CARGO) test --locked
+
+bench: setup-bench ## Measure the parts, then the whole beside nginx, HAProxy and bare Pingora.
+	$(CARGO) bench --locked
+
+check: setup-build ## Formatting, lints, licences, known vulnerabilities.
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	.ci/deny
+
+fmt: setup-build ## Format the code.
+	$(CARGO) fmt
+
+docs: setup-build ## Write the reference pages anew, and the library's documentation.
+	$(CARGO) run --locked -- docs
+	PORTCULLIS_WRITE_DOCS=1 $(CARGO) test --locked --test reasons --test guides
+	$(CARGO) doc --locked --no-deps
+
+clean: ## Remove everything that was built.
+	$(CARGO) clean
+
+setup: setup-build setup-test setup-bench ## Install what building, testing and measuring need (Debian, Ubuntu).
+
+# Pingora builds zlib-ng with cmake.
+setup-build:
+	@.ci/need cc=build-essential cmake=cmake curl=curl
+	@command -v $(CARGO) >/dev/null || { \
+	  echo "Rust is missing: install it from https://rustup.rs, open a new shell, and run make again." >&2; exit 1; }
+
+setup-test: setup-build $(TARGET)/tools/bin/check-jsonschema
+	@.ci/need promtool=prometheus systemd-analyze=systemd
+
+setup-bench: setup-build
+	@.ci/need nginx=nginx haproxy=haproxy
+
+# validators
+$(TARGET)/tools/bin/check-jsonschema:
+	@command -v check-jsonschema >/dev/null || { \
+	  .ci/need python3=python3 && { python3 -c 'import ensurepip' 2>/dev/null || .ci/need ensurepip=python3-venv; } && \
+	  python3 -m venv $(TARGET)/tools && $(TARGET)/tools/bin/pip install --quiet 'check-jsonschema==0.39.*'; }
