@@ -1,0 +1,8 @@
+//! The gateway over real sockets: every test starts its own, before scripted origins.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure here is a failed test")]
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod exchange;

@@ -1,0 +1,46 @@
+//! What the socket tests stand on: a gateway in this process, scripted origins, raw clients.
+//!
+//! A test starts its own of each on free ports, so all tests run in parallel. Nothing sleeps to wait for something:
+//! [`eventually`] polls with a deadline, and every read has one.
+
+#![allow(dead_code, unused_imports, reason = "several test binaries stand on this, each on another part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure here is a failed test")]
+
+mod client;
+mod gateway;
+mod message;
+mod origin;
+
+use std::time::{Duration, Instant};
+
+pub use client::Client;
+pub use gateway::{Gateway, to};
+pub use message::{Fields, Request, Response, Stream};
+pub use origin::{Origin, Then, Visit, reset, wait_for_close};
+
+/// How long anything may take that should happen at once. Long, for a busy machine: a test that passes never waits so
+/// long.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// Waits until `done` says so.
+///
+/// # Panics
+/// When it does not within [`SOON`].
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    eventually_some(what, || done().then_some(()));
+}
+
+/// Waits until `look` finds something.
+///
+/// # Panics
+/// When it does not within [`SOON`].
+pub fn eventually_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(started.elapsed() < SOON, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
