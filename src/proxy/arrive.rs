@@ -24,6 +24,7 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
     let (started, framing) = (arrival.at, arrival.head.framing);
     let listener = snapshot.listener(connection.listener());
 
+    name_host(session)?;
     let place = match canonical(session.req_header()) {
         Ok(Place { host, target }) => {
             let host: Box<str> = host.into();
@@ -76,6 +77,21 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
     Ok(())
 }
 
+/// Gives an HTTP/1.0 request without `Host` the one that its absolute target names. The engine keeps the bytes of
+/// such a target aside, `uri` shows its path alone.
+fn name_host(session: &mut Session) -> Result<()> {
+    let request = session.req_header();
+    if request.headers.contains_key(HOST) {
+        return Ok(());
+    }
+    let target = std::str::from_utf8(request.raw_path()).unwrap_or_default();
+    let rest = target.split_once("://").filter(|(scheme, _)| !scheme.contains('/')).map(|(_, rest)| rest);
+    match rest.and_then(|rest| rest.split(['/', '?']).next()).map(str::to_owned) {
+        Some(authority) => session.req_header_mut().insert_header(HOST, authority),
+        None => Ok(()),
+    }
+}
+
 /// Where a request asks to go, in canonical words.
 struct Place<'a> {
     host: Cow<'a, str>,
@@ -111,7 +127,7 @@ fn canonical(request: &RequestHeader) -> Result<Place<'_>, Box<Reply>> {
     // The guard has compared an absolute target with Host; they are one.
     let host = match request.headers.get(HOST) {
         Some(host) => host.to_str().map_err(|_| Box::new(Reply::refuse(Reason::BAD_HOST)))?,
-        None => request.uri.authority().map_or("", |authority| authority.as_str()),
+        None => "",
     };
     let host = if host.is_empty() {
         Cow::Borrowed("")
@@ -123,7 +139,8 @@ fn canonical(request: &RequestHeader) -> Result<Place<'_>, Box<Reply>> {
         return Ok(Place { host, target: None });
     }
     let path = NormalPath::parse(raw).map_err(|error| refuse(Reason::BAD_PATH, error.to_string()))?;
-    if request.uri.authority().is_none() && path.as_str() == raw {
+    // What goes upstream of an absolute target is its path and query.
+    if request.raw_path().starts_with(b"/") && path.as_str() == raw {
         return Ok(Place { host, target: None });
     }
     let target = match request.uri.query() {

@@ -48,6 +48,9 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
     forwarded(head, &pinned.facts.client, &connection)?;
     if let Some(host) = &pinned.facts.rewrite.host {
         head.insert_header(HOST, host.clone())?;
+    } else if !head.headers.contains_key(HOST) {
+        // HTTP/1.1 wants the field even where there is nothing to say (RFC 9112, section 3.2).
+        head.insert_header(HOST, HeaderValue::from_static(""))?;
     }
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
     head.insert_header(REQUEST_ID, exchange.request_id().header())?;

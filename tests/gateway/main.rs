@@ -5,4 +5,10 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod answers;
+mod ask;
+mod canonical_path;
 mod exchange;
+mod filters;
+mod forwarded;
+mod routing;
