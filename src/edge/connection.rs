@@ -160,6 +160,11 @@ impl Connection {
         *self.refused.lock()
     }
 
+    /// Whether the whole request is here, its body included.
+    pub fn request_complete(&self) -> bool {
+        self.request_complete.load(Ordering::Relaxed)
+    }
+
     /// Leaves so long for a last reply, whatever clock has run out.
     pub fn last_words(&self, time: Duration) {
         self.reset(true);

@@ -71,12 +71,12 @@ impl ProxyHttp for Gateway {
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         if let Some(reply) = context.reply.take() {
-            reply::send(session, context, *reply).await?;
+            reply::answer(session, context, *reply).await?;
             return Ok(true);
         }
         match reply::of_the_gateway(session, context).await? {
             Some(reply) => {
-                reply::send(session, context, reply).await?;
+                reply::answer(session, context, reply).await?;
                 Ok(true)
             }
             None => Ok(false),

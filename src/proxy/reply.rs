@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::header::{ACCEPT, CONTENT_LENGTH, LOCATION};
+use http::header::{ACCEPT, CONTENT_LENGTH, LOCATION, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, StatusCode};
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -54,8 +54,8 @@ pub(super) fn bug(fault: &Fault) -> Reply {
 fn redirected(redirect: &Redirect, exchange: &Exchange<'_>) -> Reply {
     let mut to = redirect.to.fill(exchange);
     if let Some(query) = exchange.query().filter(|_| !to.contains('?')) {
-        to.push('?');
-        to.push_str(query);
+        let fragment = to.find('#').unwrap_or(to.len());
+        to.insert_str(fragment, &format!("?{query}"));
     }
     match HeaderValue::try_from(to) {
         Ok(to) => Reply::content(redirect.status, "").header(LOCATION, to),
@@ -109,11 +109,22 @@ async fn whole_body(session: &mut Session, context: &mut Context) -> Result<Opti
     }
 }
 
+/// Answers a request that no upstream has seen.
+pub(super) async fn answer(session: &mut Session, context: &mut Context, reply: Reply) -> Result<()> {
+    if context.arrival()?.connection.request_complete() {
+        // The engine closes a connection with an unread body. When all of it is here, it is read without waiting.
+        while let Ok(Some(_)) = session.as_downstream_mut().read_request_body().await {}
+    }
+    send(session, context, reply).await
+}
+
 /// Sends an answer of the gateway's own, through the response hooks of the chain.
 pub(super) async fn send(session: &mut Session, context: &mut Context, reply: Reply) -> Result<()> {
     let status = reply.status();
     context.reason = reply.reason();
     let (mut head, body) = render(session, context, reply)?;
+    // A handler's own: the length below is the only framing.
+    head.remove_header(&TRANSFER_ENCODING);
     let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if !bodiless {
         head.insert_header(CONTENT_LENGTH, body.len())?;
