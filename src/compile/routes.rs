@@ -11,7 +11,7 @@ use super::{Compiler, Links, in_order, unknown};
 use crate::chain::Chain;
 use crate::config::{Matcher, Path, Redirect as RedirectWords, Respond, Route as Words, Timeouts};
 use crate::document::{ConfigError, join};
-use crate::exchange::{Reply, Template};
+use crate::exchange::{Reply, Template, is_framing};
 use crate::registry::Scope;
 use crate::route::{
     HeaderCondition, ListenerSet, MethodSet, PathPattern, PathRegex, PathSpec, QueryCondition, RouteSpec,
@@ -241,6 +241,10 @@ impl<'a> Compiler<'a> {
         for (name, value) in &words.headers {
             let path = join(&format!("{path}.headers"), name);
             let parsed = HeaderName::try_from(name).map_err(|_| format!("`{name}` is not a header name"));
+            let parsed = parsed.and_then(|known| match is_framing(&known) {
+                true => Err(format!("`{name}` cannot be set here: the gateway sees to it")),
+                false => Ok(known),
+            });
             let name = self.parsed(path.clone(), parsed);
             let value = self
                 .parsed(path, HeaderValue::from_str(value).map_err(|_| "a header cannot carry this value"));

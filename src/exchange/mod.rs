@@ -2,6 +2,7 @@
 
 mod fault;
 mod forwarded;
+mod framing;
 mod reason;
 mod reply;
 mod request_id;
@@ -15,6 +16,7 @@ use http::{HeaderName, HeaderValue, Method};
 
 pub use fault::{Fault, Result};
 pub use forwarded::Client;
+pub use framing::is_framing;
 pub use reason::Reason;
 pub use reply::Reply;
 pub use request_id::RequestId;

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::chain::{Filter, Phases, Stage};
 use crate::document::{ConfigError, Errors};
-use crate::exchange::{Exchange, Fault, RequestHeader, ResponseHeader, Result, Template};
+use crate::exchange::{Exchange, Fault, RequestHeader, ResponseHeader, Result, Template, is_framing};
 use crate::registry::{FilterKind, Scope};
 
 /// Changes header fields of requests and responses.
@@ -55,20 +55,6 @@ enum Value {
     Fixed(HeaderValue),
     Filled(Template),
 }
-
-/// Fields that say where a message goes or ends, or that are between two neighbours only (RFC 9110, 7.6.1).
-const PROTECTED: [&str; 10] = [
-    "connection",
-    "content-length",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "expect",
-];
 
 impl FilterKind for Headers {
     const NAME: &'static str = "headers";
@@ -114,7 +100,7 @@ fn header_name(path: &str, text: &str, errors: &mut Errors) -> Option<HeaderName
         errors.push(ConfigError::new(path, format!("`{text}` is not a header name")));
         return None;
     };
-    if PROTECTED.contains(&name.as_str()) {
+    if is_framing(&name) {
         let hint = if name == http::header::HOST {
             "use `rewrite: { host: … }`"
         } else {
