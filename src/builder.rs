@@ -105,6 +105,7 @@ impl Gateway {
         let name = words.name.clone();
         self.config.routes.push(words);
         for (filter, stage, add) in filters {
+            self.unused(filter);
             add(&mut self.registry, filter, stage);
         }
         if let Some(add) = handler {
@@ -119,6 +120,7 @@ impl Gateway {
     /// Runs a filter on every route.
     #[must_use]
     pub fn filter(mut self, name: &'static str, stage: Stage, filter: impl Filter) -> Self {
+        self.unused(name);
         self.registry.add_instance(name, stage, filter);
         self.config.filters.push(FilterUse::named(name));
         self
@@ -163,6 +165,13 @@ impl Gateway {
             None => Source::Code { config: Box::new(self.config), errors: self.errors },
         };
         Server::new(source, self.registry)
+    }
+
+    /// Two filters of one name would be one filter: the later one, in both places.
+    fn unused(&mut self, name: &str) {
+        if self.registry.instance(name).is_some() || self.registry.kind(name).is_some() {
+            self.errors.push(ConfigError::new("filters", format!("another filter is called `{name}`")));
+        }
     }
 
     fn address(&mut self, path: &str, text: &str) -> Option<SocketAddr> {

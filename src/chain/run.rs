@@ -1,6 +1,5 @@
 //! The filters of one route, and the running of them.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
@@ -76,7 +75,7 @@ pub struct Chain {
 #[derive(Default)]
 pub struct Slots(SmallVec<[Slot; 4]>);
 
-/// A verdict of one filter in a chain's request phase.
+/// A verdict of one filter on a request or its body.
 pub struct Verdict {
     /// The filter that answered.
     pub filter: &'static str,
@@ -116,7 +115,7 @@ impl Chain {
             let (link, slot) = self.at(slots, at)?;
             let flow = if waits {
                 let hook = AssertUnwindSafe(link.filter.0.request_wait(slot, exchange)).catch_unwind();
-                hook.await.unwrap_or_else(|panic| Err(panicked(link, &*panic)))
+                settled(link, hook.await)
             } else {
                 guard(link, || link.filter.0.request(slot, exchange))
             };
@@ -151,16 +150,16 @@ impl Chain {
         exchange: &mut Exchange<'_>,
         data: &mut Option<Bytes>,
         end: bool,
-    ) -> Result<Flow> {
+    ) -> Result<Option<Verdict>> {
         for &at in &self.request_body {
             let (link, slot) = self.at(slots, at)?;
             let mut chunk = Chunk { data, end };
             match guard(link, || link.filter.0.request_body(slot, exchange, &mut chunk))? {
                 Flow::Continue => {}
-                flow => return Ok(flow),
+                Flow::Reply(reply) => return Ok(Some(Verdict { filter: link.name, reply })),
             }
         }
-        Ok(Flow::Continue)
+        Ok(None)
     }
 
     /// Runs the response hooks in reverse.
@@ -219,14 +218,14 @@ impl Chain {
 
 /// Calls a hook; a panic in it becomes a fault of this one request.
 fn guard<T>(link: &Link, hook: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(hook)).unwrap_or_else(|panic| Err(panicked(link, &*panic)))
+    settled(link, catch_unwind(AssertUnwindSafe(hook)))
 }
 
-fn panicked(link: &Link, panic: &(dyn Any + Send)) -> Fault {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message");
-    Fault::new(format!("filter {} panicked: {text}", link.name))
+/// What a hook came to; a fault says whose it is.
+fn settled<T>(link: &Link, outcome: std::thread::Result<Result<T>>) -> Result<T> {
+    match outcome {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(fault)) => Err(Fault::new(format!("filter {}: {fault}", link.name))),
+        Err(panic) => Err(Fault::panicked(&format!("filter {}", link.name), &*panic)),
+    }
 }

@@ -1,5 +1,6 @@
 //! Our own mistakes, as told by a filter that could not do its work.
 
+use std::any::Any;
 use std::fmt;
 
 /// What a filter's hook returns.
@@ -13,6 +14,13 @@ impl Fault {
     /// A fault with a text for the process log.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
+    }
+
+    /// What a panic in `whose` code said.
+    pub fn panicked(whose: &str, panic: &(dyn Any + Send)) -> Self {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        Self(format!("{whose} panicked: {}", text.unwrap_or("no message")))
     }
 }
 

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType, Result};
 
-use crate::chain::{Chain, Slots};
+use crate::chain::{Chain, Slots, Verdict};
 use crate::edge::Arrival;
 use crate::exchange::{Exchange, Facts, Reason, Reply};
 use crate::snapshot::{ListenerPolicy, Route};
@@ -22,7 +22,7 @@ pub struct Context {
     pub(super) arrival: Option<Box<Arrival>>,
     /// The route and all that hangs on it, from the match on.
     pub(super) pinned: Option<Box<Pinned>>,
-    /// An answer that was decided before the chain.
+    /// An answer that was decided outside of the chain's request hooks.
     pub(super) reply: Option<Box<Reply>>,
     /// Why the gateway answered itself.
     pub(super) reason: Option<Reason>,
@@ -84,6 +84,12 @@ impl Context {
 }
 
 impl Pinned {
+    /// Counts what a filter decided.
+    pub(super) fn judged(&self, verdict: &Verdict) {
+        let word = verdict.reply.reason().map_or("answered", Reason::code);
+        self.route.metrics.verdict(verdict.filter, word);
+    }
+
     /// The parts that a run of the chain needs.
     pub(super) fn run<'a>(
         &'a mut self,

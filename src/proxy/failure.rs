@@ -13,8 +13,18 @@ use crate::exchange::{Reason, Reply};
 /// How long a last reply may take to be written.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
+/// What the client is to hear of a failed exchange.
+pub(super) fn reply(session: &Session, context: &Context, error: &Error) -> Reply {
+    let reason = reason(session, context, error);
+    log::debug!("{}: {error}", reason.code());
+    match context.arrival().ok().and_then(|arrival| arrival.connection.refused()) {
+        Some(refusal) => Reply::refuse(reason).detail(refusal.detail()),
+        None => Reply::refuse(reason),
+    }
+}
+
 /// Why an exchange failed.
-pub(super) fn reason(session: &Session, context: &Context, error: &Error) -> Reason {
+fn reason(session: &Session, context: &Context, error: &Error) -> Reason {
     if let Some(reason) = context.reason {
         return reason;
     }
@@ -65,10 +75,9 @@ pub(super) fn upstream_outcome(error: &Error) -> &'static str {
 }
 
 /// Tells the client, where a reply can still be told.
-pub(super) async fn tell(session: &mut Session, context: &mut Context, error: &Error, reason: Reason) {
-    context.reason = Some(reason);
-    log::debug!("{}: {error}", reason.code());
-    if reason == Reason::CLIENT_CLOSED
+pub(super) async fn tell(session: &mut Session, context: &mut Context, reply: Reply) {
+    context.reason = reply.reason();
+    if context.reason == Some(Reason::CLIENT_CLOSED)
         || session.response_written().is_some_and(|head| !head.status.is_informational())
     {
         return;
@@ -78,10 +87,6 @@ pub(super) async fn tell(session: &mut Session, context: &mut Context, error: &E
         arrival.connection.last_words(LAST_WORDS);
     }
     session.as_downstream_mut().set_keepalive(None);
-    let reply = match context.arrival().ok().and_then(|arrival| arrival.connection.refused()) {
-        Some(refusal) => Reply::refuse(reason).detail(refusal.detail()),
-        None => Reply::refuse(reason),
-    };
     if let Err(error) = reply::send(session, context, reply).await {
         log::debug!("a reply could not be written: {error}");
     }

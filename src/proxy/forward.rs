@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HOST, HeaderName, HeaderValue};
-use http::{HeaderMap, StatusCode};
-use pingora::Result;
+use http::{HeaderMap, Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::arrive::upstream_uri;
 use super::context::Context;
-use crate::chain::Flow;
 use crate::edge::Connection;
 use crate::exchange::{Client, Fault, Reason};
 
@@ -152,16 +151,17 @@ pub(super) fn request_body(
     }
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
     match chain.request_body(slots, &mut exchange, body, end) {
-        Ok(Flow::Continue) => {
+        Ok(None) => {
             // `None` before the end would be taken for the end.
             if body.is_none() && !end {
                 *body = Some(Bytes::new());
             }
             Ok(())
         }
-        Ok(Flow::Reply(reply)) => {
-            let reason = reply.reason().unwrap_or(Reason::BUG);
-            context.fail(reason)
+        Ok(Some(verdict)) => {
+            pinned.judged(&verdict);
+            context.reply = Some(verdict.reply);
+            Err(Error::new(ErrorType::Custom("a filter answered")))
         }
         Err(fault) => faulty(context, &fault),
     }
@@ -206,11 +206,25 @@ pub(super) fn response(session: &Session, head: &mut ResponseHeader, context: &m
     if let Err(fault) = chain.response(slots, &mut exchange, head) {
         return faulty(context, &fault);
     }
+    frame(session, head)?;
     let pinned = context.pinned()?;
     if pinned.log.shows_response_headers() {
         pinned.response = Some(head.headers.clone());
     }
     Ok(())
+}
+
+/// Frames a body whose length a filter took away: the engine looked before the chain ran.
+fn frame(session: &Session, head: &mut ResponseHeader) -> Result<()> {
+    let bodiless = head.status.is_informational()
+        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || session.req_header().method == Method::HEAD;
+    let framed = head.headers.contains_key(header::CONTENT_LENGTH)
+        || head.headers.contains_key(header::TRANSFER_ENCODING);
+    if bodiless || framed {
+        return Ok(());
+    }
+    head.insert_header(header::TRANSFER_ENCODING, "chunked")
 }
 
 /// Shows the response body to the chain.

@@ -166,9 +166,13 @@ impl ProxyHttp for Gateway {
         error: &Error,
         context: &mut Context,
     ) -> FailToProxy {
-        let reason = failure::reason(session, context, error);
-        failure::tell(session, context, error, reason).await;
-        FailToProxy { error_code: reason.status().as_u16(), can_reuse_downstream: false }
+        let reply = match context.reply.take() {
+            Some(reply) => *reply,
+            None => failure::reply(session, context, error),
+        };
+        let error_code = reply.status().as_u16();
+        failure::tell(session, context, reply).await;
+        FailToProxy { error_code, can_reuse_downstream: false }
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {

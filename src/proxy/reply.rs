@@ -11,7 +11,6 @@ use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::Context;
-use crate::chain::Flow;
 use crate::exchange::{Exchange, Fault, Reason, Reply};
 use crate::handler::SharedHandler;
 use crate::snapshot::{Redirect, Target};
@@ -24,10 +23,7 @@ pub(super) async fn of_the_gateway(session: &mut Session, context: &mut Context)
     match verdict {
         Err(fault) => return Ok(Some(bug(&fault))),
         Ok(Some(verdict)) => {
-            pinned
-                .route
-                .metrics
-                .verdict(verdict.filter, verdict.reply.reason().map_or("answered", Reason::code));
+            pinned.judged(&verdict);
             return Ok(Some(*verdict.reply));
         }
         Ok(None) => {}
@@ -65,26 +61,33 @@ fn redirected(redirect: &Redirect, exchange: &Exchange<'_>) -> Reply {
 
 async fn handled(handler: &SharedHandler, session: &mut Session, context: &mut Context) -> Result<Reply> {
     if context.arrival()?.head.expect_continue {
-        session.as_downstream_mut().write_continue_response().await?;
+        let downstream = session.as_downstream_mut();
+        let keep = downstream.get_keepalive();
+        downstream.write_continue_response().await?;
+        // The engine gives the connection up when it sees any response head before the end of the request.
+        downstream.set_keepalive(keep);
     }
-    let Some(body) = whole_body(session, context).await? else {
-        return Ok(Reply::refuse(Reason::BODY_TOO_LARGE));
+    let body = match whole_body(session, context).await? {
+        Ok(body) => body,
+        Err(reply) => return Ok(*reply),
     };
     let left = context.arrival()?.connection.left_for_head(std::time::Instant::now());
     let pinned = context.pinned()?;
     let left = left.unwrap_or(pinned.route.deadlines.request);
     let (_, _, mut exchange) = pinned.run(session.req_header());
     let answer = AssertUnwindSafe(handler.handle(&mut exchange, body)).catch_unwind();
-    Ok(match tokio::time::timeout(left, answer).await {
+    let outcome = tokio::time::timeout(left, answer).await;
+    let whose = || format!("the handler of route {}", pinned.route.name);
+    Ok(match outcome {
         Ok(Ok(Ok(reply))) => reply,
-        Ok(Ok(Err(fault))) => bug(&fault),
-        Ok(Err(_)) => bug(&Fault::new("a handler panicked")),
+        Ok(Ok(Err(fault))) => bug(&Fault::new(format!("{}: {fault}", whose()))),
+        Ok(Err(panic)) => bug(&Fault::panicked(&whose(), &*panic)),
         Err(_) => Reply::refuse(Reason::REQUEST_TIMEOUT),
     })
 }
 
-/// The request body through the chain; `None` when it is longer than the route allows.
-async fn whole_body(session: &mut Session, context: &mut Context) -> Result<Option<Bytes>> {
+/// The request body through the chain, or the answer when it does not get that far.
+async fn whole_body(session: &mut Session, context: &mut Context) -> Result<Result<Bytes, Box<Reply>>> {
     let mut whole = BytesMut::new();
     loop {
         let mut piece = session.as_downstream_mut().read_request_body().await?;
@@ -92,19 +95,22 @@ async fn whole_body(session: &mut Session, context: &mut Context) -> Result<Opti
         let pinned = context.pinned()?;
         pinned.body_in += piece.as_ref().map_or(0, Bytes::len) as u64;
         if pinned.body_in > pinned.route.body_limit {
-            return Ok(None);
+            return Ok(Err(Box::new(Reply::refuse(Reason::BODY_TOO_LARGE))));
         }
         if pinned.chain.sees_request_body() {
             let (chain, slots, mut exchange) = pinned.run(session.req_header());
             match chain.request_body(slots, &mut exchange, &mut piece, end) {
-                Ok(Flow::Continue) => {}
-                Ok(Flow::Reply(_)) => return Ok(None),
-                Err(fault) => log::error!("{fault}"),
+                Ok(None) => {}
+                Ok(Some(verdict)) => {
+                    pinned.judged(&verdict);
+                    return Ok(Err(verdict.reply));
+                }
+                Err(fault) => return Ok(Err(Box::new(bug(&fault)))),
             }
         }
         whole.extend_from_slice(piece.as_deref().unwrap_or_default());
         if end {
-            return Ok(Some(whole.freeze()));
+            return Ok(Ok(whole.freeze()));
         }
     }
 }

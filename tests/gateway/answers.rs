@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 
 use crate::ask::{Ask, ask};
-use crate::harness::Gateway;
+use crate::harness::{Gateway, process_log};
 
 /// An address where nobody listens.
 fn nobody() -> String {
@@ -211,6 +211,7 @@ fn what_would_break_the_framing_of_an_answer_is_refused_in_the_configuration() {
             "listeners: [{{ name: web, address: \"127.0.0.1:0\" }}]\n\
              routes: [{{ name: a, path: /, respond: {{ headers: {{ {header} }}, body: ok }} }}]"
         );
+        process_log::listen();
         let refused = portcullis::Gateway::from_yaml(&yaml).start();
         let message = refused.err().map(|error| error.to_string()).unwrap_or_default();
         assert!(message.contains("routes[0].respond.headers"), "{header}: {message:?}");

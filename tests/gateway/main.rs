@@ -11,4 +11,5 @@ mod canonical_path;
 mod exchange;
 mod filters;
 mod forwarded;
+mod library;
 mod routing;

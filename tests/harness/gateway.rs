@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::message::Response;
-use super::{Client, Origin, SOON, eventually_some};
+use super::{Client, Origin, SOON, eventually_some, process_log};
 
 /// A gateway that runs until it is dropped.
 pub struct Gateway {
@@ -59,6 +59,7 @@ impl Gateway {
     }
 
     fn run(gateway: portcullis::Gateway, dir: TempDir) -> Self {
+        process_log::listen();
         let running = gateway.start().unwrap_or_else(|error| panic!("{error}"));
         Self { running: Some(running), dir }
     }

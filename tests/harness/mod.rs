@@ -10,6 +10,7 @@ mod client;
 mod gateway;
 mod message;
 mod origin;
+pub mod process_log;
 
 use std::time::{Duration, Instant};
 
