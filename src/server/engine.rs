@@ -30,6 +30,8 @@ pub(super) struct Engine {
     pub(super) commands: Commands,
     pub(super) admin: Option<Arc<Admin>>,
     pub(super) sockets: Sockets,
+    /// The files that the configuration was read from.
+    pub(super) seen: watch::Seen,
 }
 
 impl Engine {
@@ -87,7 +89,7 @@ impl Engine {
         if let (Some(admin), Ok(socket)) = (&self.admin, self.sockets.admin()) {
             server.add_service(Operator { admin: Arc::clone(admin), socket: Some(socket) });
         }
-        let _watcher = watch::start(&self.parts.source, &self.frame.files, &self.reloader);
+        let _watcher = watch::start(self.seen, &self.reloader);
         server.bootstrap();
         let life = Life {
             signals,

@@ -55,6 +55,7 @@ pub struct Running {
 /// Everything that is decided before the first socket listens.
 struct Plan {
     frame: Frame,
+    seen: watch::Seen,
     snapshot: Arc<Snapshot>,
     parts: Arc<Parts>,
 }
@@ -115,6 +116,7 @@ impl Server {
     }
 
     fn plan(self) -> Result<Plan, StartError> {
+        let before = self.source.path().and_then(watch::stamp);
         let loaded = self.source.load(&self.environment).map_err(StartError::Config)?;
         let words = &loaded.config.telemetry;
         let log = &words.log;
@@ -124,9 +126,10 @@ impl Server {
             if buckets.is_empty() { Buckets::default() } else { Buckets::new(&buckets).unwrap_or_default() };
         let parts = Parts::new(self.source, self.registry, self.environment, buckets);
         let parts = Arc::new(parts.map_err(|error| StartError::Bug(error.to_string()))?);
+        let seen = watch::Seen::new(loaded.place.files(), before);
         let (frame, compiled) = loaded.compile(&parts).map_err(StartError::Config)?;
         let snapshot = parts.open(compiled, 1).map_err(StartError::AccessLog)?;
-        Ok(Plan { frame, snapshot: Arc::new(snapshot), parts })
+        Ok(Plan { frame, seen, snapshot: Arc::new(snapshot), parts })
     }
 }
 
@@ -165,7 +168,7 @@ impl Parts {
 
 /// Binds what is not inherited and puts the parts together. Nothing is accepted yet.
 fn assemble(plan: Plan, inherited: Option<Sockets>, started: Instant) -> Result<engine::Engine, StartError> {
-    let Plan { frame, snapshot, parts } = plan;
+    let Plan { frame, seen, snapshot, parts } = plan;
     let sockets = Sockets::bind(&frame, inherited)?;
     let live = Arc::new(Live::new(Arc::clone(&snapshot)));
     parts.metrics.config_published(snapshot.generation);
@@ -184,7 +187,7 @@ fn assemble(plan: Plan, inherited: Option<Sockets>, started: Instant) -> Result<
             control: Arc::new(Arc::clone(&reloader)),
         })),
     };
-    Ok(engine::Engine { frame, parts, live, drain, reloader, commands, admin, sockets })
+    Ok(engine::Engine { frame, parts, live, drain, reloader, commands, admin, sockets, seen })
 }
 
 /// Worker threads for these words.

@@ -4,6 +4,7 @@
 //! 2. What is wrong with it leaves the old one in force, and is told in the log, in a metric and in `/status`.
 //! 3. What only a new process can change refuses the whole configuration, with a word on `portcullis upgrade`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,11 +27,19 @@ pub struct Reloader {
     status: Arc<Status>,
     /// The words in force that the process is built on.
     current: Mutex<Frame>,
+    /// The files that words were last read from, whatever became of them.
+    files: Mutex<Vec<PathBuf>>,
 }
 
 impl Reloader {
     pub(super) fn new(parts: Arc<Parts>, live: Arc<Live>, frame: Frame, status: Arc<Status>) -> Self {
-        Self { parts, live, status, current: Mutex::new(frame) }
+        let files = Mutex::new(frame.files.clone());
+        Self { parts, live, status, current: Mutex::new(frame), files }
+    }
+
+    /// The files that words were last read from.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        self.files.lock().clone()
     }
 
     /// Reads the configuration again and puts it in force. Returns its generation. Blocks while it compiles.
@@ -79,6 +88,7 @@ impl Reloader {
     fn next(&self, current: &Frame) -> Result<(Frame, Snapshot), String> {
         let loaded =
             self.parts.source.load(&self.parts.environment).map_err(|refusal| refusal.to_string())?;
+        *self.files.lock() = loaded.place.files().to_vec();
         let (frame, compiled) = loaded.compile(&self.parts).map_err(|refusal| refusal.to_string())?;
         current.allows(&frame)?;
         let old = self.live.load_full();
