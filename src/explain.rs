@@ -125,7 +125,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
             explanation.chain = chain(snapshot, target, listener);
         }
         Found::MethodNotAllowed { allow } => {
-            explanation.status = Some(405);
+            explanation.status = Some(if method == Method::OPTIONS { 204 } else { 405 });
             explanation.allow = Some(allow.to_string());
             explanation.chain = chain(snapshot, &snapshot.unmatched, listener);
         }

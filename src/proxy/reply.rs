@@ -136,6 +136,9 @@ pub(super) async fn send(session: &mut Session, context: &mut Context, reply: Re
         head.insert_header(CONTENT_LENGTH, body.len())?;
     }
     let silent = bodiless || body.is_empty() || session.req_header().method == Method::HEAD;
+    if let Some(pinned) = context.pinned.as_deref_mut().filter(|pinned| pinned.log.shows_response_headers()) {
+        pinned.response = Some(head.headers.clone());
+    }
     context.arrival()?.connection.responding();
     let downstream = session.as_downstream_mut();
     downstream.write_response_header(Box::new(head)).await?;

@@ -5,6 +5,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod admin;
 mod answers;
 mod ask;
 mod canonical_path;
@@ -12,4 +13,7 @@ mod exchange;
 mod filters;
 mod forwarded;
 mod library;
+mod log_level;
+mod reload;
 mod routing;
+mod telemetry;
