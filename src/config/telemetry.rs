@@ -81,7 +81,7 @@ impl Default for Sample {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Metrics {
-    /// Upper bounds of the duration histograms, ascending. The default runs from 1ms to 60s. Read at start.
+    /// Upper bounds of the duration histograms, ascending. The default runs from 1ms to 10s. Read at start.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub buckets: Vec<Duration>,
 }

@@ -5,6 +5,7 @@ mod forwarded;
 mod reason;
 mod reply;
 mod request_id;
+mod reserved;
 mod template;
 
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ pub use forwarded::Client;
 pub use reason::Reason;
 pub use reply::Reply;
 pub use request_id::RequestId;
+pub use reserved::is_reserved;
 pub use template::Template;
 
 /// The head of a request; its path is the canonical one.

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::chain::{Filter, Phases, Stage};
 use crate::document::{ConfigError, Errors};
-use crate::exchange::{Exchange, Fault, RequestHeader, ResponseHeader, Result, Template};
+use crate::exchange::{Exchange, Fault, RequestHeader, ResponseHeader, Result, Template, is_reserved};
 use crate::registry::{FilterKind, Scope};
 
 /// Changes header fields of requests and responses.
@@ -38,6 +38,12 @@ struct Changes {
     remove: Vec<String>,
 }
 
+impl Changes {
+    fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
+    }
+}
+
 /// Changes header fields.
 pub struct Headers {
     request: Plan,
@@ -56,20 +62,6 @@ enum Value {
     Filled(Template),
 }
 
-/// Fields that say where a message goes or ends, or that are between two neighbours only (RFC 9110, 7.6.1).
-const PROTECTED: [&str; 10] = [
-    "connection",
-    "content-length",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "expect",
-];
-
 impl FilterKind for Headers {
     const NAME: &'static str = "headers";
     const STAGE: Stage = Stage::Route;
@@ -79,6 +71,9 @@ impl FilterKind for Headers {
 
     fn compile(config: Config, scope: &Scope<'_>) -> std::result::Result<Self, Errors> {
         let mut errors = Errors::default();
+        if config.request.is_empty() && config.response.is_empty() {
+            errors.push(ConfigError::new("", "headers needs something to set, add or remove"));
+        }
         let request = Plan::compile("request", config.request, scope, &mut errors);
         let response = Plan::compile("response", config.response, scope, &mut errors);
         errors.or(Self { request, response })
@@ -114,7 +109,7 @@ fn header_name(path: &str, text: &str, errors: &mut Errors) -> Option<HeaderName
         errors.push(ConfigError::new(path, format!("`{text}` is not a header name")));
         return None;
     };
-    if PROTECTED.contains(&name.as_str()) {
+    if is_reserved(&name) {
         let hint = if name == http::header::HOST {
             "use `rewrite: { host: … }`"
         } else {
