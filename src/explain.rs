@@ -1,5 +1,7 @@
 //! What would become of a request: its route, its chain in order, its upstream. Nothing is sent.
 
+mod outline;
+
 use std::collections::BTreeMap;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
@@ -8,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::route::{Found, Lookup};
 use crate::snapshot::{Route, Snapshot, Target};
 use crate::types::{Host, NormalPath};
+
+pub use outline::{Outline, outline};
 
 /// A request to explain.
 #[derive(Debug, Clone, Deserialize)]

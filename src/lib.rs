@@ -42,7 +42,7 @@ pub use builder::{Gateway, Route};
 pub use chain::{Chunk, Filter, Flow, LogEntry, Phases, Stage};
 pub use exchange::{Exchange, Fault, Reason, Reply, RequestHeader, ResponseHeader, Result};
 pub use handler::{Handler, handler_fn};
-pub use registry::{FilterKind, Registry, Scope};
+pub use registry::{FilterKind, Parameters, Registry, Scope};
 pub use server::{Running, StartError};
 pub use state::State;
 

@@ -32,10 +32,21 @@ pub trait FilterKind: Filter + Sized {
 
 /// What a filter may know where it is placed.
 pub struct Scope<'a> {
-    /// The path parameters that the route captures; `None` where there is no single route.
-    pub captures: Option<&'a [&'a str]>,
+    /// The path parameters that a template may name.
+    pub parameters: Parameters<'a>,
     /// What outlives a snapshot.
     pub state: &'a State,
+}
+
+/// The path parameters that there are where a filter is placed.
+#[derive(Debug, Clone, Copy)]
+pub enum Parameters<'a> {
+    /// Those that the route captures.
+    Of(&'a [&'a str]),
+    /// None: the place serves every route.
+    Nowhere,
+    /// Any: the filter is in a chain that no route places yet.
+    Any,
 }
 
 /// The filters and handlers that configuration can name.
@@ -145,15 +156,14 @@ fn build<F: FilterKind>(
 impl Scope<'_> {
     /// A sentence for every name in the template that the route does not capture.
     pub fn unknown_captures(&self, template: &crate::exchange::Template) -> impl Iterator<Item = String> {
-        let known = self.captures;
-        let unknown =
-            template.captures().filter(move |name| !known.is_some_and(|known| known.contains(name)));
-        unknown
-            .map(|name| match known {
-                Some(_) => format!("the route's path captures no `{{{name}}}`"),
-                None => format!("`{{{name}}}` needs a route that captures it; this place serves every route"),
-            })
-            .collect::<Vec<_>>()
-            .into_iter()
+        let sentence = |name: &str| match self.parameters {
+            Parameters::Of(known) if known.contains(&name) => None,
+            Parameters::Of(_) => Some(format!("the route's path captures no `{{{name}}}`")),
+            Parameters::Nowhere => {
+                Some(format!("`{{{name}}}` needs a route that captures it; this place serves every route"))
+            }
+            Parameters::Any => None,
+        };
+        template.captures().filter_map(sentence).collect::<Vec<_>>().into_iter()
     }
 }

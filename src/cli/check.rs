@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::{failed, show};
-use crate::explain::{Explanation, Question, explain as explain_request};
+use crate::explain::{Explanation, Question, explain as explain_request, outline as outline_of};
 use crate::registry::Registry;
 use crate::server::{Checked, check as check_file};
 
@@ -47,6 +47,13 @@ pub(super) fn explain(
     match explain_request(&checked.snapshot, &Question { method, url, headers, listener }) {
         Ok(explanation) => show(&words(&explanation)),
         Err(message) => failed(&message, 2),
+    }
+}
+
+pub(super) fn outline(path: &Path, registry: Registry) -> ExitCode {
+    match check_file(path, registry) {
+        Ok(checked) => show(&outline_of(&checked.snapshot).to_string()),
+        Err(refusal) => failed(&refusal.to_string(), 2),
     }
 }
 

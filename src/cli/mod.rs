@@ -41,14 +41,16 @@ enum Command {
         #[arg(long)]
         print: bool,
     },
-    /// Say what would become of a request: its route, its filters in order, its upstream.
+    /// Say what would become of a request: its route, its filters in order, its upstream. Without a request, say it
+    /// of every route.
     Explain {
         #[command(flatten)]
         file: ConfigFile,
         /// The method.
-        method: String,
+        #[arg(requires = "url")]
+        method: Option<String>,
         /// An absolute URL, or a path.
-        url: String,
+        url: Option<String>,
         /// A header field, `name: value`.
         #[arg(short = 'H', long = "header", value_name = "FIELD")]
         headers: Vec<String>,
@@ -95,9 +97,10 @@ pub fn main(registry: Registry) -> ExitCode {
     match Arguments::parse().command {
         Command::Run(file) => run(file, registry),
         Command::Check { file, print } => check::check(&file.config, print, registry),
-        Command::Explain { file, method, url, headers, listener } => {
+        Command::Explain { file, method: Some(method), url: Some(url), headers, listener } => {
             check::explain(&file.config, registry, method, url, &headers, listener)
         }
+        Command::Explain { file, .. } => check::outline(&file.config, registry),
         Command::Schema => show(&reference::schema(&registry)),
         Command::Docs { out, check } => reference::docs(&registry, &out, check),
         Command::Demo { address, admin } => demo::demo(address, admin),

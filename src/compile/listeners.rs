@@ -8,6 +8,7 @@ use super::{Compiler, Links};
 use crate::config::{Admin, Listener, SecretSource};
 use crate::document::{ConfigError, Environment};
 use crate::guard::HeadLimits;
+use crate::registry::Parameters;
 use crate::snapshot::ListenerPolicy;
 use crate::types::Secret;
 
@@ -27,7 +28,8 @@ impl Compiler<'_> {
         let mut listeners = Listeners { policies: Box::new([]), links: Vec::new() };
         let mut plain = None;
         let mut policies = Vec::new();
-        if self.config.listeners.is_empty() {
+        let unread = &self.config.unread;
+        if self.config.listeners.is_empty() && !unread.touches("listeners") && !unread.section() {
             self.error(
                 "listeners",
                 "there must be at least one listener: `listeners: [{ name: web, address: 0.0.0.0:8080 }]`",
@@ -38,7 +40,8 @@ impl Compiler<'_> {
             let chain = match (words.filters.is_empty(), plain) {
                 (true, Some(chain)) => chain,
                 (empty, _) => {
-                    let links = self.links(&format!("listeners[{at}].filters"), &words.filters, None);
+                    let links =
+                        self.links(&format!("listeners[{at}].filters"), &words.filters, Parameters::Nowhere);
                     listeners.links.push(links);
                     let chain = listeners.links.len() - 1;
                     plain = if empty { Some(chain) } else { plain };
@@ -106,7 +109,9 @@ impl Compiler<'_> {
     /// Names become metric labels and words in logs.
     pub(super) fn check_name(&mut self, path: String, name: &str) {
         let fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        if name.is_empty() || name.len() > 128 || !name.bytes().all(fit) {
+        if name.is_empty() {
+            self.error(path, "a name cannot be empty");
+        } else if name.len() > 128 || !name.bytes().all(fit) {
             self.error(
                 path,
                 format!("`{name}` is not a name: letters, digits, `-`, `_` and `.`, at most 128"),
@@ -143,11 +148,12 @@ pub fn admin_token(admin: &Admin, environment: &Environment) -> Result<Option<Se
     let secret = match &admin.token {
         None => return Ok(None),
         Some(SecretSource::Word(secret)) => secret.clone(),
-        Some(SecretSource::Env { env }) => {
-            Secret::new(environment.get(env).ok_or_else(|| format!("the environment has no {env}"))?)
-        }
+        Some(SecretSource::Env { env }) => Secret::new(
+            environment.get(env).ok_or_else(|| format!("environment variable `{env}` is not set"))?,
+        ),
         Some(SecretSource::File { file }) => {
-            let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            let text = fs::read_to_string(file)
+                .map_err(|error| format!("cannot read `{}`: {error}", file.display()))?;
             Secret::new(text.trim_end_matches(['\r', '\n']))
         }
     };

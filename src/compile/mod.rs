@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::chain::{ChainBuilder, Link};
 use crate::config::Config;
-use crate::document::{ConfigError, Environment, Errors};
+use crate::document::{ConfigError, Environment, Errors, closest};
 use crate::registry::Registry;
 use crate::snapshot::Snapshot;
 use crate::state::State;
@@ -90,14 +90,6 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
-    /// Whether something below this document path could not be read: its name is missing without fault.
-    fn unread(&self, path: &str) -> bool {
-        let below = |known: &String| {
-            known.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        };
-        self.config.unread.iter().any(below)
-    }
-
     fn error(&mut self, path: impl Into<String>, message: impl Into<String>) {
         self.errors.push(ConfigError::new(path, message));
     }
@@ -109,18 +101,18 @@ fn fingerprint(text: &str) -> String {
     format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, step))
 }
 
-/// The known name nearest to a misspelt one.
-fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<String> {
-    let close = known.map(|known| (strsim::jaro_winkler(name, known), known)).filter(|(near, _)| *near > 0.8);
-    let best = close.max_by(|(one, _), (two, _)| one.total_cmp(two))?;
-    Some(format!("did you mean `{}`?", best.1))
-}
+/// The most names that a hint lists.
+const NAMES: usize = 8;
 
-/// An error with the nearest known name as its hint.
+/// An error about a name that means nothing, with the nearest known one as its hint, or all if they are few.
 fn unknown<'n>(path: String, what: &str, name: &str, known: impl Iterator<Item = &'n str>) -> ConfigError {
     let error = ConfigError::new(path, format!("there is no {what} `{name}`"));
-    match nearest(name, known) {
-        Some(hint) => error.with_hint(hint),
+    let known: Vec<&str> = known.collect();
+    match closest(name, &known) {
+        Some(near) => error.with_hint(format!("did you mean `{near}`?")),
+        None if (1..=NAMES).contains(&known.len()) => {
+            error.with_hint(format!("there is `{}`", known.join("`, `")))
+        }
         None => error,
     }
 }

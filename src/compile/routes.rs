@@ -11,8 +11,8 @@ use super::{Compiler, Links, in_order, unknown};
 use crate::chain::Chain;
 use crate::config::{Matcher, Path, Redirect as RedirectWords, Respond, Route as Words, Timeouts};
 use crate::document::{ConfigError, join};
-use crate::exchange::{Reply, Template, is_framing};
-use crate::registry::Scope;
+use crate::exchange::{Reply, Template, is_reserved};
+use crate::registry::{Parameters, Scope};
 use crate::route::{
     HeaderCondition, ListenerSet, MethodSet, PathPattern, PathRegex, PathSpec, QueryCondition, RouteSpec,
     Router, ValueMatch,
@@ -37,7 +37,7 @@ type Chains = Arc<[Arc<Chain>]>;
 impl<'a> Compiler<'a> {
     pub(super) fn routes(&mut self, listeners: &Listeners) -> Routed {
         let config = self.config;
-        let global = self.links("filters", &config.filters, None);
+        let global = self.links("filters", &config.filters, Parameters::Nowhere);
         let bare: Chains = chains(&global, listeners, &Vec::new());
         let mut names = HashSet::new();
         let mut builder = Router::builder();
@@ -54,7 +54,8 @@ impl<'a> Compiler<'a> {
             let chains = match words.filters.is_empty() {
                 true => Arc::clone(&bare),
                 false => {
-                    let own = self.links(&format!("{path}.filters"), &words.filters, Some(&captures));
+                    let own =
+                        self.links(&format!("{path}.filters"), &words.filters, Parameters::Of(&captures));
                     chains(&global, listeners, &own)
                 }
             };
@@ -159,7 +160,9 @@ impl<'a> Compiler<'a> {
                 self.parsed(format!("{path}.path"), PathPattern::parse(pattern)).map(PathSpec::Pattern)
             }
             Path::Regex(words) => {
-                self.parsed(format!("{path}.path.regex"), PathRegex::parse(&words.regex)).map(PathSpec::Regex)
+                let parsed =
+                    PathRegex::parse(&words.regex).map_err(|error| not_a_regex(&words.regex, &error));
+                self.parsed(format!("{path}.path.regex"), parsed).map(PathSpec::Regex)
             }
         };
         Some(RouteSpec {
@@ -180,7 +183,11 @@ impl<'a> Compiler<'a> {
         match matcher {
             Matcher::Exact(value) => Some(ValueMatch::Exact(value.as_str().into())),
             Matcher::Present(presence) => Some(ValueMatch::Present(presence.present)),
-            Matcher::Regex(words) => self.parsed(format!("{path}.regex"), ValueMatch::regex(&words.regex)),
+            Matcher::Regex(words) => {
+                let parsed =
+                    ValueMatch::regex(&words.regex).map_err(|error| not_a_regex(&words.regex, &error));
+                self.parsed(format!("{path}.regex"), parsed)
+            }
         }
     }
 
@@ -188,7 +195,7 @@ impl<'a> Compiler<'a> {
         let config = self.config;
         let indexes = words.listeners.iter().enumerate().filter_map(|(at, name)| {
             let index = config.listeners.iter().position(|listener| listener.name == *name);
-            if index.is_none() && !self.unread("listeners") {
+            if index.is_none() && !config.unread.touches("listeners") {
                 let known = config.listeners.iter().map(|listener| listener.name.as_str());
                 self.errors.push(unknown(format!("{path}.listeners[{at}]"), "listener", name, known));
             }
@@ -224,7 +231,7 @@ impl<'a> Compiler<'a> {
         match self.upstreams.get(name) {
             Some(upstream) => Some(Target::Upstream(Arc::clone(upstream))),
             None => {
-                if !self.unread(&join("upstreams", name)) {
+                if !self.config.unread.touches(&join("upstreams", name)) {
                     let known = self.config.upstreams.keys().map(String::as_str);
                     self.errors.push(unknown(format!("{path}.upstream"), "upstream", name, known));
                 }
@@ -241,9 +248,9 @@ impl<'a> Compiler<'a> {
         for (name, value) in &words.headers {
             let path = join(&format!("{path}.headers"), name);
             let parsed = HeaderName::try_from(name).map_err(|_| format!("`{name}` is not a header name"));
-            let parsed = parsed.and_then(|known| match is_framing(&known) {
-                true => Err(format!("`{name}` cannot be set here: the gateway sees to it")),
-                false => Ok(known),
+            let parsed = parsed.and_then(|name| match is_reserved(&name) {
+                true => Err(format!("`{name}` is the gateway's own to send")),
+                false => Ok(name),
             });
             let name = self.parsed(path.clone(), parsed);
             let value = self
@@ -265,21 +272,47 @@ impl<'a> Compiler<'a> {
         if !fit(&words.to) || HeaderValue::from_str(&words.to).is_err() {
             self.error(format!("{path}.to"), "a redirect leads to an absolute URL or a path");
         }
-        let scope = Scope { captures: Some(captures), state: self.inputs.state };
+        let scope = Scope { parameters: Parameters::Of(captures), state: self.inputs.state };
         let unknown = scope.unknown_captures(&to).map(|error| ConfigError::new(format!("{path}.to"), error));
         self.errors.extend(unknown);
         Some(Target::Redirect(Redirect { to, status: status? }))
     }
 }
 
-/// What a route matches, in short: `GET,POST api.test/orders/*`.
+/// Why a regular expression is refused, in one line: the parser draws a picture and ends with the reason.
+fn not_a_regex(source: &str, error: &regex::Error) -> String {
+    let reason = match error {
+        regex::Error::CompiledTooBig(limit) => format!("compiled, it is larger than {limit} bytes"),
+        error => {
+            error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+        }
+    };
+    format!("`{source}` is not a regular expression to use here: {reason}")
+}
+
+/// What a route matches, in short: `GET,POST api.test/orders/* header x-env=canary on web`.
 fn summary(words: &Words) -> String {
     let path = match &words.path {
         Path::Pattern(pattern) => pattern.clone(),
         Path::Regex(words) => format!("~{}", words.regex),
     };
     let methods = if words.methods.is_empty() { "*".to_owned() } else { words.methods.join(",") };
-    format!("{methods} {}{path}", words.hosts.join(","))
+    let mut summary = format!("{methods} {}{path}", words.hosts.join(","));
+    let headers = words.headers.iter().map(|condition| ("header", condition));
+    let query = words.query.iter().map(|condition| ("query", condition));
+    for (kind, (name, matcher)) in headers.chain(query) {
+        summary.push_str(&match matcher {
+            Matcher::Exact(value) => format!(" {kind} {name}={value}"),
+            Matcher::Present(presence) if presence.present => format!(" {kind} {name}"),
+            Matcher::Present(_) => format!(" no {kind} {name}"),
+            Matcher::Regex(words) => format!(" {kind} {name}~{}", words.regex),
+        });
+    }
+    if !words.listeners.is_empty() {
+        summary.push_str(" on ");
+        summary.push_str(&words.listeners.join(","));
+    }
+    summary
 }
 
 /// One chain for each distinct list of listener filters: global, the listener's, the route's own.

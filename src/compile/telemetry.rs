@@ -4,7 +4,7 @@ use http::HeaderName;
 
 use crate::config::{AccessLog, Metrics};
 use crate::document::{ConfigError, Errors};
-use crate::telemetry::{Format, Output, Redact, Sampling, Settings};
+use crate::telemetry::{Buckets, Format, Output, Redact, Sampling, Settings};
 
 pub(super) fn access_log(words: &AccessLog, errors: &mut Errors) -> Option<Settings> {
     let mut keep = |path: &str, message: String| {
@@ -26,8 +26,11 @@ pub(super) fn access_log(words: &AccessLog, errors: &mut Errors) -> Option<Setti
 }
 
 pub(super) fn metrics(words: &Metrics, errors: &mut Errors) {
-    if !words.buckets.is_sorted_by(|one, two| one < two) {
-        errors.push(ConfigError::new("telemetry.metrics.buckets", "buckets ascend"));
+    let bounds: Vec<_> = words.buckets.iter().map(|bucket| bucket.get()).collect();
+    if !bounds.is_empty()
+        && let Err(error) = Buckets::new(&bounds)
+    {
+        errors.push(ConfigError::new("telemetry.metrics.buckets", error.to_string()));
     }
     if words.buckets.len() > 64 {
         errors.push(ConfigError::new("telemetry.metrics.buckets", "at most 64 buckets"));

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::FilterUse;
+use super::forms::address;
 use crate::types::{ByteSize, Duration};
 
 /// A place where clients connect.
@@ -13,6 +14,7 @@ pub struct Listener {
     /// Its name: the metric label, and what a route's `listeners` names.
     pub name: String,
     /// The address and port, `0.0.0.0:8080` or `[::]:8443`. Port 0 takes any free port.
+    #[serde(deserialize_with = "address")]
     pub address: std::net::SocketAddr,
     /// Filters before every route's, on this listener.
     #[serde(default)]

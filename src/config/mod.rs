@@ -4,11 +4,13 @@
 
 mod admin;
 mod filters;
+mod forms;
 mod listener;
 mod read;
 mod route;
 mod server;
 mod telemetry;
+mod unread;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -22,6 +24,7 @@ pub use listener::{Listener, ListenerLimits};
 pub use route::{Defaults, Matcher, Path, Redirect, Respond, Route, RouteLimits, Timeouts};
 pub use server::{Server, Threads};
 pub use telemetry::{AccessLog, Metrics, ProcessLog, Sample, Telemetry};
+pub use unread::Unread;
 pub use upstream::{Balance, Endpoint, Upstream, UpstreamTimeouts};
 
 /// A whole Portcullis configuration.
@@ -58,9 +61,9 @@ pub struct Config {
     /// Which request goes where. The most specific match wins, then file order.
     #[serde(default)]
     pub routes: Vec<Route>,
-    /// Document paths of what could not be read and is left out above.
+    /// What could not be read and is left out above.
     #[serde(skip)]
-    pub unread: Vec<String>,
+    pub unread: Unread,
 }
 
 /// The version of the configuration's words.

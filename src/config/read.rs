@@ -2,85 +2,96 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::Config;
-use crate::document::{ConfigError, Document, Errors, Node, Value, decode};
+use super::{Config, Unread};
+use crate::document::{ConfigError, Document, Errors, Node, Value, decode, join, suggest};
 
-/// The sections, not yet read.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Sections {
-    version: Option<Node>,
-    server: Option<Node>,
-    listeners: Option<Node>,
-    admin: Option<Node>,
-    telemetry: Option<Node>,
-    upstreams: Option<Node>,
-    defaults: Option<Node>,
-    filters: Option<Node>,
-    chains: Option<Node>,
-    routes: Option<Node>,
-}
+/// What stands at the top of a document; `include` is gone by now.
+const SECTIONS: [&str; 10] = [
+    "version",
+    "server",
+    "listeners",
+    "admin",
+    "telemetry",
+    "upstreams",
+    "defaults",
+    "filters",
+    "chains",
+    "routes",
+];
 
 impl Config {
     /// Reads a document. What could not be read is left out and told in `errors`.
     pub fn read(document: &Document, errors: &mut Errors) -> Self {
         let mut found = Errors::default();
         let config = Self::sections(document, &mut found);
-        let unread = found.sorted().into_iter().map(|error| error.path.clone()).collect();
+        let unread = Unread::new(&found, document);
         errors.extend(found);
         Self { unread, ..config }
     }
 
     fn sections(document: &Document, errors: &mut Errors) -> Self {
-        let root = match &document.root.value {
-            Value::Null => Sections::default(),
-            _ => decode(&document.root, "", errors).unwrap_or_default(),
-        };
+        let root = &document.root;
+        unknown(root, errors);
         Self {
-            version: one(root.version, "version", errors).unwrap_or_default(),
-            server: one(root.server, "server", errors).unwrap_or_default(),
-            listeners: list(root.listeners, "listeners", errors),
-            admin: one(root.admin, "admin", errors),
-            telemetry: one(root.telemetry, "telemetry", errors).unwrap_or_default(),
-            upstreams: map(root.upstreams, "upstreams", errors),
-            defaults: one(root.defaults, "defaults", errors).unwrap_or_default(),
-            filters: list(root.filters, "filters", errors),
-            chains: map(root.chains, "chains", errors),
-            routes: list(root.routes, "routes", errors),
-            unread: Vec::new(),
+            version: one(root, "version", errors).unwrap_or_default(),
+            server: one(root, "server", errors).unwrap_or_default(),
+            listeners: list(root, "listeners", errors),
+            admin: one(root, "admin", errors),
+            telemetry: one(root, "telemetry", errors).unwrap_or_default(),
+            upstreams: map(root, "upstreams", errors),
+            defaults: one(root, "defaults", errors).unwrap_or_default(),
+            filters: list(root, "filters", errors),
+            chains: map(root, "chains", errors),
+            routes: list(root, "routes", errors),
+            unread: Unread::default(),
         }
     }
 }
 
-fn one<T: DeserializeOwned>(node: Option<Node>, path: &str, errors: &mut Errors) -> Option<T> {
-    node.filter(|node| node.value != Value::Null).and_then(|node| decode(&node, path, errors))
+fn unknown(root: &Node, errors: &mut Errors) {
+    for (key, _) in root.entries().iter().filter(|(key, _)| !SECTIONS.contains(&&*key.text)) {
+        let words = [SECTIONS.as_slice(), &["include"]].concat();
+        let error = ConfigError::new(join("", &key.text), format!("unknown key `{}`", key.text)).at(key.mark);
+        errors.push(match suggest(&key.text, &words) {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        });
+    }
 }
 
-fn list<T: DeserializeOwned>(node: Option<Node>, path: &str, errors: &mut Errors) -> Vec<T> {
-    let Some(node) = node.filter(|node| node.value != Value::Null) else {
+/// A section that says something.
+fn section<'n>(root: &'n Node, name: &str) -> Option<&'n Node> {
+    root.get(name).filter(|node| node.value != Value::Null)
+}
+
+fn one<T: DeserializeOwned>(root: &Node, path: &str, errors: &mut Errors) -> Option<T> {
+    section(root, path).and_then(|node| decode(node, path, errors))
+}
+
+fn list<T: DeserializeOwned>(root: &Node, path: &str, errors: &mut Errors) -> Vec<T> {
+    let Some(node) = section(root, path) else {
         return Vec::new();
     };
     if !matches!(node.value, Value::List(_)) {
-        errors.push(ConfigError::new(path, "expected a list").at(node.mark));
+        errors.push(ConfigError::new(path, format!("expected a list, found {}", node.kind())).at(node.mark));
     }
     let items = node.items().iter().enumerate();
     items.filter_map(|(at, item)| decode(item, &format!("{path}[{at}]"), errors)).collect()
 }
 
-fn map<T: DeserializeOwned>(node: Option<Node>, path: &str, errors: &mut Errors) -> BTreeMap<String, T> {
-    let Some(node) = node.filter(|node| node.value != Value::Null) else {
+fn map<T: DeserializeOwned>(root: &Node, path: &str, errors: &mut Errors) -> BTreeMap<String, T> {
+    let Some(node) = section(root, path) else {
         return BTreeMap::new();
     };
     if !matches!(node.value, Value::Map(_)) {
-        errors.push(ConfigError::new(path, "expected a map").at(node.mark));
+        errors.push(ConfigError::new(path, format!("expected a map, found {}", node.kind())).at(node.mark));
     }
     let entries = node.entries().iter();
     entries
         .filter_map(|(key, value)| {
-            let path = crate::document::join(path, &key.text);
+            let path = join(path, &key.text);
             Some((key.text.to_string(), decode(value, &path, errors)?))
         })
         .collect()

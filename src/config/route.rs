@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::FilterUse;
+use super::forms::word_or_map;
 use crate::types::{ByteSize, Duration};
 
 /// Which requests, and where they go. Exactly one of `upstream`, `respond` and `redirect`.
@@ -55,13 +56,25 @@ pub struct Route {
 }
 
 /// A path: a pattern, or a regular expression over the canonical path.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Path {
     /// A pattern: exact, prefix, with parameters, or with a tail.
     Pattern(String),
     /// A regular expression (linear time), unanchored as written.
     Regex(PathRegex),
+}
+
+impl<'de> Deserialize<'de> for Path {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "a path or `{ regex: ... }`";
+        word_or_map(
+            deserializer,
+            expected,
+            |text| Ok(Self::Pattern(text.into())),
+            |regex| Ok(Self::Regex(regex)),
+        )
+    }
 }
 
 impl Default for Path {
@@ -79,7 +92,7 @@ pub struct PathRegex {
 }
 
 /// What a header or query parameter must say.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Matcher {
     /// Exactly this value.
@@ -90,8 +103,28 @@ pub enum Matcher {
     Regex(ValueRegex),
 }
 
+/// The forms of a matcher that are maps.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Condition {
+    present: Option<bool>,
+    regex: Option<String>,
+}
+
+impl<'de> Deserialize<'de> for Matcher {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let condition = |condition: Condition| match (condition.present, condition.regex) {
+            (Some(present), None) => Ok(Self::Present(Presence { present })),
+            (None, Some(regex)) => Ok(Self::Regex(ValueRegex { regex })),
+            _ => Err("a condition is a value, `{ present: true }` or `{ regex: ... }`".into()),
+        };
+        let expected = "a value, `{ present: true }` or `{ regex: ... }`";
+        word_or_map(deserializer, expected, |value| Ok(Self::Exact(value.into())), condition)
+    }
+}
+
 /// Whether a value must be there.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Presence {
     /// True when it must be there, false when it must not.
@@ -99,7 +132,7 @@ pub struct Presence {
 }
 
 /// A regular expression over a value.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ValueRegex {
     /// The expression (linear time), unanchored as written.

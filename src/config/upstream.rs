@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use super::forms::{address, parse_address, word_or_map};
 use crate::types::Duration;
 
 /// A set of servers that answer alike.
@@ -31,8 +32,8 @@ pub enum Balance {
 }
 
 /// One server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "EndpointWords", into = "EndpointWords")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(into = "EndpointWords")]
 pub struct Endpoint {
     /// Its address and port. Names are not resolved.
     pub address: SocketAddr,
@@ -41,7 +42,7 @@ pub struct Endpoint {
 }
 
 /// The two ways an endpoint is written.
-#[derive(Serialize, Deserialize, JsonSchema)]
+#[derive(Serialize)]
 #[serde(untagged)]
 enum EndpointWords {
     /// An address and port.
@@ -54,6 +55,7 @@ enum EndpointWords {
 #[serde(deny_unknown_fields)]
 struct FullEndpoint {
     /// Its address and port.
+    #[serde(deserialize_with = "address")]
     address: SocketAddr,
     /// Its share of requests, relative to the others'.
     #[serde(default = "one")]
@@ -65,12 +67,11 @@ fn one() -> u16 {
     1
 }
 
-impl From<EndpointWords> for Endpoint {
-    fn from(words: EndpointWords) -> Self {
-        match words {
-            EndpointWords::Address(address) => Self { address, weight: 1 },
-            EndpointWords::Full(FullEndpoint { address, weight }) => Self { address, weight },
-        }
+impl<'de> Deserialize<'de> for Endpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let full = |FullEndpoint { address, weight }| Ok(Self { address, weight });
+        let bare = |text: &str| Ok(Self { address: parse_address(text)?, weight: 1 });
+        word_or_map(deserializer, "an address and port, or `{ address: ..., weight: ... }`", bare, full)
     }
 }
 

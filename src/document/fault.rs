@@ -175,7 +175,7 @@ impl de::Error for Fault {
 }
 
 /// The known word that was probably meant.
-pub(super) fn closest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn closest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let word = word.to_lowercase().replace('-', "_");
     known
         .iter()
@@ -186,7 +186,7 @@ pub(super) fn closest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
 }
 
 /// A hint for a word that is not among the known ones.
-pub(super) fn suggest(word: &str, known: &[&str]) -> Option<String> {
+pub fn suggest(word: &str, known: &[&str]) -> Option<String> {
     if let Some(meant) = closest(word, known) {
         return Some(format!("did you mean `{meant}`?"));
     }

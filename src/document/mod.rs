@@ -39,6 +39,7 @@ mod syntax;
 pub use decode::decode;
 pub use environment::Environment;
 pub use error::{ConfigError, Errors, Report};
+pub use fault::{closest, suggest};
 pub use node::{Entry, Key, Node, Value};
 pub use place::join;
 pub use source::{Mark, Source, SourceId, Sources};
@@ -91,6 +92,8 @@ pub struct Failure {
     pub errors: Errors,
     /// What the marks of the errors refer to.
     pub sources: Sources,
+    /// The tree as far as it could be made, for finding what else is wrong; `None` when there is no sense in it.
+    pub document: Option<Box<Document>>,
 }
 
 impl fmt::Display for Failure {
@@ -106,16 +109,19 @@ struct Loader<'a> {
     sources: Sources,
     files: Vec<PathBuf>,
     errors: Errors,
+    /// Whether a part is missing, whose absence would look like mistakes elsewhere.
+    incomplete: bool,
 }
 
 impl<'a> Loader<'a> {
     fn new(environment: &'a Environment) -> Self {
-        Self { environment, sources: Sources::default(), files: Vec::new(), errors: Errors::default() }
+        let (sources, files, errors) = Default::default();
+        Self { environment, sources, files, errors, incomplete: false }
     }
 
     fn assemble(mut self, main: &Path, text: &str) -> Result<Document, Failure> {
         let Some(mut root) = self.parse(main, text) else {
-            return Err(self.failure());
+            return Err(self.failure(None));
         };
         match root.value {
             Value::Map(_) => {}
@@ -131,17 +137,27 @@ impl<'a> Loader<'a> {
             include::merge(&mut root, files, &self.sources, &mut self.errors);
         }
         overrides::apply(&mut root, self.environment, &mut self.sources, &mut self.errors);
+        let document =
+            Document { root, sources: self.sources.clone(), files: std::mem::take(&mut self.files) };
         match self.errors.is_empty() {
-            true => Ok(Document { root, sources: self.sources, files: self.files }),
-            false => Err(self.failure()),
+            true => Ok(document),
+            false => {
+                let whole = !self.incomplete;
+                Err(self.failure(whole.then_some(document)))
+            }
         }
     }
 
     fn include(&mut self, file: include::Included) -> Option<Node> {
         self.files.push(file.path.clone());
         match read(&file.path) {
-            Ok(text) => self.parse(&file.path, &text),
+            Ok(text) => {
+                let parsed = self.parse(&file.path, &text);
+                self.incomplete |= parsed.is_none();
+                parsed
+            }
             Err(message) => {
+                self.incomplete = true;
                 self.errors.push(ConfigError::new(file.entry, message).at(file.mark));
                 None
             }
@@ -155,11 +171,11 @@ impl<'a> Loader<'a> {
 
     fn fail(mut self, error: ConfigError) -> Result<Document, Failure> {
         self.errors.push(error);
-        Err(self.failure())
+        Err(self.failure(None))
     }
 
-    fn failure(self) -> Failure {
-        Failure { errors: self.errors, sources: self.sources }
+    fn failure(self, document: Option<Document>) -> Failure {
+        Failure { errors: self.errors, sources: self.sources, document: document.map(Box::new) }
     }
 }
 

@@ -115,7 +115,7 @@ impl Node {
     }
 
     /// What this is, in users' words.
-    pub(super) fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> &'static str {
         match &self.value {
             Value::Null => "nothing",
             Value::Scalar { .. } => "a single value",

@@ -1,5 +1,7 @@
 //! Where errors stand: paths put together, marks found.
 
+use std::collections::HashSet;
+
 use super::path::push_key;
 use super::{ConfigError, Document, Errors};
 
@@ -42,6 +44,17 @@ impl Errors {
         };
         let mut errors = Self::default();
         errors.extend(self.into_iter().map(placed));
+        errors
+    }
+}
+
+impl Errors {
+    /// The errors that stand at another place than each of `others`.
+    #[must_use]
+    pub fn elsewhere(self, others: &Self) -> Self {
+        let places: HashSet<_> = others.sorted().into_iter().filter_map(|error| error.mark).collect();
+        let mut errors = Self::default();
+        errors.extend(self.into_iter().filter(|error| error.mark.is_none_or(|mark| !places.contains(&mark))));
         errors
     }
 }

@@ -131,7 +131,15 @@ impl Stack {
                 {
                     bad_merge = Some(merged.mark);
                 }
-                Value::Map(self.entries.drain(start..).collect())
+                if duplicates.is_empty() {
+                    Value::Map(self.entries.drain(start..).collect())
+                } else {
+                    // They are reported; for what else is to be found, the first one counts.
+                    let mut seen = HashSet::new();
+                    let mut entries: Vec<Entry> = self.entries.drain(start..).collect();
+                    entries.retain(|(key, _)| seen.insert(key.text.clone()));
+                    Value::Map(entries.into())
+                }
             }
         };
         Some(Ended { begun, value, height: height + 1, duplicates, bad_merge })

@@ -26,6 +26,10 @@ pub(super) fn describe(info: &str) -> (String, Option<String>) {
         "invalid trailing content after double-quoted scalar" => ("a quoted text must end its value", None),
         // The parser counts open brackets on its own, and meets its limit before we see any of them.
         "recursion limit exceeded" => ("lists and maps nest deeper than allowed", None),
+        "found unknown escape character" => (
+            "a backslash in double quotes begins an escape, and this is none",
+            Some("double the backslash, or use single quotes, where it is plain text"),
+        ),
         "found unknown anchor" => ("this alias names no anchor above it", None),
         _ => return (format!("not valid YAML: {what}"), None),
     };

@@ -2,10 +2,10 @@
 
 mod fault;
 mod forwarded;
-mod framing;
 mod reason;
 mod reply;
 mod request_id;
+mod reserved;
 mod template;
 
 use std::net::IpAddr;
@@ -16,10 +16,10 @@ use http::{HeaderName, HeaderValue, Method};
 
 pub use fault::{Fault, Result};
 pub use forwarded::Client;
-pub use framing::is_framing;
 pub use reason::Reason;
 pub use reply::Reply;
 pub use request_id::RequestId;
+pub use reserved::is_reserved;
 pub use template::Template;
 
 /// The head of a request; its path is the canonical one.

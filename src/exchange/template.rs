@@ -1,5 +1,7 @@
 //! Text with holes for captured path parameters: `https://new.example.com/{rest}`.
 
+use std::fmt;
+
 use super::Exchange;
 
 /// Literal text with the names of path parameters in it.
@@ -80,6 +82,16 @@ impl Template {
     }
 }
 
+/// As it is written.
+impl fmt::Display for Template {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|part| match part {
+            Part::Literal(text) => f.write_str(&text.replace('{', "{{").replace('}', "}}")),
+            Part::Capture(name) => write!(f, "{{{name}}}"),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +100,7 @@ mod tests {
     fn braces_are_names_or_doubled() {
         let template = Template::parse("/a/{id}/{{x}}/{rest}").unwrap();
         assert_eq!(template.captures().collect::<Vec<_>>(), ["id", "rest"]);
+        assert_eq!(template.to_string(), "/a/{id}/{{x}}/{rest}");
         assert_eq!(Template::parse("{{}}").unwrap().literal(), Some("{}"));
         for bad in ["{", "}", "{}", "a{b", "{a{b}}"] {
             assert!(Template::parse(bad).is_err(), "{bad}");

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::chain::{Filter, Phases, Stage};
 use crate::document::{ConfigError, Errors};
-use crate::exchange::{Exchange, Fault, RequestHeader, ResponseHeader, Result, Template, is_framing};
+use crate::exchange::{Exchange, Fault, RequestHeader, ResponseHeader, Result, Template, is_reserved};
 use crate::registry::{FilterKind, Scope};
 
 /// Changes header fields of requests and responses.
@@ -36,6 +36,12 @@ struct Changes {
     add: BTreeMap<String, String>,
     /// Fields that are removed.
     remove: Vec<String>,
+}
+
+impl Changes {
+    fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
+    }
 }
 
 /// Changes header fields.
@@ -65,6 +71,9 @@ impl FilterKind for Headers {
 
     fn compile(config: Config, scope: &Scope<'_>) -> std::result::Result<Self, Errors> {
         let mut errors = Errors::default();
+        if config.request.is_empty() && config.response.is_empty() {
+            errors.push(ConfigError::new("", "headers needs something to set, add or remove"));
+        }
         let request = Plan::compile("request", config.request, scope, &mut errors);
         let response = Plan::compile("response", config.response, scope, &mut errors);
         errors.or(Self { request, response })
@@ -100,7 +109,7 @@ fn header_name(path: &str, text: &str, errors: &mut Errors) -> Option<HeaderName
         errors.push(ConfigError::new(path, format!("`{text}` is not a header name")));
         return None;
     };
-    if is_framing(&name) {
+    if is_reserved(&name) {
         let hint = if name == http::header::HOST {
             "use `rewrite: { host: … }`"
         } else {

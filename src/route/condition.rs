@@ -36,7 +36,7 @@ pub struct MethodSet {
     extensions: Vec<Method>,
 }
 
-static STANDARD: [Method; 9] = [
+const STANDARD: &[Method; 9] = &[
     Method::GET,
     Method::HEAD,
     Method::POST,
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn every_standard_method_has_its_own_place() {
-        for method in &STANDARD {
+        for method in STANDARD {
             let set: MethodSet = [method.clone()].into_iter().collect();
             let expected = if *method == Method::GET { 2 } else { 1 };
             assert_eq!((set.contains(method), set.iter().count()), (true, expected), "{method}");

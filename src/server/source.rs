@@ -30,6 +30,8 @@ pub enum Source {
 pub struct Loaded {
     /// The words.
     pub config: Config,
+    /// What is wrong with the text that they were read from.
+    pub text: Errors,
     /// What of the document could not be read as words.
     pub unread: Errors,
     /// Where they stand.
@@ -60,10 +62,12 @@ impl Source {
     pub fn load(&self, environment: &Environment) -> Result<Loaded, Refusal> {
         match self {
             Self::File(path) => read(path, environment),
-            Self::Code { config, errors } if errors.is_empty() => {
-                Ok(Loaded { config: Config::clone(config), unread: Errors::default(), place: Place::Code })
-            }
-            Self::Code { errors, .. } => Err(Place::Code.refusal(errors.clone())),
+            Self::Code { config, errors } => Ok(Loaded {
+                config: Config::clone(config),
+                text: errors.clone(),
+                unread: Errors::default(),
+                place: Place::Code,
+            }),
         }
     }
 
@@ -77,13 +81,20 @@ impl Source {
 }
 
 fn read(path: &Path, environment: &Environment) -> Result<Loaded, Refusal> {
-    Document::load(path, environment).map(words).map_err(Refusal::from)
+    words(Document::load(path, environment))
 }
 
-fn words(document: Document) -> Loaded {
+/// Reads the words of a document, or of what could be made of it: then it is refused in the end, with all its errors.
+fn words(document: Result<Document, Failure>) -> Result<Loaded, Refusal> {
+    let (document, text) = match document {
+        Ok(document) => (Box::new(document), Errors::default()),
+        Err(Failure { document: Some(document), errors, .. }) => (document, errors),
+        Err(Failure { errors, sources, .. }) => return Err(Refusal { errors, sources }),
+    };
     let mut unread = Errors::default();
-    let config = Config::read(&document, &mut unread);
-    Loaded { config, unread, place: Place::Document(Box::new(document)) }
+    let mut config = Config::read(&document, &mut unread);
+    config.unread.note(&text);
+    Ok(Loaded { config, text, unread, place: Place::Document(document) })
 }
 
 impl Loaded {
@@ -93,27 +104,28 @@ impl Loaded {
     ///
     /// Everything that is wrong.
     pub(super) fn compile(self, parts: &Parts) -> Result<(Frame, Compiled), Refusal> {
-        let Self { config, mut unread, place } = self;
+        let Self { config, text, mut unread, place } = self;
         match parts.compile(&config) {
-            Ok(compiled) if unread.is_empty() => {
+            Ok(compiled) if unread.is_empty() && text.is_empty() => {
                 return Ok((Frame::new(&config, place.files().to_vec()), compiled));
             }
             Ok(_) => {}
-            Err(found) => unread.extend(found),
+            Err(found) => unread.extend(config.unread.as_written(found)),
         }
-        Err(place.refusal(unread))
+        Err(place.refusal(text, unread))
     }
 }
 
 impl Place {
-    /// Errors found in words, with the places where they stand.
-    pub fn refusal(self, errors: Errors) -> Refusal {
-        match self {
-            Self::Code => Refusal { errors, sources: Sources::default() },
-            Self::Document(document) => {
-                Refusal { errors: errors.placed(&document), sources: document.sources }
-            }
-        }
+    /// Errors found in text and in words, with the places where they stand.
+    pub fn refusal(self, mut text: Errors, words: Errors) -> Refusal {
+        let (words, sources) = match self {
+            Self::Code => (words, Sources::default()),
+            // A text that is wrong cannot make right words.
+            Self::Document(document) => (words.placed(&document).elsewhere(&text), document.sources),
+        };
+        text.extend(words);
+        Refusal { errors: text, sources }
     }
 
     /// The files that were read, for a watcher.
@@ -122,12 +134,6 @@ impl Place {
             Self::Code => &[],
             Self::Document(document) => &document.files,
         }
-    }
-}
-
-impl From<Failure> for Refusal {
-    fn from(failure: Failure) -> Self {
-        Self { errors: failure.errors, sources: failure.sources }
     }
 }
 
@@ -155,7 +161,9 @@ pub fn check(path: &Path, registry: Registry) -> Result<Checked, Refusal> {
     let environment: Environment = std::env::vars().collect();
     let loaded = read(path, &environment)?;
     let parts = Parts::new(Source::File(path.to_owned()), registry, environment, Buckets::default())
-        .map_err(|error| Place::Code.refusal(ConfigError::new("", error.to_string()).into()))?;
+        .map_err(|error| {
+            Place::Code.refusal(Errors::default(), ConfigError::new("", error.to_string()).into())
+        })?;
     let config = loaded.config.clone();
     let (_, compiled) = loaded.compile(&parts)?;
     Ok(Checked { config, snapshot: compiled.snapshot })
@@ -167,9 +175,9 @@ pub fn check(path: &Path, registry: Registry) -> Result<Checked, Refusal> {
 ///
 /// The errors for machines.
 pub(super) fn check_text(text: &str, parts: &Parts) -> Result<(), serde_json::Value> {
-    let document = Document::parse("config", text, &parts.environment);
-    let document = document.map_err(|failure| Refusal::from(failure).report())?;
-    words(document).compile(parts).map(drop).map_err(|refusal| refusal.report())
+    let loaded = words(Document::parse("config", text, &parts.environment));
+    let compiled = loaded.and_then(|loaded| loaded.compile(parts));
+    compiled.map(drop).map_err(|refusal| refusal.report())
 }
 
 /// A configuration that was checked and not put in force.

@@ -54,7 +54,8 @@ impl FromStr for Duration {
             let number: u64 = rest[..digits].parse().map_err(|_| bad())?;
             let unit = &rest[digits..unit_end];
             let (_, millis) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(bad)?;
-            total = number.checked_mul(*millis).and_then(|part| total.checked_add(part)).ok_or_else(bad)?;
+            let part = number.checked_mul(*millis).and_then(|part| total.checked_add(part));
+            total = part.ok_or_else(|| format!("`{text}` is longer than can be counted"))?;
             rest = &rest[unit_end..];
         }
         if text.is_empty() { Err(bad()) } else { Ok(Self::from_millis(total)) }

@@ -255,6 +255,9 @@ fn refuse_url_parts(text: &str) -> Result<(), HostPatternError> {
         return Err(HostPatternError::Host(HostError::UserInfo));
     }
     let after_address = text.rfind(']').map_or(0, |end| end + 1);
+    if text.starts_with('[') && after_address == 0 {
+        return Err(HostPatternError::Host(HostError::InvalidAddress));
+    }
     if text[after_address..].contains(':') {
         return Err(HostPatternError::Port);
     }

@@ -270,7 +270,7 @@ fn escaped_byte(text: &[u8]) -> Result<u8, PathError> {
 }
 
 /// The bytes that stand for themselves inside of a segment. `[` and `]` are among them: browsers send them raw.
-static PLAIN: [bool; 256] = {
+const PLAIN: &[bool; 256] = &{
     let mut plain = [false; 256];
     let mut byte = 0x21;
     while byte < 0x7F {

@@ -1,0 +1,103 @@
+//! What a whole configuration came to: every route with its chain and its target.
+
+use std::fmt::{self, Display, Formatter};
+use std::time::Duration;
+
+use super::{Step, chain};
+use crate::snapshot::{Route, Snapshot, Target};
+use crate::types;
+use crate::upstream::{Endpoint, Upstream};
+
+/// A snapshot in words, routes in file order. The text is stable: two configurations with the same one do the same.
+pub struct Outline<'a>(&'a Snapshot);
+
+/// Puts a snapshot into words.
+pub fn outline(snapshot: &Snapshot) -> Outline<'_> {
+    Outline(snapshot)
+}
+
+impl Display for Outline<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let snapshot = self.0;
+        for route in &snapshot.routes {
+            writeln!(f, "route {}", route.name)?;
+            row(f, "matches", &route.matches)?;
+            chains(f, snapshot, route)?;
+            target(f, route)?;
+            deadlines(f, route)?;
+        }
+        f.write_str("otherwise\n")?;
+        chains(f, snapshot, &snapshot.unmatched)?;
+        row(f, "answer", &"404, or 405 where another method is served")
+    }
+}
+
+fn row(f: &mut Formatter<'_>, name: &str, value: &dyn Display) -> fmt::Result {
+    writeln!(f, "  {name:<9} {value}")
+}
+
+/// One line when all listeners run the same filters, else one for each listener.
+fn chains(f: &mut Formatter<'_>, snapshot: &Snapshot, route: &Route) -> fmt::Result {
+    let on = |listener: usize| chain(snapshot, route, listener);
+    let all_alike = (1..snapshot.listeners.len()).all(|listener| on(listener) == on(0));
+    if all_alike {
+        return row(f, "filters", &filters(&on(0)));
+    }
+    for (at, listener) in snapshot.listeners.iter().enumerate() {
+        row(f, "filters", &format_args!("{} on {}", filters(&on(at)), listener.name))?;
+    }
+    Ok(())
+}
+
+fn filters(steps: &[Step]) -> String {
+    if steps.is_empty() {
+        return "none".into();
+    }
+    let words: Vec<_> = steps.iter().map(|step| format!("{} ({})", step.filter, step.stage)).collect();
+    words.join(", ")
+}
+
+fn target(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
+    match &route.target {
+        Target::Upstream(upstream) => row(f, "upstream", &endpoints(upstream)),
+        Target::Respond(reply) => row(f, "answer", &reply.status().as_u16()),
+        Target::Redirect(to) => row(f, "redirect", &format_args!("{} with {}", to.to, to.status.as_u16())),
+        Target::Handler(_) => row(f, "handler", &"in code"),
+        Target::Nothing => Ok(()),
+    }
+}
+
+fn endpoints(upstream: &Upstream) -> String {
+    let endpoint = |endpoint: &Endpoint| match endpoint.weight() {
+        1 => endpoint.address().to_string(),
+        weight => format!("{} (weight {weight})", endpoint.address()),
+    };
+    let endpoints: Vec<_> = upstream.endpoints().iter().map(endpoint).collect();
+    format!("{}: {}", upstream.name(), endpoints.join(", "))
+}
+
+fn deadlines(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
+    let show = types::Duration::from;
+    let own = &route.deadlines;
+    let total = own.total.map_or("off".to_owned(), |total: Duration| show(total).to_string());
+    row(
+        f,
+        "timeouts",
+        &format_args!("request {}, stream_idle {}, total {total}", show(own.request), show(own.stream_idle)),
+    )?;
+    if let Target::Upstream(_) = route.target {
+        let to = &route.upstream_timeouts;
+        row(
+            f,
+            "",
+            &format_args!(
+                "connect {}, read {}, write {}, idle {}",
+                show(to.connect),
+                show(to.read),
+                show(to.write),
+                show(to.idle)
+            ),
+        )?;
+    }
+    row(f, "body", &format_args!("at most {}", types::ByteSize::bytes(route.body_limit)))
+}
