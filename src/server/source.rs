@@ -152,7 +152,7 @@ impl std::error::Error for Refusal {}
 ///
 /// Everything that is wrong with it.
 pub fn check(path: &Path, registry: Registry) -> Result<Checked, Refusal> {
-    let environment: Environment = std::env::vars().collect();
+    let environment = Environment::of_process();
     let loaded = read(path, &environment)?;
     let parts = Parts::new(Source::File(path.to_owned()), registry, environment, Buckets::default())
         .map_err(|error| Place::Code.refusal(ConfigError::new("", error.to_string()).into()))?;
