@@ -4,6 +4,7 @@
 //! 2. What is wrong with it leaves the old one in force, and is told in the log, in a metric and in `/status`.
 //! 3. What only a new process can change refuses the whole configuration, with a word on `portcullis upgrade`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,11 +27,13 @@ pub struct Reloader {
     status: Arc<Status>,
     /// The words in force that the process is built on.
     current: Mutex<Frame>,
+    /// What the last reload read.
+    files: Mutex<Vec<PathBuf>>,
 }
 
 impl Reloader {
     pub(super) fn new(parts: Arc<Parts>, live: Arc<Live>, frame: Frame, status: Arc<Status>) -> Self {
-        Self { parts, live, status, current: Mutex::new(frame) }
+        Self { parts, live, status, current: Mutex::new(frame), files: Mutex::default() }
     }
 
     /// Reads the configuration again and puts it in force. Returns its generation. Blocks while it compiles.
@@ -67,18 +70,30 @@ impl Reloader {
         }
     }
 
-    /// The same, in a thread of its own that gives way to the workers.
-    pub fn reload_aside(self: &Arc<Self>) -> std::io::Result<std::thread::JoinHandle<Result<u64, String>>> {
-        let reloader = Arc::clone(self);
-        std::thread::Builder::new().name("reload".into()).spawn(move || {
-            give_way();
-            Reloader::reload(&reloader)
+    /// The same, in a thread of its own that gives way to the workers; waits for it.
+    pub(super) fn reload_aside(&self) -> Result<u64, ControlError> {
+        std::thread::scope(|scope| {
+            let work = || {
+                give_way();
+                self.reload()
+            };
+            let spawned = std::thread::Builder::new().name("reload".into()).spawn_scoped(scope, work);
+            let thread = spawned.map_err(|error| ControlError::Bug(format!("no thread: {error}")))?;
+            let reloaded = thread.join().map_err(|_| ControlError::Bug("the reload panicked".into()))?;
+            reloaded.map_err(ControlError::Refused)
         })
+    }
+
+    /// The files that the last reload read.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        self.files.lock().clone()
     }
 
     fn next(&self, current: &Frame) -> Result<(Frame, Snapshot), String> {
         let loaded =
             self.parts.source.load(&self.parts.environment).map_err(|refusal| refusal.to_string())?;
+        // Of a configuration that is refused, too: the change that mends it may come in a file that is new to it.
+        *self.files.lock() = loaded.place.files().to_vec();
         let (frame, compiled) = loaded.compile(&self.parts).map_err(|refusal| refusal.to_string())?;
         current.allows(&frame)?;
         let old = self.live.load_full();
@@ -119,11 +134,9 @@ fn give_way() {
     }
 }
 
-impl Control for Arc<Reloader> {
+impl Control for Reloader {
     fn reload(&self) -> Result<u64, ControlError> {
-        let reload = self.reload_aside().map_err(|error| ControlError::Bug(error.to_string()))?;
-        let outcome = reload.join().map_err(|_| ControlError::Bug("the reload panicked".into()))?;
-        outcome.map_err(ControlError::Refused)
+        self.reload_aside()
     }
 
     fn check(&self, text: &str) -> Result<(), serde_json::Value> {

@@ -96,7 +96,7 @@ impl Loaded {
         let Self { config, mut unread, place } = self;
         match parts.compile(&config) {
             Ok(compiled) if unread.is_empty() => {
-                return Ok((Frame::new(&config, place.files().to_vec()), compiled));
+                return Ok((Frame::new(&config), compiled));
             }
             Ok(_) => {}
             Err(found) => unread.extend(found),
