@@ -50,7 +50,7 @@ impl Gateway {
 
     /// A gateway configured by YAML at hand.
     pub fn from_yaml(text: &str) -> Self {
-        let environment = std::env::vars().collect();
+        let environment = Environment::of_process();
         let mut gateway = Self::default();
         gateway.config = read(text, &environment, &mut gateway.errors);
         gateway

@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub grace_period: Duration,
     /// How long to be unready before listeners close.
     pub drain_delay: Duration,
+    /// How long a new process may take to be ready.
+    pub upgrade_timeout: Duration,
 }
 
 /// What holds for the connections of one listener.

@@ -19,7 +19,6 @@ use pingora::apps::ServerApp;
 use pingora::apps::http_app::{HttpServer, ServeHttp};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::stream::Stream;
-use pingora::server::ShutdownWatch;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -70,12 +69,19 @@ pub enum ControlError {
 }
 
 impl Admin {
-    /// Serves until the server ends.
-    pub async fn listen(self: Arc<Self>, listener: TcpListener, shutdown: ShutdownWatch) {
+    /// Serves until the server ends, or until a new process, which has the same socket, answers for this one.
+    pub async fn listen(self: Arc<Self>, listener: TcpListener) {
+        let mut handed_over = self.drain.watch_handed_over();
+        let connections_end = handed_over.clone();
         let app = Arc::new(HttpServer::new_app(Api(self)));
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
-            let socket = match listener.accept().await {
+            let accepted = tokio::select! {
+                biased;
+                _ = handed_over.wait_for(|handed_over| *handed_over) => return,
+                accepted = listener.accept() => accepted,
+            };
+            let socket = match accepted {
                 Ok((socket, _)) => socket,
                 Err(error) => {
                     log::error!("admin: cannot accept: {error}");
@@ -86,11 +92,11 @@ impl Admin {
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
                 continue;
             };
-            let (app, shutdown) = (Arc::clone(&app), shutdown.clone());
+            let (app, end) = (Arc::clone(&app), connections_end.clone());
             tokio::spawn(async move {
                 let stream = Box::new(Stream::from(socket));
                 // A connection that outlives its time is simply closed.
-                let _ = tokio::time::timeout(LIFETIME, app.process_new(stream, &shutdown)).await;
+                let _ = tokio::time::timeout(LIFETIME, app.process_new(stream, &end)).await;
                 drop(place);
             });
         }

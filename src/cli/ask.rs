@@ -16,7 +16,7 @@ use crate::server::{Source, ask_upgrade};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) fn reload(path: &Path) -> ExitCode {
-    let environment: Environment = std::env::vars().collect();
+    let environment = Environment::of_process();
     // The new file may be wrong: where the gateway listens is all that is wanted of it, and it tells the errors.
     let loaded = match Source::File(path.to_owned()).load(&environment) {
         Ok(loaded) => loaded,
@@ -24,7 +24,8 @@ pub(super) fn reload(path: &Path) -> ExitCode {
     };
     match post_reload(&loaded.config, &environment) {
         Ok((200, body)) => show(&body),
-        Ok((_, body)) => failed(&detail(&body), 2),
+        Ok((422, body)) => failed(&detail(&body), 2),
+        Ok((_, body)) => failed(&detail(&body), 1),
         Err(message) => failed(&message, 1),
     }
 }
@@ -57,7 +58,7 @@ fn post_reload(config: &Config, environment: &Environment) -> Result<(u16, Strin
 }
 
 pub(super) fn upgrade(path: &Path) -> ExitCode {
-    let environment: Environment = std::env::vars().collect();
+    let environment = Environment::of_process();
     let loaded = match Source::File(path.to_owned()).load(&environment) {
         Ok(loaded) => loaded,
         Err(refusal) => return failed(&refusal.to_string(), 2),

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::thread;
 
-use super::failed;
+use super::{failed, show};
 use crate::builder::Gateway;
 
 pub(super) fn demo(address: SocketAddr, admin: SocketAddr) -> ExitCode {
@@ -19,7 +19,7 @@ fn serve(address: SocketAddr, admin: SocketAddr) -> Result<(), String> {
     let one = upstream("one").map_err(|error| error.to_string())?;
     let two = upstream("two").map_err(|error| error.to_string())?;
     let gateway = Gateway::from_yaml(&configuration(address, admin, one, two));
-    println!("{}", invitation(address, admin));
+    show(&invitation(address, admin));
     gateway.run().map_err(|error| error.to_string())
 }
 

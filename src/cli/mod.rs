@@ -108,8 +108,9 @@ pub fn main(registry: Registry) -> ExitCode {
         Command::Upgrade(file) => ask::upgrade(&file.config),
         Command::Version => show(&format!("portcullis {}", env!("CARGO_PKG_VERSION"))),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "portcullis", &mut std::io::stdout());
-            ExitCode::SUCCESS
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "portcullis", &mut script);
+            show(&String::from_utf8_lossy(&script))
         }
     }
 }

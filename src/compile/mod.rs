@@ -56,6 +56,9 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
     let access_log = telemetry::access_log(&config.telemetry.access_log, &mut compiler.errors);
     telemetry::metrics(&config.telemetry.metrics, &mut compiler.errors);
     compiler.admin();
+    if config.server.upgrade_timeout.get().is_zero() {
+        compiler.error("server.upgrade_timeout", "a timeout cannot be zero");
+    }
     let text = serde_json::to_string(config).unwrap_or_default();
     let errors = compiler.errors;
     let settings = access_log.unwrap_or_else(Settings::off);
@@ -74,6 +77,7 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
             access_log: Arc::new(AccessLog::off()),
             grace_period: config.server.grace_period.get(),
             drain_delay: config.server.drain_delay.get(),
+            upgrade_timeout: config.server.upgrade_timeout.get(),
         },
         access_log: settings,
     })

@@ -21,9 +21,13 @@ pub struct Server {
     pub drain_delay: Duration,
     /// Idle upstream connections kept, in all. Read at start.
     pub upstream_keepalive: usize,
-    /// The socket over which `portcullis upgrade` takes the listeners over. Read at start.
+    /// The socket over which `portcullis upgrade` asks the running gateway to hand over to a new process. Made for its
+    /// owner alone. Read at start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upgrade_socket: Option<PathBuf>,
+    /// How long the new process may take to be ready at an upgrade. One that takes longer is ended, and the old one
+    /// goes on.
+    pub upgrade_timeout: Duration,
     /// Whose `X-Forwarded-*` and `Forwarded` are believed. Nobody's by default.
     pub trusted_proxies: Vec<Cidr>,
 }
@@ -37,6 +41,7 @@ impl Default for Server {
             drain_delay: Duration::default(),
             upstream_keepalive: 4096,
             upgrade_socket: None,
+            upgrade_timeout: Duration::from_secs(60),
             trusted_proxies: Vec::new(),
         }
     }

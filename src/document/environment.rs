@@ -1,4 +1,4 @@
-//! The environment as it is handed in. This room never reads the process's own.
+//! The environment as it is handed in. Only [`Environment::of_process`] reads the process's own.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,13 @@ use std::collections::BTreeMap;
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
+    /// The environment of this process. Configuration is text: variables that are not UTF-8 are left out.
+    pub fn of_process() -> Self {
+        std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect()
+    }
+
     /// The value of a variable, if it is set.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)

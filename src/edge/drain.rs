@@ -16,6 +16,8 @@ struct Inner {
     unready: watch::Sender<bool>,
     /// Listeners close, connections end after the request they serve.
     draining: watch::Sender<bool>,
+    /// A new process answers for this one.
+    handed_over: watch::Sender<bool>,
     connections: AtomicUsize,
     left: Notify,
 }
@@ -28,7 +30,9 @@ impl Default for Drain {
     fn default() -> Self {
         let (unready, _) = watch::channel(false);
         let (draining, _) = watch::channel(false);
-        Self(Arc::new(Inner { unready, draining, connections: AtomicUsize::new(0), left: Notify::new() }))
+        let (handed_over, _) = watch::channel(false);
+        let connections = AtomicUsize::new(0);
+        Self(Arc::new(Inner { unready, draining, handed_over, connections, left: Notify::new() }))
     }
 }
 
@@ -47,6 +51,17 @@ impl Drain {
     pub fn start(&self) {
         self.set_unready();
         self.0.draining.send_replace(true);
+    }
+
+    /// Says that a new process answers for this one.
+    pub fn hand_over(&self) {
+        self.set_unready();
+        self.0.handed_over.send_replace(true);
+    }
+
+    /// Turns true when a new process answers for this one.
+    pub fn watch_handed_over(&self) -> watch::Receiver<bool> {
+        self.0.handed_over.subscribe()
     }
 
     /// Turns true when draining starts.

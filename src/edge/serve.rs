@@ -26,6 +26,9 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 << 10;
 /// How long a refusal may take to be written.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long a client that was just connected or answered may take to send the request that it does not know to be the
+/// last here. It is answered, with word that the connection closes; a socket closed at once would lose it.
+const COURTESY: Duration = Duration::from_millis(500);
 /// How much of a refused head the log looks at.
 const SHOWN: usize = 512;
 
@@ -92,7 +95,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         loop {
             let policy = self.policy();
             let patience = Patience { idle: policy.idle_timeout, head: policy.header_timeout };
-            let arrived = wire.next_head(&policy.head, patience, drained(&mut draining)).await;
+            let arrived =
+                wire.next_head(&policy.head, patience, drained(&mut draining, Instant::now())).await;
             let arrived = match arrived {
                 Ok(arrived) => arrived,
                 Err(ended) => {
@@ -219,9 +223,11 @@ impl<'a> FirstLine<'a> {
     }
 }
 
-async fn drained(draining: &mut watch::Receiver<bool>) {
+/// Ready when the gateway drains and the connection has been quiet for long enough that a request is not on its way.
+async fn drained(draining: &mut watch::Receiver<bool>, quiet_since: Instant) {
     // A closed channel means that the gateway is gone: the same.
     let _ = draining.wait_for(|draining| *draining).await;
+    tokio::time::sleep_until((quiet_since + COURTESY).into()).await;
 }
 
 /// A refusal of the guard as a reason of the house.

@@ -4,34 +4,58 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{ListenFds, RunArgs, Server, ShutdownWatch};
 use pingora::services::Service;
 use pingora_proxy::HttpProxy;
 
 use super::frame::Frame;
-use super::handover::Handover;
-use super::life::{Commands, Life, Signals};
+use super::handover::Predecessor;
+use super::life::{Commands, Life};
 use super::sockets::Sockets;
-use super::{Parts, Reloader, threads, watch};
+use super::upgrade_socket::UpgradeSocket;
+use super::{Reloader, StartError, threads, watch};
 use crate::admin::Admin;
 use crate::config::Server as ServerWords;
 use crate::edge::{Drain, Edge, ListenerMetrics};
 use crate::proxy::Gateway;
 use crate::snapshot::Live;
+use crate::telemetry::Metrics;
 
 /// Everything put together, nothing accepted yet.
 pub(super) struct Engine {
     pub(super) frame: Frame,
-    pub(super) parts: Arc<Parts>,
     pub(super) live: Arc<Live>,
     pub(super) drain: Drain,
     pub(super) reloader: Arc<Reloader>,
     pub(super) commands: Commands,
-    pub(super) admin: Option<Arc<Admin>>,
+    pub(super) doors: Vec<Door>,
+    pub(super) operator: Option<Operator>,
+    /// All listening sockets, to hand over.
     pub(super) sockets: Sockets,
+    pub(super) upgrade_socket: Option<UpgradeSocket>,
     /// The files that the configuration was read from.
     pub(super) seen: watch::Seen,
+}
+
+/// A bound listener for clients.
+pub(super) struct Door {
+    name: String,
+    socket: TcpListener,
+    metrics: ListenerMetrics,
+}
+
+impl Door {
+    /// One for each listener of the configuration, in its order.
+    pub(super) fn all(sockets: &Sockets, metrics: &Metrics) -> Result<Vec<Self>, StartError> {
+        let doors = sockets.listeners().map(|(name, socket)| {
+            let metrics = ListenerMetrics::new(metrics, name);
+            let metrics = metrics.map_err(|error| StartError::Bug(error.to_string()))?;
+            Ok(Self { name: name.to_owned(), socket: socket?, metrics })
+        });
+        doors.collect()
+    }
 }
 
 impl Engine {
@@ -55,51 +79,40 @@ impl Engine {
         Arc::clone(&self.live)
     }
 
-    /// Serves until it is ended.
-    pub(super) fn serve(self, signals: Signals, handover: Option<Handover>) {
+    /// Serves until it is ended. An older process hears when this one is ready.
+    pub(super) fn serve(self, predecessor: Option<Arc<Predecessor>>) {
+        for (name, address) in self.addresses() {
+            log::info!("listener {name} on {address}");
+        }
         let mut server = Server::new_with_opt_and_conf(None, engine_words(&self.frame.server));
         let mut proxy =
             HttpProxy::new(Gateway::new(Arc::clone(&self.live)), Arc::clone(&server.configuration));
         proxy.handle_init_modules();
         let proxy = Arc::new(proxy);
-
-        let mut listeners = Vec::new();
-        for (index, (name, address)) in self.sockets.addresses().into_iter().enumerate() {
-            let bound = self.sockets.listener(index);
-            let metrics = ListenerMetrics::new(&self.parts.metrics, &name);
-            match (bound, metrics) {
-                (Ok(socket), Ok(metrics)) => {
-                    log::info!("listener {name} on {address}");
-                    let edge = Edge {
-                        app: Arc::clone(&proxy),
-                        listener: index,
-                        live: Arc::clone(&self.live),
-                        metrics: Arc::new(metrics),
-                        drain: self.drain.clone(),
-                    };
-                    listeners.push((socket, Arc::new(edge)));
-                }
-                (bound, metrics) => {
-                    log::error!("listener {name} cannot be used: {:?} {:?}", bound.err(), metrics.err());
-                    return;
-                }
-            }
+        let listeners = self.doors.into_iter().enumerate().map(|(listener, door)| {
+            let edge = Edge {
+                app: Arc::clone(&proxy),
+                listener,
+                live: Arc::clone(&self.live),
+                metrics: Arc::new(door.metrics),
+                drain: self.drain.clone(),
+            };
+            (door.name, door.socket, Arc::new(edge))
+        });
+        server.add_service(Front { listeners: listeners.collect() });
+        if let Some(operator) = self.operator {
+            server.add_service(operator);
         }
-        server.add_service(Front { listeners });
-        if let (Some(admin), Ok(socket)) = (&self.admin, self.sockets.admin()) {
-            server.add_service(Operator { admin: Arc::clone(admin), socket: Some(socket) });
-        }
-        let _watcher = watch::start(self.seen, &self.reloader);
+        let _watch = watch::start(self.seen, &self.reloader);
         server.bootstrap();
         let life = Life {
-            signals,
             commands: self.commands,
             drain: self.drain,
             reloader: self.reloader,
             live: self.live,
-            sockets: self.sockets,
-            handover: parking_lot::Mutex::new(handover),
-            upgrade_socket: self.frame.server.upgrade_socket,
+            sockets: Mutex::new(Some(self.sockets)),
+            predecessor,
+            upgrade_socket: self.upgrade_socket,
         };
         server.run(RunArgs { shutdown_signal: Box::new(life) });
     }
@@ -117,19 +130,22 @@ fn engine_words(words: &ServerWords) -> ServerConf {
     }
 }
 
+/// A wire front before the proxy.
+type ProxyEdge = Edge<HttpProxy<Gateway>>;
+
 /// The listeners for clients.
 struct Front {
-    listeners: Vec<(TcpListener, Arc<Edge<HttpProxy<Gateway>>>)>,
+    listeners: Vec<(String, TcpListener, Arc<ProxyEdge>)>,
 }
 
 #[async_trait]
 impl Service for Front {
     async fn start_service(&mut self, _: Option<ListenFds>, mut shutdown: ShutdownWatch, _: usize) {
         let mut tasks = Vec::new();
-        for (socket, edge) in self.listeners.drain(..) {
+        for (name, socket, edge) in self.listeners.drain(..) {
             match tokio::net::TcpListener::from_std(socket) {
                 Ok(listener) => tasks.push(tokio::spawn(edge.listen(listener))),
-                Err(error) => log::error!("a listener cannot be used: {error}"),
+                Err(error) => log::error!("listener {name} cannot be used: {error}"),
             }
         }
         // The service lives as long as the server: its connections are counted elsewhere.
@@ -142,17 +158,23 @@ impl Service for Front {
 }
 
 /// The listener for the operator, on a thread of its own: it answers when the workers are busy.
-struct Operator {
+pub(super) struct Operator {
     admin: Arc<Admin>,
     socket: Option<TcpListener>,
 }
 
+impl Operator {
+    pub(super) fn new(admin: Arc<Admin>, socket: TcpListener) -> Self {
+        Self { admin, socket: Some(socket) }
+    }
+}
+
 #[async_trait]
 impl Service for Operator {
-    async fn start_service(&mut self, _: Option<ListenFds>, shutdown: ShutdownWatch, _: usize) {
+    async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         let Some(socket) = self.socket.take() else { return };
         match tokio::net::TcpListener::from_std(socket) {
-            Ok(listener) => Arc::clone(&self.admin).listen(listener, shutdown).await,
+            Ok(listener) => Arc::clone(&self.admin).listen(listener).await,
             Err(error) => log::error!("the admin listener cannot be used: {error}"),
         }
     }

@@ -24,10 +24,18 @@ pub enum StartError {
     /// The access log cannot be opened.
     #[error("cannot open the access log: {0}")]
     AccessLog(std::io::Error),
+    /// The upgrade socket cannot be bound.
+    #[error("cannot listen on the upgrade socket {}: {error}", path.display())]
+    UpgradeSocket {
+        /// The configured path.
+        path: std::path::PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
     /// An older process handed its sockets over in a way that is not understood.
     #[error("the handover from the older process failed: {0}")]
     Handover(std::io::Error),
-    /// No thread can be started.
+    /// No thread can be started, or signals cannot be listened to in it.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
     /// A mistake of ours.

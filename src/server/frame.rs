@@ -1,7 +1,6 @@
 //! The words that the process itself is built on: what remains of a configuration once it is compiled.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use crate::config::{Admin, Config, Server, Telemetry};
 
@@ -14,19 +13,16 @@ pub(super) struct Frame {
     pub(super) telemetry: Telemetry,
     /// Names and addresses, in file order.
     pub(super) listeners: Vec<(String, SocketAddr)>,
-    /// The files that the words were read from.
-    pub(super) files: Vec<PathBuf>,
 }
 
 impl Frame {
-    pub(super) fn new(config: &Config, files: Vec<PathBuf>) -> Self {
+    pub(super) fn new(config: &Config) -> Self {
         let listeners = config.listeners.iter().map(|listener| (listener.name.clone(), listener.address));
         Self {
             server: config.server.clone(),
             admin: config.admin.clone(),
             telemetry: config.telemetry.clone(),
             listeners: listeners.collect(),
-            files,
         }
     }
 
@@ -66,7 +62,7 @@ mod tests {
 
     #[test]
     fn what_a_process_is_built_on_cannot_change() {
-        let frame = Frame::new(&Config::default(), Vec::new());
+        let frame = Frame::new(&Config::default());
         assert_eq!(frame.allows(&frame), Ok(()));
         let mut other = frame.clone();
         other.server.work_stealing = false;

@@ -3,17 +3,20 @@
 //! 1. Told to (SIGUSR2, or `portcullis upgrade` over the upgrade socket), the old process starts its own program
 //!    file again, with the same arguments. The new process's standard input is one end of a socket pair.
 //! 2. Over it go the names and addresses of the listeners, with their sockets beside them (`SCM_RIGHTS`).
-//! 3. The new process reads its configuration, binds what is new to it, starts, and says `ready`.
+//! 3. The new process reads its configuration, binds what is new to it, starts, and says `ready`; or says why not.
 //! 4. Only then does the old one drain. Whatever goes wrong before (a bad configuration, an address in use, a crash,
-//!    no word within a minute) ends the new process and leaves the old one serving as if nothing had been.
+//!    no word in time) ends the new process and leaves the old one serving as if nothing had been.
 
+use std::fmt::Display;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::Path;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::net::{
@@ -21,16 +24,22 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
 
 use super::StartError;
-use super::life::{Command, Commands};
 use super::sockets::Sockets;
 
 /// Set in the new process's environment: its standard input is the handover.
 const MARK: &str = "PORTCULLIS_HANDOVER";
-const READY: &[u8] = b"ready";
-/// How long the new process may take to serve.
-const PATIENCE: Duration = Duration::from_secs(60);
+const READY: &[u8] = b"ready\n";
+/// Goes before the reason of a new process that will not serve.
+const REFUSED: &str = "refused ";
+/// The longest reason that is listened to.
+const LONGEST: usize = 256 << 10;
+/// How often the old process looks whether the new one is still there, and whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long a process that closed the handover may take to end.
+const LAST_MOMENTS: Duration = Duration::from_secs(1);
 /// The kernel passes at most 253 descriptors in one message.
 const MOST: usize = 253;
 
@@ -41,62 +50,90 @@ struct Passed {
     address: SocketAddr,
 }
 
-/// The new process's end: an older process waits at the other.
-pub(super) struct Handover {
-    channel: UnixStream,
-    sockets: parking_lot::Mutex<Option<Vec<(String, SocketAddr, OwnedFd)>>>,
-}
+/// The older process, seen from the new one: it waits for a word.
+pub(super) struct Predecessor(UnixStream);
 
-impl Handover {
-    /// The handover on standard input, when an older process started this one.
-    pub(super) fn inherited() -> Result<Option<Self>, StartError> {
+impl Predecessor {
+    /// The older process that started this one to take over, and its sockets.
+    pub(super) fn inherited() -> Result<Option<(Self, Sockets)>, StartError> {
         if std::env::var_os(MARK).is_none() {
             return Ok(None);
         }
         let input = io::stdin().as_fd().try_clone_to_owned().map_err(StartError::Handover)?;
         let channel = UnixStream::from(input);
         let sockets = receive(&channel).map_err(StartError::Handover)?;
-        Ok(Some(Self { channel, sockets: parking_lot::Mutex::new(Some(sockets)) }))
-    }
-
-    /// The sockets that were handed over; once.
-    pub(super) fn sockets(&self) -> Result<Sockets, StartError> {
-        let sockets = self.sockets.lock().take();
-        sockets.map(Sockets::inherited).ok_or_else(|| StartError::Bug("sockets are taken once".into()))
+        Ok(Some((Self(channel), Sockets::inherited(sockets))))
     }
 
     /// Says that this process serves.
-    pub(super) fn ready(mut self) {
-        if let Err(error) = self.channel.write_all(READY) {
+    pub(super) fn ready(&self) {
+        if let Err(error) = (&self.0).write_all(READY) {
             log::warn!("the older process did not hear that this one is ready: {error}");
+        }
+    }
+
+    /// Says why this process will not serve. An older process that is gone has no use for it.
+    pub(super) fn refuse(&self, error: &StartError) {
+        let _ = (&self.0).write_all(format!("{REFUSED}{error}").as_bytes());
+    }
+}
+
+/// An upgrade under way.
+pub(super) struct Upgrade {
+    cancelled: Arc<AtomicBool>,
+    task: JoinHandle<Result<Child, String>>,
+}
+
+impl Upgrade {
+    /// Starts a new process, which has so long to be ready.
+    pub(super) fn start(sockets: &Sockets, patience: Duration) -> Result<Self, String> {
+        let passed: Vec<Passed> =
+            sockets.iter().map(|(name, address, _)| Passed { name: name.to_owned(), address }).collect();
+        let descriptors: Result<Vec<OwnedFd>, _> =
+            sockets.iter().map(|(_, _, socket)| socket.as_fd().try_clone_to_owned()).collect();
+        let descriptors = descriptors.map_err(|error| format!("cannot duplicate a socket: {error}"))?;
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let watched = Arc::clone(&cancelled);
+        let task = tokio::task::spawn_blocking(move || {
+            let (ours, theirs) = UnixStream::pair().map_err(|error| format!("no socket pair: {error}"))?;
+            let mut child = spawn(theirs)?;
+            let taken = hand_over(&ours, &passed, &descriptors)
+                .map_err(|error| instead(&[], &mut child, &error))
+                .and_then(|()| wait(ours, &mut child, patience, &watched));
+            match taken {
+                Ok(()) => Ok(child),
+                Err(message) => {
+                    end(child);
+                    Err(message)
+                }
+            }
+        });
+        Ok(Self { cancelled, task })
+    }
+
+    /// The new process, once it serves. May be asked again when the wait was given up.
+    pub(super) async fn outcome(&mut self) -> Result<u32, String> {
+        let child = (&mut self.task).await.map_err(|error| error.to_string())?;
+        child.map(|child| child.id())
+    }
+
+    /// Ends the new process, even if it has just become ready.
+    pub(super) async fn cancel(self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        if let Ok(Ok(child)) = self.task.await {
+            end(child);
         }
     }
 }
 
-/// Starts a new process and hands over to it. Returns its process id once it serves.
-pub(super) async fn upgrade(sockets: &Sockets) -> Result<u32, String> {
-    let (ours, theirs) = UnixStream::pair().map_err(|error| format!("no socket pair: {error}"))?;
-    let passed: Vec<Passed> =
-        sockets.iter().map(|(name, address, _)| Passed { name: name.to_owned(), address }).collect();
-    let descriptors: Result<Vec<OwnedFd>, _> =
-        sockets.iter().map(|(_, _, socket)| socket.as_fd().try_clone_to_owned()).collect();
-    let descriptors = descriptors.map_err(|error| format!("cannot duplicate a socket: {error}"))?;
-    let started = tokio::task::spawn_blocking(move || {
-        let mut child = start(theirs)?;
-        match hand_over(&ours, &passed, &descriptors).and_then(|()| wait(ours, &mut child)) {
-            Ok(()) => Ok(child.id()),
-            Err(message) => {
-                // It is our own child, and it does not serve.
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(message)
-            }
-        }
-    });
-    started.await.map_err(|error| error.to_string())?
+/// Ends a new process that does not serve, or is not to.
+fn end(mut child: Child) {
+    // Either fails only for a process that has ended and was waited for.
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
-fn start(input: UnixStream) -> Result<Child, String> {
+fn spawn(input: UnixStream) -> Result<Child, String> {
     let program = program().ok_or("the program file is not known")?;
     std::process::Command::new(&program)
         .args(std::env::args_os().skip(1))
@@ -106,33 +143,35 @@ fn start(input: UnixStream) -> Result<Child, String> {
         .map_err(|error| format!("cannot start {}: {error}", program.display()))
 }
 
-/// The file this program was started from. A newer version has taken its place by now, which the system shows by
-/// calling the old one deleted.
-fn program() -> Option<std::path::PathBuf> {
+/// The file this program was started from. By the path it was called by, if it was: behind a link there may be a
+/// newer version by now. Else by what the system knows, which calls a file that was replaced deleted.
+fn program() -> Option<PathBuf> {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    if let Some(called) = called.filter(|called| called.components().count() > 1 && called.is_file()) {
+        return Some(called);
+    }
     let path = std::env::current_exe().ok()?;
-    match path.to_str()?.strip_suffix(" (deleted)") {
-        Some(path) => Some(path.into()),
+    match path.to_str().and_then(|path| path.strip_suffix(" (deleted)")) {
+        Some(path) => Some(Path::new(path).to_owned()),
         None => Some(path),
     }
 }
 
-fn hand_over(channel: &UnixStream, passed: &[Passed], sockets: &[OwnedFd]) -> Result<(), String> {
+fn hand_over(channel: &UnixStream, passed: &[Passed], sockets: &[OwnedFd]) -> io::Result<()> {
     if sockets.len() > MOST {
-        return Err(format!("{} listeners are more than the {MOST} that can be handed over", sockets.len()));
+        return Err(io::Error::other(format!("more than {MOST} listeners cannot be handed over")));
     }
-    let words = serde_json::to_vec(passed).map_err(|error| error.to_string())?;
-    let length = u32::try_from(words.len()).map_err(|error| error.to_string())?.to_be_bytes();
+    let words = serde_json::to_vec(passed)?;
+    let length = u32::try_from(words.len()).map_err(io::Error::other)?.to_be_bytes();
     let borrowed: Vec<BorrowedFd<'_>> = sockets.iter().map(AsFd::as_fd).collect();
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !borrowed.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&borrowed)) {
-        return Err("the sockets do not fit into one message".into());
+        return Err(io::Error::other("the sockets do not fit into one message"));
     }
-    let failed = |error: io::Error| format!("the new process does not listen: {error}");
-    sendmsg(channel, &[IoSlice::new(&length)], &mut control, SendFlags::NOSIGNAL)
-        .map_err(|error| failed(error.into()))?;
+    sendmsg(channel, &[IoSlice::new(&length)], &mut control, SendFlags::NOSIGNAL)?;
     let mut channel = channel;
-    channel.write_all(&words).map_err(failed)
+    channel.write_all(&words)
 }
 
 fn receive(channel: &UnixStream) -> io::Result<Vec<(String, SocketAddr, OwnedFd)>> {
@@ -166,93 +205,55 @@ fn receive(channel: &UnixStream) -> io::Result<Vec<(String, SocketAddr, OwnedFd)
         .collect())
 }
 
-/// Waits for the word that the new process serves.
-fn wait(mut channel: UnixStream, child: &mut Child) -> Result<(), String> {
-    let until = Instant::now() + PATIENCE;
-    let mut word = [0; READY.len()];
-    let mut heard = 0;
-    while heard < word.len() {
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(format!("the new process was not ready within {PATIENCE:?}"));
+/// Waits for the word that the new process serves. The error says what came instead.
+fn wait(
+    mut channel: UnixStream,
+    child: &mut Child,
+    patience: Duration,
+    cancelled: &AtomicBool,
+) -> Result<(), String> {
+    let until = Instant::now() + patience;
+    channel.set_read_timeout(Some(LOOK)).map_err(|error| error.to_string())?;
+    let mut heard = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        // Asked before the read: what a process says before it ends is heard. Others may hold its channel open.
+        let ended = child.try_wait().map_err(|error| error.to_string())?.is_some();
+        match channel.read(&mut piece) {
+            Ok(0) => return Err(instead(&heard, child, &"it closed the handover")),
+            Ok(count) => heard.extend_from_slice(piece.get(..count).unwrap_or_default()),
+            Err(error) if !is_nothing_yet(&error) || ended => return Err(instead(&heard, child, &error)),
+            Err(_) => {}
         }
-        channel.set_read_timeout(Some(left)).map_err(|error| error.to_string())?;
-        match channel.read(word.get_mut(heard..).unwrap_or_default()) {
-            Ok(0) => {
-                let status = child.wait().map_err(|error| error.to_string())?;
-                return Err(format!(
-                    "the new process ended before it was ready ({status}): its log says why"
-                ));
-            }
-            Ok(n) => heard += n,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
-            Err(error) => return Err(error.to_string()),
+        if heard == READY {
+            return Ok(());
         }
-    }
-    if word == READY {
-        Ok(())
-    } else {
-        Err("the new process said something else than that it is ready".into())
-    }
-}
-
-/// Listens for `portcullis upgrade`. Whoever may write to the socket may upgrade: it is made for its owner alone.
-pub(super) fn listen(path: &Path, commands: &Commands) {
-    match open(path) {
-        Ok(listener) => {
-            let commands = commands.clone();
-            tokio::spawn(answer(listener, commands));
+        if cancelled.load(Ordering::Relaxed) {
+            return Err("the gateway is ending".into());
         }
-        Err(error) => log::error!("upgrade socket {}: {error}", path.display()),
+        if Instant::now() >= until || heard.len() > LONGEST {
+            return Err(format!("the new process was not ready within {patience:?}"));
+        }
     }
 }
 
-/// Puts a new socket in the place of the one that an older process may still have there.
-fn open(path: &Path) -> io::Result<tokio::net::UnixListener> {
-    use std::os::unix::fs::PermissionsExt;
-    let fresh = path.with_extension(format!("{}", std::process::id()));
-    let _ = std::fs::remove_file(&fresh);
-    let listener = UnixListener::bind(&fresh)?;
-    std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(0o600))?;
-    std::fs::rename(&fresh, path)?;
-    listener.set_nonblocking(true)?;
-    tokio::net::UnixListener::from_std(listener)
+fn is_nothing_yet(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }
 
-async fn answer(listener: tokio::net::UnixListener, commands: Commands) {
-    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-    while let Ok((stream, _)) = listener.accept().await {
-        let mut stream = BufReader::new(stream);
-        let mut line = String::new();
-        let read = tokio::time::timeout(Duration::from_secs(5), stream.read_line(&mut line)).await;
-        if !matches!(read, Ok(Ok(_))) || line.trim() != "upgrade" {
-            continue;
-        }
-        let (sender, outcome) = tokio::sync::oneshot::channel();
-        commands.send(Command::Upgrade(Some(sender)));
-        let words = match outcome.await {
-            Ok(Ok(pid)) => format!("ok {pid}\n"),
-            Ok(Err(message)) => format!("error {message}\n"),
-            Err(_) => "error the gateway is ending\n".into(),
-        };
-        let _ = stream.get_mut().write_all(words.as_bytes()).await;
+/// What to say of a new process that is not going to be ready: its own words, how it ended, or else what was seen.
+fn instead(heard: &[u8], child: &mut Child, seen: &dyn Display) -> String {
+    let heard = String::from_utf8_lossy(heard);
+    if let Some(reason) = heard.strip_prefix(REFUSED) {
+        return format!("the new process refused to start: {reason}");
     }
-}
-
-/// Asks the process that listens at `path` to upgrade. Returns the new process's id.
-///
-/// # Errors
-///
-/// Why it did not; the old process goes on then.
-pub fn ask(path: &Path) -> Result<u32, String> {
-    let connect = |error| format!("no gateway listens at {}: {error}", path.display());
-    let mut stream = UnixStream::connect(path).map_err(connect)?;
-    stream.write_all(b"upgrade\n").map_err(connect)?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).map_err(connect)?;
-    match answer.trim().split_once(' ') {
-        Some(("ok", pid)) => pid.parse().map_err(|_| format!("unknown answer: {answer}")),
-        Some(("error", message)) => Err(message.to_owned()),
-        _ => Err(format!("unknown answer: {answer}")),
+    // A process closes its descriptors shortly before it has ended.
+    let until = Instant::now() + LAST_MOMENTS;
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return format!("the new process ended before it was ready: {status}"),
+            Ok(None) if Instant::now() < until => std::thread::sleep(LOOK / 10),
+            _ => return format!("the new process does not listen: {seen}"),
+        }
     }
 }

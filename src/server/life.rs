@@ -1,17 +1,16 @@
-//! The life of the process: signals and commands, draining, the end.
+//! The life of the process: commands, upgrades, draining, the end.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::handover::{self, Handover};
+use super::handover::{Predecessor, Upgrade};
 use super::sockets::Sockets;
+use super::upgrade_socket::{Asker, UpgradeSocket};
 use super::{Reloader, notify};
 use crate::edge::Drain;
 use crate::snapshot::Live;
@@ -19,14 +18,16 @@ use crate::snapshot::Live;
 /// What a gateway can be told to do.
 #[derive(Debug)]
 pub enum Command {
-    /// End gracefully, as on SIGTERM.
+    /// End gracefully, as on SIGTERM. Told so again: at once.
     Shutdown,
     /// End at once.
     Stop,
     /// Read the configuration again, as on SIGHUP.
     Reload,
-    /// Start a new process and hand over to it, as on SIGUSR2. The answer goes to whoever asked.
-    Upgrade(Option<tokio::sync::oneshot::Sender<Result<u32, String>>>),
+    /// Open the access log's file anew, as on SIGUSR1.
+    Reopen,
+    /// Start a new process and hand over to it, as on SIGUSR2. Whoever asked is told the outcome.
+    Upgrade(Option<Asker>),
 }
 
 /// Where commands are sent. Cheap to clone.
@@ -34,12 +35,13 @@ pub enum Command {
 pub struct Commands {
     sender: UnboundedSender<Command>,
     receiver: Arc<Mutex<Option<UnboundedReceiver<Command>>>>,
+    handed_over: Arc<AtomicBool>,
 }
 
 impl Default for Commands {
     fn default() -> Self {
         let (sender, receiver) = unbounded_channel();
-        Self { sender, receiver: Arc::new(Mutex::new(Some(receiver))) }
+        Self { sender, receiver: Arc::new(Mutex::new(Some(receiver))), handed_over: Arc::default() }
     }
 }
 
@@ -48,31 +50,33 @@ impl Commands {
     pub fn send(&self, command: Command) {
         let _ = self.sender.send(command);
     }
-}
 
-/// Whose signals a gateway listens to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Signals {
-    /// The process's: it is the gateway's own.
-    Process,
-    /// Nobody's: the gateway is part of another program.
-    None,
+    /// Whether the gateway has come as far as to obey commands; until then they wait.
+    pub fn are_obeyed(&self) -> bool {
+        self.receiver.lock().is_none()
+    }
+
+    /// Whether a new process has taken over.
+    pub fn handed_over(&self) -> bool {
+        self.handed_over.load(Ordering::Relaxed)
+    }
 }
 
 /// Decides when the server ends.
 pub(super) struct Life {
-    pub(super) signals: Signals,
     pub(super) commands: Commands,
     pub(super) drain: Drain,
     pub(super) reloader: Arc<Reloader>,
     pub(super) live: Arc<Live>,
-    pub(super) sockets: Sockets,
+    /// What is handed over; gone when draining, so that nobody waits at a socket that is not listened to.
+    pub(super) sockets: Mutex<Option<Sockets>>,
     /// The older process that waits for word that this one is ready.
-    pub(super) handover: Mutex<Option<Handover>>,
-    pub(super) upgrade_socket: Option<PathBuf>,
+    pub(super) predecessor: Option<Arc<Predecessor>>,
+    pub(super) upgrade_socket: Option<UpgradeSocket>,
 }
 
-/// How the wait for a command ends.
+/// Why draining starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Graceful,
     /// A new process has taken over: nobody needs to be told to look elsewhere.
@@ -84,28 +88,15 @@ enum End {
 impl ShutdownSignalWatch for Life {
     async fn recv(&self) -> ShutdownSignal {
         let receiver = self.commands.receiver.lock().take();
-        let Some(mut commands) = receiver else {
-            return ShutdownSignal::FastShutdown;
-        };
-        let mut signals = match self.signals {
-            Signals::Process => ProcessSignals::new(),
-            Signals::None => None,
-        };
-        self.ready();
-        let end = loop {
-            let command = next(&mut signals, &mut commands).await;
-            if let Some(end) = self.obey(command).await {
-                break end;
+        if let Some(mut commands) = receiver {
+            self.ready();
+            let end = self.obey(&mut commands).await;
+            if end != End::Now {
+                tokio::select! {
+                    () = self.drain(end) => {}
+                    () = told_again(end, &mut commands) => log::warn!("ending at once, as told again"),
+                }
             }
-        };
-        let drain_delay = match end {
-            End::Now => return ShutdownSignal::FastShutdown,
-            End::HandedOver => Duration::ZERO,
-            End::Graceful => self.live.load().drain_delay,
-        };
-        tokio::select! {
-            () = self.drain(drain_delay) => {}
-            () = second_thoughts(&mut signals, &mut commands) => log::warn!("ending at once, as told again"),
         }
         // Nothing is left to wait for: the engine's own grace is zero.
         ShutdownSignal::FastShutdown
@@ -115,54 +106,116 @@ impl ShutdownSignalWatch for Life {
 impl Life {
     /// Everything listens: says so to whoever waits for it.
     fn ready(&self) {
-        if let Some(path) = &self.upgrade_socket {
-            handover::listen(path, &self.commands);
+        if let Some(socket) = &self.upgrade_socket
+            && let Err(error) = socket.publish(&self.commands)
+        {
+            log::error!("upgrade socket {}: {error}", socket.path().display());
         }
-        if let Some(handover) = self.handover.lock().take() {
-            handover.ready();
+        match &self.predecessor {
+            // It tells the service manager, which takes its word only.
+            Some(predecessor) => predecessor.ready(),
+            None => notify::ready(),
         }
-        notify::ready();
         log::info!("ready");
     }
 
-    async fn obey(&self, command: Command) -> Option<End> {
-        match command {
-            Command::Shutdown => Some(End::Graceful),
-            Command::Stop => Some(End::Now),
-            Command::Reload => {
-                notify::reloading();
-                match self.reloader.reload_aside() {
-                    // The outcome is told by the reload itself.
-                    Ok(reload) => drop(tokio::task::spawn_blocking(move || {
-                        let _ = reload.join();
-                        notify::ready();
-                    })),
-                    Err(error) => log::error!("cannot reload: {error}"),
+    /// Does as told, until told to end or until a new process has taken over.
+    async fn obey(&self, commands: &mut UnboundedReceiver<Command>) -> End {
+        let mut upgrade = None;
+        loop {
+            let command = tokio::select! {
+                command = commands.recv() => command.unwrap_or(Command::Stop),
+                outcome = outcome(&mut upgrade) => match self.conclude(&mut upgrade, outcome).await {
+                    Some(end) => return end,
+                    None => continue,
+                },
+            };
+            let end = match command {
+                Command::Shutdown => End::Graceful,
+                Command::Stop => End::Now,
+                Command::Reload => {
+                    self.reload();
+                    continue;
                 }
-                None
+                Command::Reopen => {
+                    self.live.load().access_log.reopen();
+                    continue;
+                }
+                Command::Upgrade(asker) => {
+                    self.upgrade(&mut upgrade, asker).await;
+                    continue;
+                }
+            };
+            if let Some(UnderWay { upgrade, asker }) = upgrade {
+                log::warn!("the upgrade is given up: the gateway is ending");
+                upgrade.cancel().await;
+                answer(asker, &Err(ENDING.into())).await;
             }
-            Command::Upgrade(answer) => {
-                let outcome = handover::upgrade(&self.sockets).await;
-                match &outcome {
-                    Ok(child) => {
-                        log::info!("process {child} has taken over");
-                        notify::main_process(*child);
-                    }
-                    Err(message) => log::error!("the upgrade failed, this process goes on: {message}"),
-                }
-                let taken_over = outcome.is_ok();
-                if let Some(answer) = answer {
-                    let _ = answer.send(outcome);
-                }
-                taken_over.then_some(End::HandedOver)
+            return end;
+        }
+    }
+
+    fn reload(&self) {
+        notify::reloading();
+        let reloader = Arc::clone(&self.reloader);
+        // A thread that nobody waits for: it does not hold up the end.
+        let spawned = std::thread::Builder::new().name("reload".into()).spawn(move || {
+            // The outcome is told by the reload itself.
+            let _ = reloader.reload_aside();
+            notify::ready();
+        });
+        if let Err(error) = spawned {
+            log::error!("cannot reload: {error}");
+            notify::ready();
+        }
+    }
+
+    async fn upgrade(&self, under_way: &mut Option<UnderWay>, asker: Option<Asker>) {
+        if under_way.is_some() {
+            log::warn!("an upgrade is under way already");
+            return answer(asker, &Err("an upgrade is under way already".into())).await;
+        }
+        let patience = self.live.load().upgrade_timeout;
+        let started = match &*self.sockets.lock() {
+            Some(sockets) => Upgrade::start(sockets, patience),
+            None => Err(ENDING.into()),
+        };
+        match started {
+            Ok(upgrade) => *under_way = Some(UnderWay { upgrade, asker }),
+            Err(message) => {
+                log::error!("the upgrade failed, this process goes on: {message}");
+                answer(asker, &Err(message)).await;
             }
         }
     }
 
-    async fn drain(&self, drain_delay: Duration) {
-        notify::stopping();
-        self.drain.set_unready();
-        tokio::time::sleep(drain_delay).await;
+    async fn conclude(&self, under_way: &mut Option<UnderWay>, outcome: Result<u32, String>) -> Option<End> {
+        let end = match &outcome {
+            Ok(successor) => {
+                log::info!("process {successor} has taken over");
+                self.commands.handed_over.store(true, Ordering::Relaxed);
+                notify::main_process(*successor);
+                Some(End::HandedOver)
+            }
+            Err(message) => {
+                log::error!("the upgrade failed, this process goes on: {message}");
+                None
+            }
+        };
+        answer(under_way.take().and_then(|under_way| under_way.asker), &outcome).await;
+        end
+    }
+
+    async fn drain(&self, end: End) {
+        if end == End::HandedOver {
+            self.drain.hand_over();
+        } else {
+            notify::stopping();
+            self.drain.set_unready();
+            let drain_delay = self.live.load().drain_delay;
+            tokio::time::sleep(drain_delay).await;
+        }
+        drop(self.sockets.lock().take());
         self.drain.start();
         let grace = self.live.load().grace_period;
         log::info!("draining {} connections, for at most {grace:?}", self.drain.connections());
@@ -172,58 +225,59 @@ impl Life {
     }
 }
 
-async fn next(signals: &mut Option<ProcessSignals>, commands: &mut UnboundedReceiver<Command>) -> Command {
-    let signal = async {
-        match signals {
-            Some(signals) => signals.next().await,
-            None => std::future::pending().await,
+/// What is said to who asks too late.
+const ENDING: &str = "the gateway is ending";
+
+/// An upgrade and who asked for it.
+struct UnderWay {
+    upgrade: Upgrade,
+    asker: Option<Asker>,
+}
+
+/// The outcome of the upgrade under way, if there is one.
+async fn outcome(under_way: &mut Option<UnderWay>) -> Result<u32, String> {
+    match under_way {
+        Some(UnderWay { upgrade, .. }) => upgrade.outcome().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn answer(asker: Option<Asker>, outcome: &Result<u32, String>) {
+    if let Some(asker) = asker {
+        asker.tell(outcome).await;
+    }
+}
+
+/// Ends when told once more to end. After a handover nobody has told so yet.
+async fn told_again(end: End, commands: &mut UnboundedReceiver<Command>) {
+    let mut left = if end == End::HandedOver { 2 } else { 1 };
+    while left > 0 {
+        match commands.recv().await {
+            Some(Command::Shutdown) => left -= 1,
+            Some(Command::Upgrade(asker)) => answer(asker, &Err(ENDING.into())).await,
+            Some(Command::Reload | Command::Reopen) => {}
+            Some(Command::Stop) | None => return,
         }
-    };
-    tokio::select! {
-        command = commands.recv() => command.unwrap_or(Command::Stop),
-        command = signal => command,
     }
 }
 
-/// Ends when told to end once more.
-async fn second_thoughts(signals: &mut Option<ProcessSignals>, commands: &mut UnboundedReceiver<Command>) {
-    loop {
-        if matches!(next(signals, commands).await, Command::Shutdown | Command::Stop) {
-            return;
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
 
-/// The signals of this process.
-struct ProcessSignals {
-    terminate: Signal,
-    interrupt: Signal,
-    quit: Signal,
-    hangup: Signal,
-    upgrade: Signal,
-}
-
-impl ProcessSignals {
-    fn new() -> Option<Self> {
-        let open = || -> std::io::Result<Self> {
-            Ok(Self {
-                terminate: signal(SignalKind::terminate())?,
-                interrupt: signal(SignalKind::interrupt())?,
-                quit: signal(SignalKind::quit())?,
-                hangup: signal(SignalKind::hangup())?,
-                upgrade: signal(SignalKind::user_defined2())?,
-            })
-        };
-        open().map_err(|error| log::error!("signals cannot be listened to: {error}")).ok()
-    }
-
-    async fn next(&mut self) -> Command {
-        tokio::select! {
-            _ = self.terminate.recv() => Command::Shutdown,
-            _ = self.interrupt.recv() => Command::Shutdown,
-            _ = self.quit.recv() => Command::Shutdown,
-            _ = self.hangup.recv() => Command::Reload,
-            _ = self.upgrade.recv() => Command::Upgrade(None),
+    #[test]
+    fn the_end_is_hastened_by_the_second_order_to_end() {
+        for (end, more) in [(End::Graceful, 1), (End::HandedOver, 2)] {
+            let commands = Commands::default();
+            let mut receiver = commands.receiver.lock().take().unwrap();
+            let mut hastened = |orders| {
+                commands.send(Command::Reload);
+                (0..orders).for_each(|_| commands.send(Command::Shutdown));
+                told_again(end, &mut receiver).now_or_never().is_some()
+            };
+            assert!(!hastened(more - 1), "{end:?}");
+            assert!(hastened(more), "{end:?}");
         }
     }
 }

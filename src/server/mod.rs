@@ -6,12 +6,17 @@ mod frame;
 mod handover;
 mod life;
 mod notify;
+mod panics;
 mod reload;
+mod signals;
 mod sockets;
 mod source;
+mod successors;
+mod upgrade_socket;
 mod watch;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -27,14 +32,16 @@ use crate::state::State;
 use crate::telemetry::{AccessLog, Buckets, Metrics, process_log};
 
 pub use error::StartError;
-pub use handover::ask as ask_upgrade;
 pub use life::{Command, Commands};
 pub use reload::Reloader;
 pub use source::{Checked, Source, check};
+pub use upgrade_socket::ask as ask_upgrade;
 
+use engine::{Door, Engine, Operator};
 use frame::Frame;
-use handover::Handover;
+use handover::Predecessor;
 use sockets::Sockets;
+use upgrade_socket::UpgradeSocket;
 
 /// A gateway that is ready to be started.
 pub struct Server {
@@ -55,6 +62,7 @@ pub struct Running {
 /// Everything that is decided before the first socket listens.
 struct Plan {
     frame: Frame,
+    /// The files it was read from.
     seen: watch::Seen,
     snapshot: Arc<Snapshot>,
     parts: Arc<Parts>,
@@ -72,7 +80,7 @@ pub(crate) struct Parts {
 impl Server {
     /// A gateway with a configuration from `source`; the filters and handlers that it can name are in `registry`.
     pub fn new(source: Source, registry: Registry) -> Self {
-        Self { source, registry, environment: std::env::vars().collect() }
+        Self { source, registry, environment: Environment::of_process() }
     }
 
     /// Runs until a signal ends it. With listeners handed over by an older process, takes over from it.
@@ -81,12 +89,32 @@ impl Server {
     ///
     /// What kept it from starting; nothing was served then.
     pub fn run(self) -> Result<(), StartError> {
-        let handover = Handover::inherited()?;
+        let commands = Commands::default();
+        signals::forward(&commands)?;
+        panics::log_them();
+        let (predecessor, sockets) = Predecessor::inherited()?.unzip();
+        let predecessor = predecessor.map(Arc::new);
+        let served = self.serve(&commands, predecessor.clone(), sockets);
+        if let (Err(error), Some(predecessor)) = (&served, predecessor) {
+            predecessor.refuse(error);
+        }
+        served?;
+        if commands.handed_over() && successors::is_needed() {
+            std::process::exit(successors::outlive());
+        }
+        Ok(())
+    }
+
+    fn serve(
+        self,
+        commands: &Commands,
+        predecessor: Option<Arc<Predecessor>>,
+        inherited: Option<Sockets>,
+    ) -> Result<(), StartError> {
         let started = Instant::now();
-        let plan = self.plan()?;
-        let assembled = assemble(plan, handover.as_ref().map(Handover::sockets).transpose()?, started)?;
-        let log = assembled.live();
-        assembled.serve(life::Signals::Process, handover);
+        let engine = assemble(self.plan()?, inherited, commands.clone(), started)?;
+        let log = engine.live();
+        engine.serve(predecessor);
         close(&log);
         Ok(())
     }
@@ -97,8 +125,8 @@ impl Server {
     ///
     /// What kept it from starting.
     pub fn start(self) -> Result<Running, StartError> {
-        let plan = self.plan()?;
-        let assembled = assemble(plan, None, Instant::now())?;
+        let started = Instant::now();
+        let assembled = assemble(self.plan()?, None, Commands::default(), started)?;
         let mut running = Running {
             listeners: assembled.addresses(),
             admin: assembled.admin_address(),
@@ -108,7 +136,7 @@ impl Server {
         };
         let log = assembled.live();
         let thread = std::thread::Builder::new().name("gateway".into()).spawn(move || {
-            assembled.serve(life::Signals::None, None);
+            assembled.serve(None);
             close(&log);
         });
         running.thread = Some(thread.map_err(StartError::Thread)?);
@@ -116,7 +144,8 @@ impl Server {
     }
 
     fn plan(self) -> Result<Plan, StartError> {
-        let before = self.source.path().and_then(watch::stamp);
+        let mut seen = watch::Seen::default();
+        seen.add(self.source.path());
         let loaded = self.source.load(&self.environment).map_err(StartError::Config)?;
         let words = &loaded.config.telemetry;
         let log = &words.log;
@@ -126,7 +155,7 @@ impl Server {
             if buckets.is_empty() { Buckets::default() } else { Buckets::new(&buckets).unwrap_or_default() };
         let parts = Parts::new(self.source, self.registry, self.environment, buckets);
         let parts = Arc::new(parts.map_err(|error| StartError::Bug(error.to_string()))?);
-        let seen = watch::Seen::new(loaded.place.files(), before);
+        seen.add(loaded.place.files().iter().map(PathBuf::as_path));
         let (frame, compiled) = loaded.compile(&parts).map_err(StartError::Config)?;
         let snapshot = parts.open(compiled, 1).map_err(StartError::AccessLog)?;
         Ok(Plan { frame, seen, snapshot: Arc::new(snapshot), parts })
@@ -166,17 +195,24 @@ impl Parts {
     }
 }
 
-/// Binds what is not inherited and puts the parts together. Nothing is accepted yet.
-fn assemble(plan: Plan, inherited: Option<Sockets>, started: Instant) -> Result<engine::Engine, StartError> {
+/// Binds what is not inherited and puts the parts together. Nothing is accepted yet, and nothing fails after this.
+fn assemble(
+    plan: Plan,
+    inherited: Option<Sockets>,
+    commands: Commands,
+    started: Instant,
+) -> Result<Engine, StartError> {
     let Plan { frame, seen, snapshot, parts } = plan;
     let sockets = Sockets::bind(&frame, inherited)?;
+    let upgrade_socket = frame.server.upgrade_socket.as_ref().map(|path| {
+        UpgradeSocket::bind(path).map_err(|error| StartError::UpgradeSocket { path: path.clone(), error })
+    });
     let live = Arc::new(Live::new(Arc::clone(&snapshot)));
     parts.metrics.config_published(snapshot.generation);
     let drain = Drain::default();
     let status = Arc::new(Status::new(started));
     let reloader =
         Arc::new(Reloader::new(Arc::clone(&parts), Arc::clone(&live), frame.clone(), Arc::clone(&status)));
-    let commands = Commands::default();
     let admin = match &frame.admin {
         None => None,
         Some(words) => Some(Arc::new(Admin {
@@ -184,10 +220,24 @@ fn assemble(plan: Plan, inherited: Option<Sockets>, started: Instant) -> Result<
             live: Arc::clone(&live),
             drain: drain.clone(),
             status,
-            control: Arc::new(Arc::clone(&reloader)),
+            control: Arc::clone(&reloader) as Arc<dyn crate::admin::Control>,
         })),
     };
-    Ok(engine::Engine { frame, parts, live, drain, reloader, commands, admin, sockets, seen })
+    let doors = Door::all(&sockets, &parts.metrics)?;
+    let operator =
+        admin.map(|admin| Ok::<_, StartError>(Operator::new(admin, sockets.admin()?))).transpose()?;
+    Ok(Engine {
+        frame,
+        live,
+        drain,
+        reloader,
+        commands,
+        doors,
+        operator,
+        sockets,
+        upgrade_socket: upgrade_socket.transpose()?,
+        seen,
+    })
 }
 
 /// Worker threads for these words.

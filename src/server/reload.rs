@@ -27,19 +27,13 @@ pub struct Reloader {
     status: Arc<Status>,
     /// The words in force that the process is built on.
     current: Mutex<Frame>,
-    /// The files that words were last read from, whatever became of them.
+    /// What the last reload read.
     files: Mutex<Vec<PathBuf>>,
 }
 
 impl Reloader {
     pub(super) fn new(parts: Arc<Parts>, live: Arc<Live>, frame: Frame, status: Arc<Status>) -> Self {
-        let files = Mutex::new(frame.files.clone());
-        Self { parts, live, status, current: Mutex::new(frame), files }
-    }
-
-    /// The files that words were last read from.
-    pub(super) fn files(&self) -> Vec<PathBuf> {
-        self.files.lock().clone()
+        Self { parts, live, status, current: Mutex::new(frame), files: Mutex::default() }
     }
 
     /// Reads the configuration again and puts it in force. Returns its generation. Blocks while it compiles.
@@ -76,18 +70,29 @@ impl Reloader {
         }
     }
 
-    /// The same, in a thread of its own that gives way to the workers.
-    pub fn reload_aside(self: &Arc<Self>) -> std::io::Result<std::thread::JoinHandle<Result<u64, String>>> {
-        let reloader = Arc::clone(self);
-        std::thread::Builder::new().name("reload".into()).spawn(move || {
-            give_way();
-            Reloader::reload(&reloader)
+    /// The same, in a thread of its own that gives way to the workers; waits for it.
+    pub(super) fn reload_aside(&self) -> Result<u64, ControlError> {
+        std::thread::scope(|scope| {
+            let work = || {
+                give_way();
+                self.reload()
+            };
+            let spawned = std::thread::Builder::new().name("reload".into()).spawn_scoped(scope, work);
+            let thread = spawned.map_err(|error| ControlError::Bug(format!("no thread: {error}")))?;
+            let reloaded = thread.join().map_err(|_| ControlError::Bug("the reload panicked".into()))?;
+            reloaded.map_err(ControlError::Refused)
         })
+    }
+
+    /// The files that the last reload read.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        self.files.lock().clone()
     }
 
     fn next(&self, current: &Frame) -> Result<(Frame, Snapshot), String> {
         let loaded =
             self.parts.source.load(&self.parts.environment).map_err(|refusal| refusal.to_string())?;
+        // Of a configuration that is refused, too: the change that mends it may come in a file that is new to it.
         *self.files.lock() = loaded.place.files().to_vec();
         let (frame, compiled) = loaded.compile(&self.parts).map_err(|refusal| refusal.to_string())?;
         current.allows(&frame)?;
@@ -129,11 +134,9 @@ fn give_way() {
     }
 }
 
-impl Control for Arc<Reloader> {
+impl Control for Reloader {
     fn reload(&self) -> Result<u64, ControlError> {
-        let reload = self.reload_aside().map_err(|error| ControlError::Bug(error.to_string()))?;
-        let outcome = reload.join().map_err(|_| ControlError::Bug("the reload panicked".into()))?;
-        outcome.map_err(ControlError::Refused)
+        self.reload_aside()
     }
 
     fn check(&self, text: &str) -> Result<(), serde_json::Value> {

@@ -34,11 +34,7 @@ impl Sockets {
         let bound = listeners.chain(admin).map(|(name, address)| {
             let listener = match inherited.take(name, address) {
                 Some(listener) => listener,
-                None => open(address).map_err(|error| StartError::Bind {
-                    name: name.trim().to_owned(),
-                    address,
-                    error: error.into(),
-                })?,
+                None => open(address).map_err(|error| failed(name, address, error.into()))?,
             };
             Ok(Bound { name: name.to_owned(), wanted: address, listener })
         });
@@ -51,15 +47,16 @@ impl Sockets {
         Self(sockets.into_iter().map(bound).collect())
     }
 
-    /// A second handle to the listener with this index.
-    pub(super) fn listener(&self, index: usize) -> std::io::Result<TcpListener> {
-        self.0.get(index).ok_or(std::io::ErrorKind::NotFound)?.listener.try_clone()
+    /// Second handles to the listeners, with their names; the admin listener left out.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = (&str, Result<TcpListener, StartError>)> {
+        let public = self.0.iter().filter(|bound| bound.name != ADMIN);
+        public.map(|bound| (bound.name.as_str(), bound.again()))
     }
 
     /// A second handle to the admin listener.
-    pub(super) fn admin(&self) -> std::io::Result<TcpListener> {
+    pub(super) fn admin(&self) -> Result<TcpListener, StartError> {
         let admin = self.0.iter().find(|bound| bound.name == ADMIN);
-        admin.ok_or(std::io::ErrorKind::NotFound)?.listener.try_clone()
+        admin.ok_or_else(|| StartError::Bug("there is no admin listener".into()))?.again()
     }
 
     /// The addresses as they are, by listener name; the admin listener left out.
@@ -86,6 +83,16 @@ impl Sockets {
     }
 }
 
+impl Bound {
+    fn again(&self) -> Result<TcpListener, StartError> {
+        self.listener.try_clone().map_err(|error| failed(&self.name, self.wanted, error))
+    }
+}
+
+fn failed(name: &str, address: SocketAddr, error: std::io::Error) -> StartError {
+    StartError::Bind { name: name.trim().to_owned(), address, error }
+}
+
 fn open(address: SocketAddr) -> rustix::io::Result<TcpListener> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -105,7 +112,7 @@ mod tests {
         let open = open("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = open.local_addr().unwrap();
         let frame = |name: &str| {
-            let mut frame = Frame::new(&crate::config::Config::default(), Vec::new());
+            let mut frame = Frame::new(&crate::config::Config::default());
             frame.listeners.push((name.into(), address));
             frame
         };

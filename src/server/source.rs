@@ -107,7 +107,7 @@ impl Loaded {
         let Self { config, text, mut unread, place } = self;
         match parts.compile(&config) {
             Ok(compiled) if unread.is_empty() && text.is_empty() => {
-                return Ok((Frame::new(&config, place.files().to_vec()), compiled));
+                return Ok((Frame::new(&config), compiled));
             }
             Ok(_) => {}
             Err(found) => unread.extend(config.unread.as_written(found)),
@@ -158,7 +158,7 @@ impl std::error::Error for Refusal {}
 ///
 /// Everything that is wrong with it.
 pub fn check(path: &Path, registry: Registry) -> Result<Checked, Refusal> {
-    let environment: Environment = std::env::vars().collect();
+    let environment = Environment::of_process();
     let loaded = read(path, &environment)?;
     let parts = Parts::new(Source::File(path.to_owned()), registry, environment, Buckets::default())
         .map_err(|error| {

@@ -2,9 +2,8 @@
 //!
 //! 1. Directories are watched, not files: editors and Kubernetes put a new file in the old one's place, the latter
 //!    by swapping a link in the directory where the file was named.
-//! 2. What counts is whether a configuration file differs in name, time, size or inode from when it was read: a log
-//!    that is written in the same directory is no change.
-//! 3. After each reload the files that are named then are watched, where they are then.
+//! 2. What counts is whether a configuration file differs in name, time, size or inode: a log that is written in the
+//!    same directory is no change.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -12,7 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use parking_lot::Mutex;
@@ -21,14 +20,18 @@ use super::Reloader;
 
 /// Changes that come closer together than this are one.
 const SETTLE: Duration = Duration::from_millis(100);
+/// The longest that changes are waited out: a log that is written in the same directory never settles.
+const SETTLED_BY: Duration = Duration::from_secs(1);
 
 /// Watches while it lives.
 pub(super) struct Watch {
     _watcher: Arc<Mutex<RecommendedWatcher>>,
 }
 
-/// The files of a configuration as they were when it was read.
+/// The configuration's files, as they were when they were read.
+#[derive(Debug, Default, Clone)]
 pub(super) struct Seen {
+    files: BTreeSet<PathBuf>,
     folders: BTreeSet<PathBuf>,
     stamps: Stamps,
 }
@@ -37,37 +40,21 @@ pub(super) struct Seen {
 type Stamp = (i64, i64, u64, u64);
 type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
 
-impl Seen {
-    /// Notes the state of `files`. That of the first one was noted `before` it was read: what is written to it in the
-    /// meantime is a change.
-    pub(super) fn new(files: &[PathBuf], before: Option<Stamp>) -> Self {
-        let folders = folders(files);
-        let mut stamps = stamps(files, &folders);
-        if let Some(first) = files.first() {
-            stamps.insert(first.clone(), before);
-        }
-        Self { folders, stamps }
-    }
-}
-
-/// Starts watching the files of the configuration, if it has any.
+/// Reloads when a file is no longer as `seen`.
 pub(super) fn start(seen: Seen, reloader: &Arc<Reloader>) -> Option<Watch> {
-    if seen.stamps.is_empty() {
+    if seen.files.is_empty() {
         return None;
     }
+    let unwatched = |error: &dyn std::fmt::Display| log::warn!("changed files will not be noticed: {error}");
     let (sender, changes) = channel();
-    let started = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !event.kind.is_access()) {
             // Nobody listens any more when the gateway ends.
             let _ = sender.send(());
         }
-    })
-    .and_then(|mut watcher| {
-        seen.folders.iter().try_for_each(|folder| watcher.watch(folder, RecursiveMode::NonRecursive))?;
-        Ok(watcher)
     });
-    let unwatched = |error: &dyn std::fmt::Display| log::warn!("changed files will not be noticed: {error}");
-    let watcher = started.map_err(|error| unwatched(&error)).ok()?;
+    let mut watcher = watcher.map_err(|error| unwatched(&error)).ok()?;
+    watch(&mut watcher, &seen.folders);
     let watcher = Arc::new(Mutex::new(watcher));
     let follower = Follower { seen, watcher: Arc::downgrade(&watcher), reloader: Arc::clone(reloader) };
     let spawned = std::thread::Builder::new().name("watch".into()).spawn(move || follower.follow(&changes));
@@ -75,14 +62,44 @@ pub(super) fn start(seen: Seen, reloader: &Arc<Reloader>) -> Option<Watch> {
     Some(Watch { _watcher: watcher })
 }
 
+fn watch<'f>(watcher: &mut RecommendedWatcher, folders: impl IntoIterator<Item = &'f PathBuf>) {
+    for folder in folders {
+        if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+            log::warn!("changed files in {} will not be noticed: {error}", folder.display());
+        }
+    }
+}
+
+impl Seen {
+    /// Adds files: call it for the main one before it is read, since what changes while it is read counts.
+    /// Returns the folders that are new.
+    pub(super) fn add<'f>(&mut self, files: impl IntoIterator<Item = &'f Path>) -> BTreeSet<PathBuf> {
+        let files: BTreeSet<_> = files.into_iter().map(Path::to_owned).collect();
+        let files: BTreeSet<_> = files.difference(&self.files).cloned().collect();
+        let folders: BTreeSet<_> = folders(&files).difference(&self.folders).cloned().collect();
+        self.stamps.extend(stamps(&files, &folders));
+        self.files.extend(files);
+        self.folders.extend(folders.iter().cloned());
+        folders
+    }
+
+    /// Looks again. Says whether anything has changed.
+    fn has_changed(&mut self) -> bool {
+        let stamps = stamps(&self.files, &self.folders);
+        let changed = stamps != self.stamps;
+        self.stamps = stamps;
+        changed
+    }
+}
+
 /// Where the files are named, and where they are.
-fn folders(files: &[PathBuf]) -> BTreeSet<PathBuf> {
+fn folders(files: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
     let named = files.iter().filter_map(|file| Some(std::path::absolute(file).ok()?.parent()?.to_owned()));
     let real = files.iter().filter_map(|file| Some(file.canonicalize().ok()?.parent()?.to_owned()));
     named.chain(real).collect()
 }
 
-fn stamps(files: &[PathBuf], folders: &BTreeSet<PathBuf>) -> Stamps {
+fn stamps(files: &BTreeSet<PathBuf>, folders: &BTreeSet<PathBuf>) -> Stamps {
     let listed = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
     let listed = listed.filter_map(|entry| Some(entry.ok()?.path()));
     let configs = listed.filter(|path| is_config(path));
@@ -99,8 +116,7 @@ fn is_config(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml" || extension == "json")
 }
 
-/// The state of a file; `None` when it is not there.
-pub(super) fn stamp(path: &Path) -> Option<Stamp> {
+fn stamp(path: &Path) -> Option<Stamp> {
     let data = fs::metadata(path).ok()?;
     Some((data.mtime(), data.mtime_nsec(), data.size(), data.ino()))
 }
@@ -108,7 +124,6 @@ pub(super) fn stamp(path: &Path) -> Option<Stamp> {
 /// Follows the changes of some files.
 struct Follower {
     seen: Seen,
-    /// Gone when the gateway is.
     watcher: Weak<Mutex<RecommendedWatcher>>,
     reloader: Arc<Reloader>,
 }
@@ -116,58 +131,39 @@ struct Follower {
 impl Follower {
     /// Ends when the watcher is gone.
     fn follow(mut self, changes: &Receiver<()>) {
-        loop {
-            // The first look is for what changed before the watch began.
-            self.look();
-            if changes.recv().is_err() {
-                return;
-            }
-            loop {
+        // What changed before anything was watched.
+        self.look();
+        while changes.recv().is_ok() {
+            let until = Instant::now() + SETTLED_BY;
+            while Instant::now() < until {
                 match changes.recv_timeout(SETTLE) {
                     Ok(()) => {}
                     Err(RecvTimeoutError::Timeout) => break,
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
+            self.look();
         }
     }
 
     fn look(&mut self) {
-        let stamps = stamps(&self.reloader.files(), &self.seen.folders);
-        if stamps == self.seen.stamps {
+        if !self.seen.has_changed() {
             return;
         }
-        self.seen.stamps = stamps;
-        match self.reloader.reload_aside() {
+        loop {
             // The outcome is told by the reload itself.
-            Ok(reload) => drop(reload.join()),
-            Err(error) => log::error!("cannot reload: {error}"),
-        }
-        self.widen();
-    }
-
-    /// Watches what the configuration names now. Of what was watched before, the state before the reload counts.
-    fn widen(&mut self) {
-        let files = self.reloader.files();
-        let folders = folders(&files);
-        if let Some(watcher) = self.watcher.upgrade() {
-            let mut watcher = watcher.lock();
-            for gone in self.seen.folders.difference(&folders) {
-                // It may have been removed.
-                let _ = watcher.unwatch(gone);
+            let _ = self.reloader.reload_aside();
+            let known = self.seen.files.len();
+            let files = self.reloader.files();
+            let folders = self.seen.add(files.iter().map(PathBuf::as_path));
+            if let Some(watcher) = self.watcher.upgrade() {
+                watch(&mut watcher.lock(), &folders);
             }
-            for new in folders.difference(&self.seen.folders) {
-                if let Err(error) = watcher.watch(new, RecursiveMode::NonRecursive) {
-                    log::warn!("changes in {} will not be noticed: {error}", new.display());
-                }
+            // A file that is new to the configuration may have changed between its reading and the watching: once more.
+            if self.seen.files.len() == known {
+                return;
             }
         }
-        let mut before = std::mem::take(&mut self.seen.stamps);
-        let kept = |(path, now)| {
-            let stamp = before.remove(&path).unwrap_or(now);
-            (path, stamp)
-        };
-        self.seen = Seen { stamps: stamps(&files, &folders).into_iter().map(kept).collect(), folders };
     }
 }
 
@@ -185,14 +181,30 @@ mod tests {
         }
         std::os::unix::fs::symlink(at("one"), at("data")).unwrap();
         std::os::unix::fs::symlink(at("data").join("p.yaml"), at("p.yaml")).unwrap();
-        let files = [at("p.yaml")];
-        let folders = folders(&files);
+        let mut seen = Seen::default();
+        let folders = seen.add([at("p.yaml").as_path()]);
         assert!(folders.contains(folder.path()) && folders.contains(&at("one").canonicalize().unwrap()));
-        let before = stamps(&files, &folders);
         fs::write(at("access.log"), "a line").unwrap();
-        assert_eq!(stamps(&files, &folders), before);
+        assert!(!seen.has_changed());
         fs::remove_file(at("data")).unwrap();
         std::os::unix::fs::symlink(at("two"), at("data")).unwrap();
-        assert_ne!(stamps(&files, &folders), before);
+        assert!(seen.has_changed());
+        assert!(!seen.has_changed());
+    }
+
+    #[test]
+    fn files_added_later_leave_what_was_seen_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let (main, other) = (folder.path().join("p.yaml"), folder.path().join("routes/r.conf"));
+        fs::create_dir(folder.path().join("routes")).unwrap();
+        fs::write(&main, "1").unwrap();
+        fs::write(&other, "1").unwrap();
+        let mut seen = Seen::default();
+        assert_eq!(seen.add([main.as_path()]).len(), 1);
+        fs::write(&main, "12").unwrap();
+        assert_eq!(seen.add([main.as_path(), &other]).len(), 1);
+        assert!(seen.has_changed(), "the main file changed while it was read");
+        fs::write(&other, "12").unwrap();
+        assert!(seen.has_changed());
     }
 }

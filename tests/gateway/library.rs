@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use portcullis::document::Errors;
 use portcullis::{
-    Chunk, Exchange, Fault, Filter, FilterKind, Flow, Handler, LogEntry, Phases, Reason, Reply,
+    Chunk, Exchange, Fault, Filter, FilterKind, Flow, Handler, LogEntry, Parameters, Phases, Reason, Reply,
     RequestHeader, ResponseHeader, Result, Route, Scope, Stage,
 };
 use schemars::JsonSchema;
@@ -175,7 +175,11 @@ impl FilterKind for Greeter {
         if config.refuse {
             return Err(portcullis::document::ConfigError::new("refuse", "nobody wants that").into());
         }
-        Ok(Self { word, names: scope.captures.unwrap_or_default().len() })
+        let names = match scope.parameters {
+            Parameters::Of(names) => names.len(),
+            Parameters::Nowhere | Parameters::Any => 0,
+        };
+        Ok(Self { word, names })
     }
 }
 

@@ -1,0 +1,15 @@
+//! The life of the real program: start, signals, reload, upgrade, end; what it says to service managers and to people.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure here is a failed test")]
+
+mod client;
+mod commands;
+mod environment;
+mod gateway;
+mod load;
+mod origin;
+mod reload;
+mod service;
+mod start;
+mod stop;
+mod upgrade;
