@@ -1,108 +1,143 @@
 //! What goes upstream, and what comes back.
 
 use std::fmt::Write;
+use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HOST, HeaderName, HeaderValue};
+use http::request::{Parts, Request};
 use http::{HeaderMap, Method, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorType, OrErr, Result};
 use pingora_proxy::Session;
+use smallvec::SmallVec;
 
 use super::arrive::upstream_uri;
 use super::context::Context;
 use crate::edge::Connection;
 use crate::exchange::{Client, Fault, Reason};
 
-// Names as text, not `HeaderName`s: the engine keeps the spelling of each, and copies that of a `HeaderName`.
-const FORWARDED_FOR: &str = "x-forwarded-for";
-const FORWARDED_HOST: &str = "x-forwarded-host";
-const FORWARDED_PROTO: &str = "x-forwarded-proto";
-const FORWARDED_PORT: &str = "x-forwarded-port";
-const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-const REQUEST_ID: &str = "x-request-id";
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What we say of the client ourselves. An upstream that folds `_` and `-` together must not hear it from the
 /// client in the other spelling.
-const OURS: [&str; 7] = [
+const OURS: [&str; 6] = [
     "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-proto",
     "x-forwarded-port",
     "x-real-ip",
     "x-request-id",
-    "forwarded",
 ];
 
 /// Shapes the request head for the upstream.
+///
+/// Field names go in lower case: the engine can keep each name's spelling, but at the price of a second map.
 pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut Context) -> Result<()> {
     let connection = Arc::clone(&context.arrival()?.connection);
     let pinned = context.pinned()?;
-    remove_other_spellings(head);
+    let nothing = Request::new(()).into_parts().0;
+    let mut parts = Parts::from(mem::replace(head, RequestHeader::from(nothing)));
     if let Some(path) = &pinned.facts.rewrite.path {
-        head.set_uri(upstream_uri(path, session.req_header().uri.query())?);
+        parts.uri = upstream_uri(path, session.req_header().uri.query())?;
     }
-    forwarded(head, &pinned.facts.client, &connection)?;
+    let headers = &mut parts.headers;
+    headers.reserve(OURS.len());
+    remove_claims(headers, pinned.facts.client.peer_trusted);
+    forwarded(headers, &pinned.facts.client, &connection)?;
     if let Some(host) = &pinned.facts.rewrite.host {
-        head.insert_header(HOST, host.clone())?;
-    } else if !head.headers.contains_key(HOST) {
+        headers.insert(HOST, host.clone());
+    } else if !headers.contains_key(HOST) {
         // HTTP/1.1 wants the field even where there is nothing to say (RFC 9112, section 3.2).
-        head.insert_header(HOST, HeaderValue::from_static(""))?;
+        headers.insert(HOST, HeaderValue::from_static(""));
     }
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
-    head.insert_header(REQUEST_ID, exchange.request_id().header())?;
+    headers.insert(REQUEST_ID, exchange.request_id().header().clone());
+    *head = RequestHeader::from(parts);
     let shaped = chain.upstream_request(slots, &mut exchange, head);
     shaped.or_else(|fault| faulty(context, &fault))
 }
 
-/// Says who asked: what trusted proxies said, and the peer.
-fn forwarded(head: &mut RequestHeader, client: &Client, connection: &Connection) -> Result<()> {
-    if client.peer_trusted {
-        return forwarded_for_a_proxy(head, client);
-    }
-    for name in [&REAL_IP, &header::FORWARDED] {
-        if head.headers.contains_key(name) {
-            head.remove_header(name);
+/// Removes what a client says in our name: from strangers what is a proxy's to say, from everyone the spellings
+/// with `_`. One look at each name: most requests have none of them.
+fn remove_claims(headers: &mut HeaderMap, trusted: bool) {
+    let folded = |name: &[u8]| {
+        OURS.iter().any(|ours| {
+            let pairs = || ours.bytes().zip(name);
+            ours.len() == name.len()
+                && pairs().all(|(ours, &byte)| ours == byte || (ours == b'-' && byte == b'_'))
+        })
+    };
+    let claim = |name: &&HeaderName| {
+        let name = name.as_str().as_bytes();
+        match (name.len(), name.first()) {
+            (9, Some(b'f')) => !trusted && name == b"forwarded",
+            (9 | 12 | 15..=17, Some(b'x')) => {
+                if name.contains(&b'_') {
+                    folded(name)
+                } else {
+                    !trusted && name == b"x-real-ip"
+                }
+            }
+            _ => false,
         }
+    };
+    let claims: SmallVec<[HeaderName; 2]> = headers.keys().filter(claim).cloned().collect();
+    for name in claims {
+        headers.remove(name);
     }
-    head.insert_header(FORWARDED_FOR, connection.peer_ip().clone())?;
-    forwarded_host(head)?;
-    head.insert_header(FORWARDED_PROTO, proto(client))?;
-    head.insert_header(FORWARDED_PORT, connection.local_port().clone())
+}
+
+/// Says who asked: what trusted proxies said, and the peer.
+fn forwarded(headers: &mut HeaderMap, client: &Client, connection: &Connection) -> Result<()> {
+    if client.peer_trusted {
+        return forwarded_for_a_proxy(headers, client);
+    }
+    headers.insert(FORWARDED_FOR, connection.peer_ip().clone());
+    forwarded_host(headers);
+    headers.insert(FORWARDED_PROTO, proto(client));
+    headers.insert(FORWARDED_PORT, connection.local_port().clone());
+    Ok(())
 }
 
 /// The peer is a proxy that is believed: what it said is passed on, and the peer added to it.
-fn forwarded_for_a_proxy(head: &mut RequestHeader, client: &Client) -> Result<()> {
+fn forwarded_for_a_proxy(headers: &mut HeaderMap, client: &Client) -> Result<()> {
     let peer = client.peer.ip().to_canonical();
-    let before = list(&head.headers, &header::HeaderName::from_static(FORWARDED_FOR));
-    head.insert_header(FORWARDED_FOR, appended(before, |list| write!(list, "{peer}")))?;
-    if head.headers.contains_key(header::FORWARDED) {
+    let value =
+        |list: String| HeaderValue::try_from(list).or_err(ErrorType::InternalError, "a list of proxies");
+    let list = appended(list(headers, &FORWARDED_FOR), |list| write!(list, "{peer}"));
+    headers.insert(FORWARDED_FOR, value(list)?);
+    if headers.contains_key(header::FORWARDED) {
         let proto = if client.https { "https" } else { "http" };
-        let list = appended(list(&head.headers, &header::FORWARDED), |list| match peer {
+        let list = appended(self::list(headers, &header::FORWARDED), |list| match peer {
             IpAddr::V4(v4) => write!(list, "for={v4};proto={proto}"),
             IpAddr::V6(v6) => write!(list, "for=\"[{v6}]\";proto={proto}"),
         });
-        head.insert_header(header::FORWARDED, list)?;
+        headers.insert(header::FORWARDED, value(list)?);
     }
-    if !head.headers.contains_key(FORWARDED_HOST) {
-        forwarded_host(head)?;
+    if !headers.contains_key(FORWARDED_HOST) {
+        forwarded_host(headers);
     }
-    head.insert_header(FORWARDED_PROTO, proto(client))?;
-    head.insert_header(FORWARDED_PORT, HeaderValue::from(client.port))
+    headers.insert(FORWARDED_PROTO, proto(client));
+    headers.insert(FORWARDED_PORT, HeaderValue::from(client.port));
+    Ok(())
 }
 
 fn proto(client: &Client) -> HeaderValue {
     HeaderValue::from_static(if client.https { "https" } else { "http" })
 }
 
-fn forwarded_host(head: &mut RequestHeader) -> Result<()> {
-    match head.headers.get(HOST).cloned() {
-        Some(host) => head.insert_header(FORWARDED_HOST, host)?,
-        None => drop(head.remove_header(FORWARDED_HOST)),
+fn forwarded_host(headers: &mut HeaderMap) {
+    match headers.get(HOST).cloned() {
+        Some(host) => drop(headers.insert(FORWARDED_HOST, host)),
+        None => drop(headers.remove(FORWARDED_HOST)),
     }
-    Ok(())
 }
 
 fn list(headers: &HeaderMap, name: &HeaderName) -> String {
@@ -117,19 +152,6 @@ fn appended(mut list: String, element: impl FnOnce(&mut String) -> std::fmt::Res
     // Writing to a string cannot fail.
     let _ = element(&mut list);
     list
-}
-
-fn remove_other_spellings(head: &mut RequestHeader) {
-    let same = |ours: &str, name: &str| {
-        ours.len() == name.len()
-            && ours.bytes().zip(name.bytes()).all(|(o, n)| o == n || (o == b'-' && n == b'_'))
-    };
-    let folded =
-        |name: &&HeaderName| name.as_str().contains('_') && OURS.iter().any(|ours| same(ours, name.as_str()));
-    let found: Vec<HeaderName> = head.headers.keys().filter(folded).cloned().collect();
-    for name in found {
-        head.remove_header(&name);
-    }
 }
 
 /// Counts the request body and shows it to the chain.
@@ -167,28 +189,38 @@ pub(super) fn request_body(
     }
 }
 
-/// Removes what is between the upstream and us only (RFC 9110, section 7.6.1).
+/// Removes what is between the upstream and us only (RFC 9110, section 7.6.1). One look at each name: most responses
+/// have none of them.
 pub(super) fn clean_response(head: &mut ResponseHeader) {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
-    if let Some(options) = head.headers.get(header::CONNECTION).and_then(|value| value.to_str().ok()) {
-        let nominated: Vec<HeaderName> = options
-            .split(',')
-            .filter_map(|option| HeaderName::try_from(option.trim()).ok())
-            .filter(|name| {
-                !matches!(name.as_str(), "close" | "keep-alive" | "content-length" | "transfer-encoding")
-            })
-            .collect();
-        for name in nominated {
+    let between = |name: &&HeaderName| {
+        matches!(name.as_str().len(), 7 | 10 | 16)
+            && matches!(name.as_str(), "connection" | "keep-alive" | "proxy-connection" | "upgrade")
+    };
+    let found: SmallVec<[HeaderName; 4]> = head.headers.keys().filter(between).cloned().collect();
+    if found.is_empty() {
+        return;
+    }
+    for name in nominated(&head.headers).into_iter().chain(found) {
+        // The engine itself still reads this one, and writes its own.
+        if name != header::CONNECTION {
             head.remove_header(&name);
         }
     }
-    for name in ["keep-alive", "proxy-connection", "upgrade"] {
-        if head.headers.contains_key(name) {
-            head.remove_header(name);
-        }
-    }
+}
+
+/// The fields that `Connection` names, except those that frame the message.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    let options = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    options
+        .flat_map(|options| options.split(','))
+        .filter_map(|option| HeaderName::try_from(option.trim()).ok())
+        .filter(|name| {
+            !matches!(name.as_str(), "close" | "keep-alive" | "content-length" | "transfer-encoding")
+        })
+        .collect()
 }
 
 /// Shapes the response head for the client.
