@@ -18,7 +18,9 @@ test: setup-test ## Run every test, those in the documentation included.
 	$(CARGO) test --locked
 
 bench: setup-bench ## Measure the parts, then the whole beside nginx, HAProxy and bare Pingora.
-	$(CARGO) bench --locked
+	$(CARGO) bench --locked $(patsubst benches/%.rs,--bench %,$(wildcard benches/*.rs))
+	$(CARGO) build --locked --release --example bare_pingora
+	$(CARGO) bench --locked --bench end_to_end -- --markdown docs/benchmarks.md --svg docs/benchmarks.svg
 
 check: setup-build ## Formatting, lints, licences, known vulnerabilities.
 	$(CARGO) fmt --check
