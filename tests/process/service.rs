@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
 use std::process::Command;
 
 use rustix::process::Signal;
@@ -75,33 +74,6 @@ fn systemd_is_told_which_process_is_the_service_after_an_upgrade() {
     manager.hears_nothing();
     send(new, Signal::TERM);
     assert_eq!(manager.hears(), ["STOPPING=1"]);
-}
-
-#[test]
-fn the_unit_file_is_accepted() {
-    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/portcullis.service");
-    if !unit.exists() || Command::new("systemd-analyze").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no unit file, or no systemd-analyze");
-        return;
-    }
-    // The program is where the test has it.
-    let folder = tempfile::tempdir().unwrap();
-    let text = fs::read_to_string(&unit).unwrap();
-    let lines = text.lines().map(|line| match line.split_once('=') {
-        Some((key, value)) if key.starts_with("Exec") => {
-            let (_, arguments) = value.split_once(' ').unwrap_or((value, ""));
-            format!("{key}={PROGRAM} {arguments}")
-        }
-        _ => line.to_owned(),
-    });
-    let copy = folder.path().join("portcullis.service");
-    fs::write(&copy, lines.collect::<Vec<_>>().join("\n")).unwrap();
-    let output = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&copy).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && !said.contains("portcullis.service"), "{said}");
-    for word in ["Type=notify", "NotifyAccess="] {
-        assert!(text.contains(word), "{word}");
-    }
 }
 
 /// The gateway as process 1 of a PID namespace of its own; `None` where that is not allowed.
