@@ -4,6 +4,7 @@ mod ask;
 mod check;
 mod demo;
 mod reference;
+mod schema;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,6 +13,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::registry::Registry;
 use crate::server::{Server, Source};
+
+#[doc(hidden)]
+pub use reference::page;
 
 /// An API gateway and edge proxy.
 #[derive(Parser)]
@@ -101,7 +105,7 @@ pub fn main(registry: Registry) -> ExitCode {
             check::explain(&file.config, registry, method, url, &headers, listener)
         }
         Command::Explain { file, .. } => check::outline(&file.config, registry),
-        Command::Schema => show(&reference::schema(&registry)),
+        Command::Schema => show(&schema::schema(&registry)),
         Command::Docs { out, check } => reference::docs(&registry, &out, check),
         Command::Demo { address, admin } => demo::demo(address, admin),
         Command::Reload(file) => ask::reload(&file.config),

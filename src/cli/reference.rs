@@ -1,57 +1,16 @@
-//! The JSON Schema and the filters' pages, made of the types themselves.
+//! The filters' pages, made of the types themselves.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::{fs, io};
 
 use schemars::generate::SchemaSettings;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{failed, show};
-use crate::config::Config;
 use crate::registry::{Kind, Registry};
-
-/// The JSON Schema (draft 2020-12) of a whole configuration, with the configuration of every filter in it.
-pub fn schema(registry: &Registry) -> String {
-    let mut generator = SchemaSettings::draft2020_12().into_generator();
-    let mut root = generator.root_schema_for::<Config>().to_value();
-    let mut forms = vec![json!({
-        "type": "object", "required": ["use"], "additionalProperties": false, "maxProperties": 1,
-        "properties": { "use": { "type": "string", "description": "Places a named chain." } },
-    })];
-    let mut words = Vec::new();
-    for kind in registry.kinds() {
-        let schema = (kind.schema)(&mut generator).to_value();
-        words.push(json!(kind.name));
-        forms.push(json!({
-            "type": "object", "required": [kind.name], "additionalProperties": false,
-            "properties": { kind.name: schema },
-        }));
-    }
-    forms.push(json!({ "enum": words }));
-    let definitions = generator.take_definitions(true);
-    if let Some(known) = root.get_mut("$defs").and_then(Value::as_object_mut) {
-        known.extend(definitions);
-        known.insert(
-            "Filter".into(),
-            json!({
-                "description": "A filter: its bare name, or a map from its name to its configuration.",
-                "anyOf": forms,
-            }),
-        );
-    }
-    if let Some(properties) = root.get_mut("properties").and_then(Value::as_object_mut) {
-        properties.insert(
-            "include".into(),
-            json!({
-                "description": "Files whose sections are added to this one's, `*` for any name.",
-                "type": "array", "items": { "type": "string" },
-            }),
-        );
-    }
-    serde_json::to_string_pretty(&root).unwrap_or_default()
-}
 
 /// Writes a page for each filter, or checks that they are up to date.
 pub(super) fn docs(registry: &Registry, out: &Path, check: bool) -> ExitCode {
@@ -82,49 +41,144 @@ pub fn page(kind: &Kind) -> String {
     let reference = (kind.schema)(&mut generator).to_value();
     let definitions = generator.take_definitions(true);
     let schema = resolve(&reference, &definitions);
-    let mut page = format!("# {}\n\n{}\n\nStage: {}.\n\n", kind.name, description(schema), kind.stage);
-    // Writing to a string cannot fail.
-    let _ = write!(page, "```yaml\n- {}: {}\n```\n\n", kind.name, kind.example);
-    page.push_str("| option | what it means | default |\n|---|---|---|\n");
-    rows(&mut page, "", schema, &definitions);
+    let mut table = Table { rows: String::new(), types: BTreeMap::new(), definitions: &definitions };
+    table.options("", schema, None);
+    let name = kind.name;
+    let (about, stage, example) = (description(schema), kind.stage, kind.example);
+    let mut page = format!(
+        "# {name}\n\n{about}\n\nStage: `{stage}`.\n\n```yaml\nfilters:\n  - {name}: {example}\n```\n\n\
+         | option | type | default | what it means |\n|---|---|---|---|\n{}",
+        table.rows
+    );
+    if !table.types.is_empty() {
+        page.push('\n');
+    }
+    for (name, meaning) in table.types {
+        // Writing to a string cannot fail.
+        let _ = writeln!(page, "- {name}: {meaning}");
+    }
     page
 }
 
-fn rows(page: &mut String, prefix: &str, schema: &Value, definitions: &Map<String, Value>) {
-    let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
-        return;
-    };
-    for (name, property) in properties {
-        let resolved = resolve(property, definitions);
-        let default =
-            property.get("default").map(Value::to_string).filter(|default| !default.starts_with('{'));
-        let default = default.map_or_else(String::new, |default| format!("`{default}`"));
-        let meaning = match description(property) {
-            "" => description(resolved),
-            own => own,
+/// The options of a filter in the making.
+struct Table<'a> {
+    rows: String,
+    /// The kinds of values that it mentions, with what they are.
+    types: BTreeMap<String, &'a str>,
+    definitions: &'a Map<String, Value>,
+}
+
+impl<'a> Table<'a> {
+    /// A row for each option of a map, followed by those of the maps in it. `given` is what the map is by default.
+    fn options(&mut self, prefix: &str, schema: &'a Value, given: Option<&'a Value>) {
+        let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
+            return;
         };
-        let words = one_of(resolved).map(|words| format!(" {words}")).unwrap_or_default();
-        let _ = writeln!(page, "| `{prefix}{name}` | {meaning}{words} | {default} |");
-        rows(page, &format!("{prefix}{name}."), resolved, definitions);
+        for (name, property) in properties {
+            let resolved = resolve(property, self.definitions);
+            let meaning = Some(description(property)).filter(|own| !own.is_empty());
+            let meaning = meaning.unwrap_or_else(|| description(resolved));
+            let kind = self.kind(property);
+            let usual = given.and_then(|given| given.get(name)).or_else(|| property.get("default"));
+            let nested = resolved.get("properties").is_some();
+            let default = if is_required(schema, name) { "required".into() } else { default(usual, nested) };
+            let words = words(resolved).map(|words| format!(" {words}")).unwrap_or_default();
+            let _ = writeln!(self.rows, "| `{prefix}{name}` | {kind} | {default} | {meaning}{words} |");
+            self.options(&format!("{prefix}{name}."), resolved, usual);
+        }
+    }
+
+    /// What may be written, in users' words.
+    fn kind(&mut self, schema: &'a Value) -> String {
+        if let Some(forms) = schema.get("anyOf").and_then(Value::as_array) {
+            let forms = forms.iter().filter(|form| form["type"] != "null");
+            let forms: Vec<_> = forms.map(|form| self.kind(form)).collect();
+            return forms.join(" or ");
+        }
+        let resolved = resolve(schema, self.definitions);
+        if words(resolved).is_some() {
+            return "word".into();
+        }
+        let kind = match &resolved["type"] {
+            Value::Array(kinds) => kinds.iter().find(|kind| *kind != "null").and_then(Value::as_str),
+            kind => kind.as_str(),
+        };
+        match kind {
+            Some("array") => format!("list of {}", plural(&self.kind(&resolved["items"]))),
+            Some("object") if resolved.get("properties").is_some() => "map".into(),
+            Some("object") => format!("map of {}", plural(&self.kind(&resolved["additionalProperties"]))),
+            Some("boolean") => "true or false".into(),
+            Some("integer" | "number") => "number".into(),
+            Some("string") => self.text(schema),
+            _ => self.named(schema),
+        }
+    }
+
+    fn text(&mut self, schema: &'a Value) -> String {
+        match schema.get("$ref") {
+            Some(_) => self.named(schema),
+            None => "text".into(),
+        }
+    }
+
+    /// A kind of value that has a name of its own, such as a duration.
+    fn named(&mut self, schema: &'a Value) -> String {
+        let name = reference(schema).map(|name| {
+            name.chars().fold(String::new(), |mut words, c| {
+                if c.is_ascii_uppercase() && !words.is_empty() {
+                    words.push(' ');
+                }
+                words.push(c.to_ascii_lowercase());
+                words
+            })
+        });
+        let Some(name) = name else { return "anything".into() };
+        self.types.insert(name.clone(), description(resolve(schema, self.definitions)));
+        name
+    }
+}
+
+fn plural(kind: &str) -> String {
+    match kind {
+        "text" => "texts".into(),
+        kind if kind.ends_with('s') || kind.contains(' ') => kind.into(),
+        kind => format!("{kind}s"),
+    }
+}
+
+fn is_required(map: &Value, name: &str) -> bool {
+    let required = map.get("required").and_then(Value::as_array);
+    required.is_some_and(|required| required.iter().any(|known| known == name))
+}
+
+/// What holds when an option is not written. What a map of options is by default is told by its options.
+fn default(usual: Option<&Value>, nested: bool) -> String {
+    match usual {
+        None | Some(Value::Null) => String::new(),
+        Some(_) if nested => String::new(),
+        Some(Value::Array(items)) if items.is_empty() => "none".into(),
+        Some(Value::Object(entries)) if entries.is_empty() => "none".into(),
+        Some(Value::String(word)) => format!("`{word}`"),
+        Some(other) => format!("`{other}`"),
     }
 }
 
 /// The words of an enumeration with their meanings.
-fn one_of(schema: &Value) -> Option<String> {
-    let words = schema
-        .get("oneOf")?
-        .as_array()?
-        .iter()
-        .filter_map(|form| Some(format!("`{}`: {}", form.get("const")?.as_str()?, description(form))));
-    Some(words.collect::<Vec<_>>().join(" "))
+fn words(schema: &Value) -> Option<String> {
+    let forms = schema.get("oneOf")?.as_array()?;
+    let word = |form: &Value| Some(format!("`{}`: {}", form.get("const")?.as_str()?, description(form)));
+    let words: Option<Vec<_>> = forms.iter().map(word).collect();
+    Some(words?.join(" "))
 }
 
 fn description(schema: &Value) -> &str {
     schema.get("description").and_then(Value::as_str).unwrap_or_default()
 }
 
+fn reference(schema: &Value) -> Option<&str> {
+    schema.get("$ref")?.as_str()?.rsplit('/').next()
+}
+
 fn resolve<'a>(schema: &'a Value, definitions: &'a Map<String, Value>) -> &'a Value {
-    let reference = schema.get("$ref").and_then(Value::as_str);
-    let name = reference.and_then(|reference| reference.rsplit('/').next());
-    name.and_then(|name| definitions.get(name)).unwrap_or(schema)
+    reference(schema).and_then(|name| definitions.get(name)).unwrap_or(schema)
 }

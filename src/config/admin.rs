@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::forms::{address, word_or_map};
+use super::forms::{ADDRESS, address, word_or_map};
 use crate::types::Secret;
 
 /// The operator's HTTP API: health, metrics, status, reload, explain.
@@ -15,6 +15,7 @@ use crate::types::Secret;
 pub struct Admin {
     /// The address and port. Anything but loopback needs a token.
     #[serde(deserialize_with = "address")]
+    #[schemars(regex(pattern = ADDRESS))]
     pub address: SocketAddr,
     /// What callers send as `Authorization: Bearer …`; `/healthz` and `/readyz` need none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

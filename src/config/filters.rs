@@ -39,7 +39,12 @@ impl<'de> Deserialize<'de> for FilterUse {
                 config: Node { mark: node.mark, value: Value::Map(Arc::from([])) },
             }),
             (Value::Map(_), [(key, config)]) => {
-                Ok(Self { name: key.text.to_string(), config: config.clone() })
+                let mut config = config.clone();
+                // `- request_id:` is how some write a filter without settings.
+                if config.value == Value::Null && &*key.text != "use" {
+                    config.value = Value::Map(Arc::from([]));
+                }
+                Ok(Self { name: key.text.to_string(), config })
             }
             _ => Err(D::Error::custom("a filter is its name, or a map from its name to its configuration")),
         }

@@ -49,6 +49,9 @@ impl<'de, T, M: Deserialize<'de>> Visitor<'de> for Forms<T, M> {
     }
 }
 
+/// What an address with a port looks like.
+pub(super) const ADDRESS: &str = r"^(\[[0-9A-Fa-f:.]+\]|[0-9]+(\.[0-9]+){3}):[0-9]{1,5}$";
+
 /// Reads an address with a port.
 pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
     parse_address(&String::deserialize(deserializer)?).map_err(D::Error::custom)

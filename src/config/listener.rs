@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::FilterUse;
-use super::forms::address;
+use super::forms::{ADDRESS, address};
 use crate::types::{ByteSize, Duration};
 
 /// A place where clients connect.
@@ -15,6 +15,7 @@ pub struct Listener {
     pub name: String,
     /// The address and port, `0.0.0.0:8080` or `[::]:8443`. Port 0 takes any free port.
     #[serde(deserialize_with = "address")]
+    #[schemars(regex(pattern = ADDRESS))]
     pub address: std::net::SocketAddr,
     /// Filters before every route's, on this listener.
     #[serde(default)]

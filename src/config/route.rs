@@ -12,6 +12,9 @@ use crate::types::{ByteSize, Duration};
 /// Which requests, and where they go. Exactly one of `upstream`, `respond` and `redirect`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("oneOf" = [
+    { "required": ["upstream"] }, { "required": ["respond"] }, { "required": ["redirect"] },
+]))]
 pub struct Route {
     /// Its name, unique: the metric label and the word in logs.
     pub name: String,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::forms::{address, parse_address, word_or_map};
+use super::forms::{ADDRESS, address, parse_address, word_or_map};
 use crate::types::Duration;
 
 /// A set of servers that answer alike.
@@ -56,6 +56,7 @@ enum EndpointWords {
 struct FullEndpoint {
     /// Its address and port.
     #[serde(deserialize_with = "address")]
+    #[schemars(regex(pattern = ADDRESS))]
     address: SocketAddr,
     /// Its share of requests, relative to the others'.
     #[serde(default = "one")]
@@ -93,7 +94,7 @@ impl JsonSchema for Endpoint {
         let full = generator.subschema_for::<FullEndpoint>();
         json_schema!({
             "description": "A server: `\"10.0.0.1:8080\"`, or `{ address: \"10.0.0.2:8080\", weight: 3 }`.",
-            "anyOf": [{ "type": "string" }, full],
+            "anyOf": [{ "type": "string", "pattern": ADDRESS }, full],
         })
     }
 }

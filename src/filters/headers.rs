@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::chain::{Filter, Phases, Stage};
 use crate::document::{ConfigError, Errors};
@@ -17,7 +17,7 @@ use crate::exchange::{Exchange, Fault, RequestHeader, ResponseHeader, Result, Te
 use crate::registry::{FilterKind, Scope};
 
 /// Changes header fields of requests and responses.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Changes to the request that goes upstream.
@@ -27,7 +27,7 @@ pub struct Config {
 }
 
 /// Changes to header fields: removed first, then set, then added.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Changes {
     /// Fields that get this value alone, whatever they had.

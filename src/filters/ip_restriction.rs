@@ -5,7 +5,7 @@
 //! 3. An IPv4-mapped IPv6 address counts as the IPv4 address it carries.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::chain::{Filter, Flow, Phases, Stage};
 use crate::document::{ConfigError, Errors};
@@ -14,7 +14,7 @@ use crate::registry::{FilterKind, Scope};
 use crate::types::Cidr;
 
 /// Lets clients in or refuses them (403) by their address.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Who may come in; everyone when empty.

@@ -5,7 +5,7 @@
 
 use http::HeaderName;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::chain::{Filter, Flow, Phases, Stage};
 use crate::document::Errors;
@@ -15,7 +15,7 @@ use crate::registry::{FilterKind, Scope};
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Keeps or makes the id of a request, and shows it to the client as `X-Request-Id`.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Whose `X-Request-Id` is kept; everyone else's is replaced.
@@ -31,7 +31,7 @@ impl Default for Config {
 }
 
 /// Whose id is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Accept {
     /// That of `server.trusted_proxies`.

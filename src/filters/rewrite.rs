@@ -6,7 +6,7 @@
 
 use http::HeaderValue;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::chain::{Filter, Flow, Phases, Stage};
 use crate::document::{ConfigError, Errors};
@@ -15,7 +15,7 @@ use crate::registry::{FilterKind, Scope};
 use crate::types::NormalPath;
 
 /// Changes the path and the host that the upstream sees.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Removes these leading segments: `/v1`.

@@ -100,7 +100,9 @@ impl JsonSchema for Duration {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "type": "string",
+            "type": ["string", "integer"],
+            "maximum": 0,
+            "minimum": 0,
             "description": "A span of time: 250ms, 5s, 1m30s, 12h, 365d.",
             "pattern": "^(0|([0-9]+(ms|s|m|h|d))+)$",
             "examples": ["250ms", "5s"],

@@ -1,0 +1,166 @@
+//! Every sample in `conf/` is loaded as it stands and exercised: with its addresses pointed to this machine, its routes
+//! answer as its comments say.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod client;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use client::{Answer, ask, echo};
+use portcullis::config::{Config, Endpoint};
+use portcullis::document::{Document, Environment, Errors};
+use portcullis::{Gateway, Running};
+
+const TOKEN: &str = "a-token-for-the-samples";
+
+/// The samples that a test below exercises.
+const EXERCISED: [&str; 5] = ["edge.yaml", "full.yaml", "internal.yaml", "minimal.yaml", "split.yaml"];
+
+#[test]
+fn every_sample_is_exercised() {
+    let entries = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap());
+    let samples =
+        entries.filter(|entry| entry.path().is_file()).map(|entry| entry.file_name().into_string().unwrap());
+    let samples: BTreeSet<String> = samples.collect();
+    assert_eq!(samples, EXERCISED.map(str::to_owned).into(), "a sample needs a test in this file");
+}
+
+#[test]
+fn every_sample_passes_check_as_it_stands() {
+    for sample in EXERCISED {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"))
+            .args(["check", "-c", sample])
+            .current_dir(folder())
+            .env_clear()
+            .env("PORTCULLIS_ADMIN_TOKEN", TOKEN)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{sample}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn minimal() {
+    let running = start("minimal.yaml");
+    let answer = get(&running, "/any/path?and=query", "a.test", &[]);
+    assert_eq!(answer.status, 200);
+    assert!(answer.body.starts_with("GET /any/path?and=query HTTP/1.1\r\n"), "{}", answer.body);
+}
+
+#[test]
+fn edge() {
+    let running = start("edge.yaml");
+    let www = get(&running, "/a/b", "example.com", &[]);
+    assert_eq!(www.status, 308);
+    assert!(www.head.contains("location: https://www.example.com/a/b"), "{}", www.head);
+    let shop = get(&running, "/cart", "www.example.com", &["X-Request-Id: mine"]);
+    assert_eq!(shop.status, 200);
+    assert!(
+        !shop.head.contains("server:") && shop.head.contains("x-content-type-options: nosniff"),
+        "{}",
+        shop.head
+    );
+    assert!(!shop.body.contains("mine"), "a stranger's request id went upstream: {}", shop.body);
+    assert_eq!(ask(web(&running), "DELETE", "/cart", &["Host: www.example.com"]).status, 405);
+    assert_eq!(get(&running, "/internal/x", "other.example", &[]).status, 404);
+    assert_eq!(get(&running, "/cart", "other.example", &[]).status, 404);
+    let long = format!("/{}", "a".repeat(5000));
+    assert_eq!(get(&running, &long, "www.example.com", &[]).status, 414);
+    let large = ["Host: www.example.com", "Content-Length: 2000000"];
+    assert_eq!(ask(web(&running), "POST", "/cart", &large).status, 413);
+}
+
+#[test]
+fn internal() {
+    let running = start("internal.yaml");
+    let users =
+        get(&running, "/v1/users/7", "gw", &["X-Forwarded-For: 10.9.8.7", "X-Request-Id: from-the-balancer"]);
+    assert!(users.body.starts_with("GET /users/7 HTTP/1.1"), "{}", users.body);
+    let upstream = users.body.to_lowercase();
+    assert!(
+        upstream.contains("x-api-version: 1") && upstream.contains("x-request-id: from-the-balancer"),
+        "{upstream}"
+    );
+    assert!(users.head.contains("x-request-id: from-the-balancer"), "{}", users.head);
+    let canary = get(&running, "/v1/users/7", "gw", &["X-Env: canary"]);
+    assert_eq!(canary.status, 200);
+    assert_eq!(get(&running, "/tools/x", "gw", &["X-Forwarded-For: 10.8.0.1"]).status, 403);
+    assert_eq!(get(&running, "/tools/x", "gw", &["X-Forwarded-For: 10.9.0.1"]).status, 200);
+    let admin = running.admin().unwrap();
+    assert_eq!(ask(admin, "GET", "/status", &["Host: localhost"]).status, 401);
+    let authorization = format!("Authorization: Bearer {TOKEN}");
+    assert_eq!(ask(admin, "GET", "/status", &["Host: localhost", &authorization]).status, 200);
+}
+
+#[test]
+fn split() {
+    let running = start("split.yaml");
+    assert_eq!(get(&running, "/", "gw", &[]).body, "See /shop and /blog.\n");
+    assert!(get(&running, "/shop/cart", "gw", &[]).body.starts_with("GET /cart HTTP/1.1"));
+    assert!(get(&running, "/blog/1", "gw", &[]).body.starts_with("GET /blog/1 HTTP/1.1"));
+}
+
+#[test]
+fn full() {
+    let running = start("full.yaml");
+    assert_eq!(get(&running, "/ping", "gw", &[]).body, "pong");
+    assert_eq!(get(&running, "/v7/ping", "gw", &[]).status, 200);
+    let old = get(&running, "/old/a", "gw", &[]);
+    assert!(old.status == 308 && old.head.contains("location: https://new.example.com/a"), "{old:?}");
+    let conditions = ["X-Env: canary", "X-Debug: 1", "X-Tenant: t-1", "Cookie: a=b"];
+    assert_eq!(
+        get(&running, "/orders/7?beta=1", "api.example.com", &conditions).status,
+        403,
+        "127.0.0.1 is no partner"
+    );
+    assert_eq!(get(&running, "/orders/7?beta=2", "api.example.com", &conditions).status, 404);
+    let inside = running.address("inside").unwrap();
+    assert_eq!(ask(inside, "GET", "/ping", &["Host: gw"]).status, 200);
+}
+
+fn get(running: &Running, target: &str, host: &str, fields: &[&str]) -> Answer {
+    let host = format!("Host: {host}");
+    ask(web(running), "GET", target, &[&[host.as_str()], fields].concat())
+}
+
+fn web(running: &Running) -> SocketAddr {
+    running.address("web").unwrap()
+}
+
+fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("conf")
+}
+
+/// Starts a sample on this machine: free ports on loopback, and upstreams that echo.
+fn start(sample: &str) -> Running {
+    let environment: Environment = [("PORTCULLIS_ADMIN_TOKEN", TOKEN)].into_iter().collect();
+    let document = Document::load(&folder().join(sample), &environment).unwrap();
+    let mut errors = Errors::default();
+    let mut config = Config::read(&document, &mut errors);
+    assert!(errors.is_empty(), "{}", errors.render(&document.sources));
+    here(&mut config);
+    Gateway::from_config(config).start().unwrap_or_else(|error| panic!("{sample}: {error}"))
+}
+
+fn here(config: &mut Config) {
+    let free: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let echo = echo();
+    config.listeners.iter_mut().for_each(|listener| listener.address = free);
+    for upstream in config.upstreams.values_mut() {
+        upstream.endpoints = vec![Endpoint { address: echo, weight: 1 }];
+    }
+    if let Some(admin) = &mut config.admin {
+        admin.address = free;
+        // The environment of this process does not have it.
+        if admin.token.is_some() {
+            admin.token = Some(portcullis::config::SecretSource::Word(portcullis::types::Secret::new(TOKEN)));
+        }
+    }
+    config.server.upgrade_socket = None;
+    config.server.drain_delay = portcullis::types::Duration::default();
+    config.telemetry.access_log.output = "off".into();
+}
