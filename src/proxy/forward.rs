@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HOST, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorType, OrErr, Result};
 use pingora_proxy::Session;
 
 use super::arrive::upstream_uri;
@@ -168,13 +168,14 @@ pub(super) fn request_body(
 }
 
 /// Removes what is between the upstream and us only (RFC 9110, section 7.6.1).
-pub(super) fn clean_response(head: &mut ResponseHeader) {
+pub(super) fn clean_response(head: &mut ResponseHeader) -> Result<()> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        return;
+        return Ok(());
     }
-    if let Some(options) = head.headers.get(header::CONNECTION).and_then(|value| value.to_str().ok()) {
+    if head.headers.contains_key(header::CONNECTION) {
+        let options = head.headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
         let nominated: Vec<HeaderName> = options
-            .split(',')
+            .flat_map(|options| options.split(','))
             .filter_map(|option| HeaderName::try_from(option.trim()).ok())
             .filter(|name| {
                 !matches!(name.as_str(), "close" | "keep-alive" | "content-length" | "transfer-encoding")
@@ -189,12 +190,38 @@ pub(super) fn clean_response(head: &mut ResponseHeader) {
             head.remove_header(name);
         }
     }
+    one_length(head)
+}
+
+/// The engine has refused lengths that differ; of several that agree one goes on (RFC 9112, section 6.3).
+fn one_length(head: &mut ResponseHeader) -> Result<()> {
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    let (Some(first), more) = (lengths.next(), lengths.next().is_some()) else {
+        return Ok(());
+    };
+    let list = first.as_bytes().iter().position(|byte| *byte == b',');
+    if !more && list.is_none() {
+        return Ok(());
+    }
+    let first = first.as_bytes().get(..list.unwrap_or(first.len())).unwrap_or_default().trim_ascii();
+    let length =
+        HeaderValue::from_bytes(first).or_err(ErrorType::InvalidHTTPHeader, "a length that is none")?;
+    head.insert_header(header::CONTENT_LENGTH, length)
 }
 
 /// Shapes the response head for the client.
-pub(super) fn response(session: &Session, head: &mut ResponseHeader, context: &mut Context) -> Result<()> {
+pub(super) fn response(
+    session: &mut Session,
+    head: &mut ResponseHeader,
+    context: &mut Context,
+) -> Result<()> {
     if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+        context.keepalive = context.keepalive.or(session.get_keepalive());
         return Ok(());
+    }
+    // The engine gives a connection up when it passes 100 on, since the body is still to come.
+    if context.keepalive.is_some() && context.arrival()?.connection.request_complete() {
+        session.as_downstream_mut().set_keepalive(context.keepalive);
     }
     let connection = &context.arrival()?.connection;
     connection.responding();
@@ -214,14 +241,21 @@ pub(super) fn response(session: &Session, head: &mut ResponseHeader, context: &m
     Ok(())
 }
 
-/// Frames a body whose length a filter took away: the engine looked before the chain ran.
-fn frame(session: &Session, head: &mut ResponseHeader) -> Result<()> {
+/// Frames a body whose length a filter took away, the engine having looked before the chain ran. HTTP/1.0 knows no
+/// chunks: there it ends with the connection.
+fn frame(session: &mut Session, head: &mut ResponseHeader) -> Result<()> {
     let bodiless = head.status.is_informational()
         || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || session.req_header().method == Method::HEAD;
-    let framed = head.headers.contains_key(header::CONTENT_LENGTH)
-        || head.headers.contains_key(header::TRANSFER_ENCODING);
-    if bodiless || framed {
+    let counted = head.headers.contains_key(header::CONTENT_LENGTH);
+    if session.req_header().version == Version::HTTP_10 {
+        head.remove_header(&header::TRANSFER_ENCODING);
+        if !bodiless && !counted {
+            session.as_downstream_mut().set_keepalive(None);
+        }
+        return Ok(());
+    }
+    if bodiless || counted || head.headers.contains_key(header::TRANSFER_ENCODING) {
         return Ok(());
     }
     head.insert_header(header::TRANSFER_ENCODING, "chunked")
