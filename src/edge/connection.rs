@@ -132,16 +132,12 @@ impl Connection {
         self.tunnel.store(true, Ordering::Relaxed);
     }
 
-    /// What is left until the response head must be there; `None` while no such clock runs.
-    pub fn left_for_head(&self, now: Instant) -> Option<Duration> {
-        let by = self.head_by.load(Ordering::Relaxed);
-        let total = self.total_by.load(Ordering::Relaxed);
-        let by = match (by, total) {
-            (0, 0) => return None,
-            (0, by) | (by, 0) => by,
-            (head, total) => head.min(total),
-        };
-        Some(Duration::from_nanos(by.saturating_sub(self.nanos(now))))
+    /// What is left until the response head must be there, and the clock that says so; `None` while none runs.
+    pub fn left_for_head(&self, now: Instant) -> Option<(Duration, Timer)> {
+        let clocks = [(&self.head_by, Timer::Request), (&self.total_by, Timer::Total)];
+        let running = clocks.map(|(by, timer)| (by.load(Ordering::Relaxed), timer));
+        let (by, timer) = running.into_iter().filter(|(by, _)| *by != 0).min_by_key(|(by, _)| *by)?;
+        Some((Duration::from_nanos(by.saturating_sub(self.nanos(now))), timer))
     }
 
     /// The deadline that ended the exchange.
@@ -283,12 +279,13 @@ mod tests {
         assert_eq!(connection.left_for_head(connection.epoch), None);
         connection.reset(true);
         connection.begin(connection.epoch, &DEADLINES);
-        assert_eq!(connection.left_for_head(connection.epoch).unwrap().as_secs(), 30);
+        let (left, timer) = connection.left_for_head(connection.epoch).unwrap();
+        assert_eq!((left.as_secs(), timer), (30, Timer::Request));
         let short = Deadlines { total: Some(Duration::from_secs(10)), ..DEADLINES };
         connection.begin(connection.epoch, &short);
         assert_eq!(
             connection.left_for_head(connection.epoch + Duration::from_secs(20)),
-            Some(Duration::ZERO)
+            Some((Duration::ZERO, Timer::Total))
         );
     }
 }

@@ -26,7 +26,9 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use super::connection::Connection;
-use crate::guard::{BodyFraming, BodyScanner, Head, HeadLimits, HeadScanner, Progress, Refusal};
+use crate::guard::{
+    BodyFraming, BodyScanner, Head, HeadLimits, HeadScanner, Progress, Refusal, TargetForm, in_origin_form,
+};
 
 /// Writes gather up to so much.
 const GATHER: usize = 16 << 10;
@@ -166,8 +168,13 @@ impl Wire {
         let end = head.len + fed.consumed;
         let mut bytes =
             if end == self.ahead.len() { std::mem::take(&mut self.ahead) } else { self.ahead.split_to(end) };
-        // The one empty line that is tolerated before a request is not passed on.
-        bytes.advance(head.start);
+        if head.target_form == TargetForm::Absolute {
+            // The engine would compare its authority with Host byte by byte.
+            bytes = in_origin_form(&head, &bytes);
+        } else {
+            // The one empty line that is tolerated before a request is not passed on.
+            bytes.advance(head.start);
+        }
         Ok(Arrived { head, bytes, at })
     }
 

@@ -8,6 +8,7 @@
 
 mod authority;
 mod field;
+mod origin_form;
 mod request_line;
 mod semantics;
 
@@ -17,5 +18,6 @@ pub mod refusal;
 
 pub use framing::{BodyFraming, BodyScanner, Fed};
 pub use head::{Head, HeadLimits, HeadScanner, Progress};
+pub use origin_form::in_origin_form;
 pub use refusal::Refusal;
 pub use request_line::{TargetForm, Version};

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::header::{ALLOW, HOST};
+use http::header::{ALLOW, EXPECT, HOST, UPGRADE};
 use http::{HeaderValue, Method, StatusCode, Uri};
 use pingora::http::RequestHeader;
 use pingora::{ErrorType, OrErr, Result};
@@ -11,7 +11,7 @@ use pingora_proxy::Session;
 
 use super::context::{Context, Pinned, Tries};
 use crate::exchange::{Client, Facts, Reason, Reply, RequestId, Rewrite};
-use crate::guard::BodyFraming;
+use crate::guard::{BodyFraming, Head, Version};
 use crate::route::{Captures, Found, Lookup};
 use crate::snapshot::{Live, Route, Snapshot};
 use crate::types::{Host, NormalPath};
@@ -24,7 +24,7 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
     let (started, framing) = (arrival.at, arrival.head.framing);
     let listener = snapshot.listener(connection.listener());
 
-    name_host(session)?;
+    settle(session, &arrival.head);
     let place = match canonical(session.req_header()) {
         Ok(Place { host, target }) => {
             let host: Box<str> = host.into();
@@ -77,18 +77,21 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
     Ok(())
 }
 
-/// Gives an HTTP/1.0 request without `Host` the one that its absolute target names. The engine keeps the bytes of
-/// such a target aside, `uri` shows its path alone.
-fn name_host(session: &mut Session) -> Result<()> {
+/// Removes what the client's version or its other fields make meaningless, before anyone acts on it: an expectation
+/// on HTTP/1.0, an upgrade that `Connection` does not name (RFC 9110, sections 10.1.1 and 7.8).
+fn settle(session: &mut Session, head: &Head) {
     let request = session.req_header();
-    if request.headers.contains_key(HOST) {
-        return Ok(());
+    let expect = !head.expect_continue && request.headers.contains_key(EXPECT);
+    let upgrade = !head.upgrade && request.headers.contains_key(UPGRADE);
+    if expect {
+        session.req_header_mut().remove_header(&EXPECT);
     }
-    let target = std::str::from_utf8(request.raw_path()).unwrap_or_default();
-    let rest = target.split_once("://").filter(|(scheme, _)| !scheme.contains('/')).map(|(_, rest)| rest);
-    match rest.and_then(|rest| rest.split(['/', '?']).next()).map(str::to_owned) {
-        Some(authority) => session.req_header_mut().insert_header(HOST, authority),
-        None => Ok(()),
+    if upgrade {
+        session.req_header_mut().remove_header(&UPGRADE);
+    }
+    if head.version == Version::Http10 {
+        // Interim answers are not for HTTP/1.0 (RFC 9110, section 15.2).
+        session.as_downstream_mut().set_ignore_info_resp(true);
     }
 }
 
@@ -124,7 +127,6 @@ impl Placed {
 
 fn canonical(request: &RequestHeader) -> Result<Place<'_>, Box<Reply>> {
     let refuse = |reason: Reason, detail: String| Box::new(Reply::refuse(reason).detail(detail));
-    // The guard has compared an absolute target with Host; they are one.
     let host = match request.headers.get(HOST) {
         Some(host) => host.to_str().map_err(|_| Box::new(Reply::refuse(Reason::BAD_HOST)))?,
         None => "",
@@ -139,8 +141,7 @@ fn canonical(request: &RequestHeader) -> Result<Place<'_>, Box<Reply>> {
         return Ok(Place { host, target: None });
     }
     let path = NormalPath::parse(raw).map_err(|error| refuse(Reason::BAD_PATH, error.to_string()))?;
-    // What goes upstream of an absolute target is its path and query.
-    if request.raw_path().starts_with(b"/") && path.as_str() == raw {
+    if path.as_str() == raw {
         return Ok(Place { host, target: None });
     }
     let target = match request.uri.query() {

@@ -8,6 +8,7 @@ use pingora_proxy::Session;
 
 use super::context::{Attempt, Context};
 use super::failure;
+use crate::edge::Timer;
 use crate::exchange::Reason;
 use crate::snapshot::{Target, UpstreamTimeouts};
 use crate::upstream::Endpoint;
@@ -21,9 +22,9 @@ pub(super) fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
     let Target::Upstream(upstream) = &pinned.route.target else {
         return context.fail(Reason::BUG);
     };
-    let left = left.unwrap_or(pinned.route.deadlines.request);
+    let (left, timer) = left.unwrap_or((pinned.route.deadlines.request, Timer::Request));
     if left.is_zero() {
-        return context.fail(Reason::REQUEST_TIMEOUT);
+        return context.fail(failure::of_the_clock(timer));
     }
     let Some(endpoint) = upstream.choose(&pinned.tries.tried) else {
         return context.fail(failed.unwrap_or(Reason::NO_HEALTHY_UPSTREAM));
@@ -53,12 +54,11 @@ fn peer(endpoint: &Endpoint, timeouts: &UpstreamTimeouts, left: Duration) -> Box
 /// No connection was made, so nothing was sent: another endpoint may be tried, whatever the method.
 pub(super) fn not_connected(context: &mut Context, mut error: Box<Error>) -> Box<Error> {
     let timed_out = matches!(error.etype(), ErrorType::ConnectTimedout);
-    let late = context.arrival().is_ok_and(|arrival| {
-        arrival.connection.left_for_head(Instant::now()).is_some_and(|left| left.is_zero())
-    });
+    let clock = context.arrival().ok().and_then(|arrival| arrival.connection.left_for_head(Instant::now()));
+    let late = clock.filter(|(left, _)| left.is_zero()).map(|(_, timer)| timer);
     context.reason = Some(match (timed_out, late) {
-        (true, true) => Reason::REQUEST_TIMEOUT,
-        (true, false) => Reason::UPSTREAM_CONNECT_TIMEOUT,
+        (true, Some(timer)) => failure::of_the_clock(timer),
+        (true, None) => Reason::UPSTREAM_CONNECT_TIMEOUT,
         (false, _) => Reason::UPSTREAM_CONNECT_FAILED,
     });
     let outcome = if timed_out { "connect_timeout" } else { "connect_failed" };
@@ -72,7 +72,7 @@ pub(super) fn not_connected(context: &mut Context, mut error: Box<Error>) -> Box
             Target::Upstream(upstream) => upstream.endpoints().len() > pinned.tries.tried.len(),
             _ => false,
         };
-        error.set_retry(more && !late);
+        error.set_retry(more && late.is_none());
     }
     error
 }
@@ -87,13 +87,11 @@ pub(super) fn broken(
 ) -> Box<Error> {
     let replayable =
         session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
-    if replayable && session.response_written().is_none() {
-        error.retry.decide_reuse(reused);
-    } else {
-        error.set_retry(false);
-    }
-    let retry = error.retry();
     let by_upstream = *error.esource() == ErrorSource::Upstream;
+    let gone =
+        matches!(error.etype(), ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed);
+    let retry = reused && by_upstream && gone && replayable && session.response_written().is_none();
+    error.set_retry(retry);
     if let Ok(pinned) = context.pinned()
         && let Some(attempt) = pinned.tries.current.take()
     {

@@ -24,6 +24,8 @@ pub struct Context {
     pub(super) pinned: Option<Box<Pinned>>,
     /// An answer that was decided outside of the chain's request hooks.
     pub(super) reply: Option<Box<Reply>>,
+    /// The engine's wish to keep the connection, before an interim answer made it forget.
+    pub(super) keepalive: Option<u64>,
     /// Why the gateway answered itself.
     pub(super) reason: Option<Reason>,
 }

@@ -32,21 +32,39 @@ fn reason(session: &Session, context: &Context, error: &Error) -> Reason {
         if let Some(refusal) = arrival.connection.refused() {
             return reason_of(refusal);
         }
-        match arrival.connection.fired() {
-            Some(Timer::Request) => return Reason::REQUEST_TIMEOUT,
-            Some(Timer::RequestBody) => return Reason::BODY_TIMEOUT,
-            Some(Timer::StreamIdle) => return Reason::STREAM_IDLE_TIMEOUT,
-            Some(Timer::Total) => return Reason::TOTAL_TIMEOUT,
-            None => {}
+        if let Some(timer) = arrival.connection.fired() {
+            return of_the_clock(timer);
         }
     }
     match error.esource() {
         ErrorSource::Upstream => of_the_upstream(error),
-        ErrorSource::Downstream => Reason::CLIENT_CLOSED,
-        ErrorSource::Internal | ErrorSource::Unset => {
+        ErrorSource::Downstream if is_of_the_connection(error) => Reason::CLIENT_CLOSED,
+        // What the engine has against a request should have been refused by the guard.
+        ErrorSource::Downstream | ErrorSource::Internal | ErrorSource::Unset => {
             log::error!("{error}: {} {}", session.req_header().method, session.req_header().uri.path());
             Reason::BUG
         }
+    }
+}
+
+fn is_of_the_connection(error: &Error) -> bool {
+    matches!(
+        error.etype(),
+        ErrorType::ReadError
+            | ErrorType::WriteError
+            | ErrorType::ReadTimedout
+            | ErrorType::WriteTimedout
+            | ErrorType::ConnectionClosed
+    )
+}
+
+/// Why an exchange that ran out of time failed.
+pub(super) fn of_the_clock(timer: Timer) -> Reason {
+    match timer {
+        Timer::Request => Reason::REQUEST_TIMEOUT,
+        Timer::RequestBody => Reason::BODY_TIMEOUT,
+        Timer::StreamIdle => Reason::STREAM_IDLE_TIMEOUT,
+        Timer::Total => Reason::TOTAL_TIMEOUT,
     }
 }
 

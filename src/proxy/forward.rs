@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{self, HOST, HeaderName, HeaderValue};
 use http::request::{Parts, Request};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, OrErr, Result};
 use pingora_proxy::Session;
@@ -191,24 +191,23 @@ pub(super) fn request_body(
 
 /// Removes what is between the upstream and us only (RFC 9110, section 7.6.1). One look at each name: most responses
 /// have none of them.
-pub(super) fn clean_response(head: &mut ResponseHeader) {
+pub(super) fn clean_response(head: &mut ResponseHeader) -> Result<()> {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        return;
+        return Ok(());
     }
     let between = |name: &&HeaderName| {
         matches!(name.as_str().len(), 7 | 10 | 16)
             && matches!(name.as_str(), "connection" | "keep-alive" | "proxy-connection" | "upgrade")
     };
     let found: SmallVec<[HeaderName; 4]> = head.headers.keys().filter(between).cloned().collect();
-    if found.is_empty() {
-        return;
-    }
-    for name in nominated(&head.headers).into_iter().chain(found) {
+    let nominated = if found.is_empty() { Vec::new() } else { nominated(&head.headers) };
+    for name in nominated.into_iter().chain(found) {
         // The engine itself still reads this one, and writes its own.
         if name != header::CONNECTION {
             head.remove_header(&name);
         }
     }
+    one_length(head)
 }
 
 /// The fields that `Connection` names, except those that frame the message.
@@ -223,10 +222,35 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
         .collect()
 }
 
-/// Shapes the response head for the client.
-pub(super) fn response(session: &Session, head: &mut ResponseHeader, context: &mut Context) -> Result<()> {
-    if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+/// The engine has refused lengths that differ; of several that agree one goes on (RFC 9112, section 6.3).
+fn one_length(head: &mut ResponseHeader) -> Result<()> {
+    let mut lengths = head.headers.get_all(header::CONTENT_LENGTH).iter();
+    let (Some(first), more) = (lengths.next(), lengths.next().is_some()) else {
         return Ok(());
+    };
+    let list = first.as_bytes().iter().position(|byte| *byte == b',');
+    if !more && list.is_none() {
+        return Ok(());
+    }
+    let first = first.as_bytes().get(..list.unwrap_or(first.len())).unwrap_or_default().trim_ascii();
+    let length =
+        HeaderValue::from_bytes(first).or_err(ErrorType::InvalidHTTPHeader, "a length that is none")?;
+    head.insert_header(header::CONTENT_LENGTH, length)
+}
+
+/// Shapes the response head for the client.
+pub(super) fn response(
+    session: &mut Session,
+    head: &mut ResponseHeader,
+    context: &mut Context,
+) -> Result<()> {
+    if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+        context.keepalive = context.keepalive.or(session.get_keepalive());
+        return Ok(());
+    }
+    // The engine gives a connection up when it passes 100 on, since the body is still to come.
+    if context.keepalive.is_some() && context.arrival()?.connection.request_complete() {
+        session.as_downstream_mut().set_keepalive(context.keepalive);
     }
     let connection = &context.arrival()?.connection;
     connection.responding();
@@ -246,14 +270,21 @@ pub(super) fn response(session: &Session, head: &mut ResponseHeader, context: &m
     Ok(())
 }
 
-/// Frames a body whose length a filter took away: the engine looked before the chain ran.
-fn frame(session: &Session, head: &mut ResponseHeader) -> Result<()> {
+/// Frames a body whose length a filter took away, the engine having looked before the chain ran. HTTP/1.0 knows no
+/// chunks: there it ends with the connection.
+fn frame(session: &mut Session, head: &mut ResponseHeader) -> Result<()> {
     let bodiless = head.status.is_informational()
         || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || session.req_header().method == Method::HEAD;
-    let framed = head.headers.contains_key(header::CONTENT_LENGTH)
-        || head.headers.contains_key(header::TRANSFER_ENCODING);
-    if bodiless || framed {
+    let counted = head.headers.contains_key(header::CONTENT_LENGTH);
+    if session.req_header().version == Version::HTTP_10 {
+        head.remove_header(&header::TRANSFER_ENCODING);
+        if !bodiless && !counted {
+            session.as_downstream_mut().set_keepalive(None);
+        }
+        return Ok(());
+    }
+    if bodiless || counted || head.headers.contains_key(header::TRANSFER_ENCODING) {
         return Ok(());
     }
     head.insert_header(header::TRANSFER_ENCODING, "chunked")

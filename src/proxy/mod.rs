@@ -29,6 +29,7 @@ use pingora::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::edge::Arrival;
+use crate::exchange::Reason;
 use crate::snapshot::Live;
 
 pub use context::Context;
@@ -129,15 +130,18 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         head: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
+        if head.status == StatusCode::SWITCHING_PROTOCOLS && !session.as_downstream().is_upgrade_req() {
+            // Bytes would pass the guard unseen.
+            return context.fail(Reason::UPSTREAM_INVALID_RESPONSE);
+        }
         if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
             attempt::answered(context);
         }
-        forward::clean_response(head);
-        Ok(())
+        forward::clean_response(head)
     }
 
     async fn response_filter(

@@ -11,6 +11,8 @@ use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::Context;
+use super::failure;
+use crate::edge::Timer;
 use crate::exchange::{Exchange, Fault, Reason, Reply};
 use crate::handler::SharedHandler;
 use crate::snapshot::{Redirect, Target};
@@ -73,7 +75,7 @@ async fn handled(handler: &SharedHandler, session: &mut Session, context: &mut C
     };
     let left = context.arrival()?.connection.left_for_head(std::time::Instant::now());
     let pinned = context.pinned()?;
-    let left = left.unwrap_or(pinned.route.deadlines.request);
+    let (left, timer) = left.unwrap_or((pinned.route.deadlines.request, Timer::Request));
     let (_, _, mut exchange) = pinned.run(session.req_header());
     let answer = AssertUnwindSafe(handler.handle(&mut exchange, body)).catch_unwind();
     let outcome = tokio::time::timeout(left, answer).await;
@@ -82,7 +84,7 @@ async fn handled(handler: &SharedHandler, session: &mut Session, context: &mut C
         Ok(Ok(Ok(reply))) => reply,
         Ok(Ok(Err(fault))) => bug(&Fault::new(format!("{}: {fault}", whose()))),
         Ok(Err(panic)) => bug(&Fault::panicked(&whose(), &*panic)),
-        Err(_) => Reply::refuse(Reason::REQUEST_TIMEOUT),
+        Err(_) => Reply::refuse(failure::of_the_clock(timer)),
     })
 }
 

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure here is a failed test")]
 
+#[path = "../corpus/mod.rs"]
+#[allow(dead_code, unfulfilled_lint_expectations, reason = "shared with another binary")]
+mod corpus;
 #[path = "../harness/mod.rs"]
 mod harness;
 
@@ -10,10 +13,18 @@ mod answers;
 mod ask;
 mod canonical_path;
 mod exchange;
+mod failover;
 mod filters;
 mod forwarded;
 mod library;
+mod limits;
 mod log_level;
+mod malformed;
 mod reload;
+mod resources;
 mod routing;
+mod streaming;
+mod suspicions;
 mod telemetry;
+mod timeouts;
+mod upstream;

@@ -37,7 +37,8 @@ impl Client {
         Self::over(TcpStream::from(socket))
     }
 
-    fn over(socket: TcpStream) -> Self {
+    /// A client over a socket that is connected already.
+    pub fn over(socket: TcpStream) -> Self {
         socket.set_nodelay(true).unwrap();
         socket.set_read_timeout(Some(SOON)).unwrap();
         socket.set_write_timeout(Some(SOON)).unwrap();
