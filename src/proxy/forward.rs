@@ -215,10 +215,12 @@ fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
     let options = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     options
         .flat_map(|options| options.split(','))
-        .filter_map(|option| HeaderName::try_from(option.trim()).ok())
-        .filter(|name| {
-            !matches!(name.as_str(), "close" | "keep-alive" | "content-length" | "transfer-encoding")
+        .map(str::trim)
+        .filter(|option| {
+            let kept = ["close", "keep-alive", "content-length", "transfer-encoding"];
+            !kept.iter().any(|kept| kept.eq_ignore_ascii_case(option))
         })
+        .filter_map(|option| HeaderName::try_from(option).ok())
         .collect()
 }
 
