@@ -2,7 +2,8 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+
+use crate::gateway::PATIENCE;
 
 /// A connection that may serve several requests.
 pub struct Client {
@@ -33,7 +34,7 @@ pub fn get(address: SocketAddr, path: &str) -> io::Result<Response> {
 impl Client {
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
         Ok(Self { address, stream: BufReader::new(stream) })
     }

@@ -21,6 +21,7 @@ pub struct Load {
 #[derive(Default)]
 struct Account {
     stop: AtomicBool,
+    rest: Duration,
     served: AtomicUsize,
     failures: Mutex<Vec<String>>,
 }
@@ -28,7 +29,12 @@ struct Account {
 impl Load {
     /// Starts four clients: two keep their connections, two make one for each request.
     pub fn start(address: SocketAddr, path: &'static str) -> Self {
-        let account = Arc::new(Account::default());
+        Self::paced(address, path, Duration::ZERO)
+    }
+
+    /// The same with clients that rest between their requests.
+    pub fn paced(address: SocketAddr, path: &'static str, rest: Duration) -> Self {
+        let account = Arc::new(Account { rest, ..Account::default() });
         let clients = (0..4).map(|client| {
             let account = Arc::clone(&account);
             std::thread::spawn(move || match client % 2 {
@@ -72,6 +78,7 @@ impl Load {
 
 impl Account {
     fn goes_on(&self) -> bool {
+        std::thread::sleep(self.rest);
         !self.stop.load(Ordering::Relaxed)
     }
 

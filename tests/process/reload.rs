@@ -258,7 +258,7 @@ fn one_of_fifty_thousand_routes_changes_while_requests_run() {
         client.receive().unwrap().text()
     };
     assert_eq!(body(), "one");
-    let load = Load::start(gateway.home.web, "/a");
+    let load = Load::paced(gateway.home.web, "/a", Duration::from_millis(10));
     load.more(100);
     words.routes = many_routes("two");
     gateway.home.write(&words);
