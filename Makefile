@@ -46,14 +46,14 @@ setup-build:
 	@command -v $(CARGO) >/dev/null || { \
 	  echo "Rust is missing: install it from https://rustup.rs, open a new shell, and run make again." >&2; exit 1; }
 
-setup-test: setup-build $(TARGET)/tools/bin/check-jsonschema
+setup-test: setup-build tests/schema/node_modules
 	@.ci/need promtool=prometheus systemd-analyze=systemd
 
 setup-bench: setup-build
 	@.ci/need nginx=nginx haproxy=haproxy
 
-# validators
-$(TARGET)/tools/bin/check-jsonschema:
-	@command -v check-jsonschema >/dev/null || { \
-	  .ci/need python3=python3 && { python3 -c 'import ensurepip' 2>/dev/null || .ci/need ensurepip=python3-venv; } && \
-	  python3 -m venv $(TARGET)/tools && $(TARGET)/tools/bin/pip install --quiet 'check-jsonschema==0.39.*'; }
+# The validator behind YAML support in editors.
+tests/schema/node_modules: tests/schema/package.json
+	@.ci/need node=nodejs npm=npm
+	@npm install --prefix tests/schema --no-package-lock --no-audit --no-fund --silent
+	@touch $@

@@ -15,7 +15,7 @@ const MOST_LINES: usize = 400;
 /// The statics that there may be: file and name. Anything else that is shared is handed over, in `State` or a snapshot.
 const STATICS: [(&str, &str); 3] = [
     // What allocates cannot be handed over.
-    ("lib.rs", "ALLOCATOR"),
+    ("main.rs", "ALLOCATOR"),
     // The number of a worker thread's own buffer, and the next to be given.
     ("telemetry/access_log/writer.rs", "NEXT"),
     ("telemetry/access_log/writer.rs", "NUMBER"),
