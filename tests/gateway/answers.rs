@@ -1,14 +1,7 @@
 //! The gateway's own answers: `respond`, `redirect`, and the problem documents of what it refuses.
 
-use std::net::TcpListener;
-
 use crate::ask::{Ask, ask};
-use crate::harness::{Gateway, process_log};
-
-/// An address where nobody listens.
-fn nobody() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
-}
+use crate::harness::{Gateway, Nobody, process_log};
 
 #[test]
 fn respond_says_status_headers_and_body() {
@@ -122,6 +115,7 @@ routes:
 
 #[test]
 fn a_refusal_is_a_problem_document() {
+    let nobody = Nobody::new();
     let gateway = Gateway::start(&format!(
         r#"
 upstreams: {{ down: {{ endpoints: ["{}"] }} }}
@@ -131,7 +125,7 @@ routes:
   - {{ name: denied, path: /denied, filters: [ip_restriction: {{ deny: [127.0.0.0/8] }}], respond: {{ body: a }} }}
   - {{ name: down, path: /down, upstream: down }}
 "#,
-        nobody()
+        nobody.address()
     ));
     for (ask, status, code, error) in [
         (Ask::new("GET /none"), 404, "route_not_found", "destination_not_found"),
@@ -188,10 +182,11 @@ fn head_gets_the_head_of_the_refusal() {
 
 #[test]
 fn when_no_endpoint_can_be_reached_the_answer_says_why_the_last_one_could_not() {
+    let nobodies = [Nobody::new(), Nobody::new()];
     let gateway = Gateway::start(&format!(
         "upstreams: {{ down: {{ endpoints: [\"{}\", \"{}\"] }} }}\nroutes: [{{ name: a, path: /*, upstream: down }}]",
-        nobody(),
-        nobody()
+        nobodies[0].address(),
+        nobodies[1].address()
     ));
     let answer = ask(gateway.address(), "GET /", "");
     assert_eq!(answer.problem(), (502, "upstream_connect_failed".to_owned()));

@@ -1,13 +1,8 @@
 //! Several endpoints: shares, failover, and connections that went stale.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
 
-use crate::harness::{Gateway, Origin, Then, eventually, to};
-
-fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
+use crate::harness::{Gateway, Nobody, Origin, Then, eventually, to};
 
 fn gateway(endpoints: &[String]) -> Gateway {
     Gateway::start(&format!(
@@ -43,11 +38,12 @@ fn endpoints_take_turns_by_weight_evenly_spread() {
 fn a_failed_connect_goes_to_another_endpoint_without_the_client_noticing() {
     let origin = Origin::ok();
     let live = format!("\"{}\"", origin.address());
-    let dead = || format!("\"{}\"", nobody());
+    let nobodies = [Nobody::new(), Nobody::new(), Nobody::new()];
+    let [dead, dead2, dead3] = nobodies.each_ref().map(|nobody| format!("\"{}\"", nobody.address()));
     let post = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody";
     let chunked = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n";
     let get = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
-    for endpoints in [vec![dead(), live.clone()], vec![dead(), dead(), live.clone(), dead()]] {
+    for endpoints in [vec![dead.clone(), live.clone()], vec![dead, dead2, live, dead3]] {
         let gateway = gateway(&endpoints);
         let mut client = gateway.client();
         for request in [get, post, chunked].into_iter().cycle().take(12) {
@@ -62,7 +58,8 @@ fn a_failed_connect_goes_to_another_endpoint_without_the_client_noticing() {
 
 #[test]
 fn when_every_endpoint_is_down_the_last_failure_is_told() {
-    let gateway = gateway(&[format!("\"{}\"", nobody()), format!("\"{}\"", nobody())]);
+    let nobodies = [Nobody::new(), Nobody::new()];
+    let gateway = gateway(&nobodies.each_ref().map(|nobody| format!("\"{}\"", nobody.address())));
     assert_eq!(gateway.get("/").problem(), (502, "upstream_connect_failed".into()));
     assert_eq!(gateway.log_of("/")["tries"], 2);
 }

@@ -136,8 +136,10 @@ fn a_graceful_end_waits_for_the_request_under_way() {
     let mut busy = gateway.client();
     busy.send_get("/");
     origin.request(0);
+    let address = gateway.address();
     let ending = std::thread::spawn(move || gateway.shutdown());
     assert!(idle.ends());
+    eventually("nobody is let in any more", || std::net::TcpStream::connect(address).is_err());
     go.send(()).unwrap();
     let response = busy.response();
     assert_eq!(response.status, 200);

@@ -4,18 +4,14 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::harness::{Gateway, Origin, Then, eventually};
-
-/// An address that refuses connections.
-fn nobody() -> std::net::SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
+use crate::harness::{Gateway, Nobody, Origin, Then, eventually};
 
 #[test]
 fn an_upstream_that_is_down_is_a_502() {
+    let nobody = Nobody::new();
     let gateway = Gateway::start(&format!(
         "upstreams: {{ origin: {{ endpoints: [\"{}\"] }} }}\nroutes: [{{ name: all, path: /*, upstream: origin }}]",
-        nobody()
+        nobody.address()
     ));
     let mut client = gateway.client();
     let response = client.get("/");

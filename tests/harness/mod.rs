@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 pub use client::Client;
 pub use gateway::{Gateway, to};
 pub use message::{Fields, Request, Response, Stream};
-pub use origin::{Origin, Then, Visit, reset, wait_for_close};
+pub use origin::{Nobody, Origin, Then, Visit, reset, wait_for_close};
 
 /// How long anything may take that should happen at once. Long, for a busy machine: a test that passes never waits so
 /// long.

@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketType};
 
 use super::message::{Request, Stream};
 use super::{SOON, eventually_some};
@@ -241,6 +244,22 @@ impl Visit<'_> {
     /// Waits until the other end has closed the connection.
     pub fn wait_for_close(&mut self) {
         wait_for_close(self.stream);
+    }
+}
+
+/// An address that refuses connections for as long as this lives: bound, so that nobody else gets it, and not listened
+/// to.
+pub struct Nobody(OwnedFd);
+
+impl Nobody {
+    pub fn new() -> Self {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self(socket)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        rustix::net::getsockname(&self.0).unwrap().try_into().unwrap()
     }
 }
 
