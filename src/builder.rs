@@ -126,6 +126,14 @@ impl Gateway {
         self
     }
 
+    /// Makes one filter nameable in configuration, without placing it.
+    #[must_use]
+    pub fn named_filter(mut self, name: &'static str, stage: Stage, filter: impl Filter) -> Self {
+        self.unused(name);
+        self.registry.add_instance(name, stage, filter);
+        self
+    }
+
     /// Makes a kind of filter nameable in configuration.
     #[must_use]
     pub fn filter_kind<F: FilterKind>(mut self) -> Self
@@ -159,10 +167,15 @@ impl Gateway {
         self.server().start()
     }
 
-    fn server(self) -> Server {
+    fn server(mut self) -> Server {
+        if self.file.is_some() && self.config != Config::default() {
+            let message =
+                "a gateway is configured by a file or by code: what code adds to a file is filters by name";
+            self.errors.push(ConfigError::new("", message));
+        }
         let source = match self.file {
-            Some(path) => Source::File(path),
-            None => Source::Code { config: Box::new(self.config), errors: self.errors },
+            Some(path) if self.errors.is_empty() => Source::File(path),
+            _ => Source::Code { config: Box::new(self.config), errors: self.errors },
         };
         Server::new(source, self.registry)
     }

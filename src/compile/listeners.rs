@@ -111,6 +111,8 @@ impl Compiler<'_> {
         let fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if name.is_empty() {
             self.error(path, "a name cannot be empty");
+        } else if name == "-" {
+            self.error(path, "`-` stands for requests that no route takes");
         } else if name.len() > 128 || !name.bytes().all(fit) {
             self.error(
                 path,

@@ -62,6 +62,8 @@ pub struct Running {
 /// Everything that is decided before the first socket listens.
 struct Plan {
     frame: Frame,
+    /// Where `portcullis upgrade` asks.
+    upgrade_socket: Option<PathBuf>,
     /// The files it was read from.
     seen: watch::Seen,
     snapshot: Arc<Snapshot>,
@@ -126,7 +128,10 @@ impl Server {
     /// What kept it from starting.
     pub fn start(self) -> Result<Running, StartError> {
         let started = Instant::now();
-        let assembled = assemble(self.plan()?, None, Commands::default(), started)?;
+        let mut plan = self.plan()?;
+        // A new process would be the embedding program anew, which knows nothing of a handover.
+        plan.upgrade_socket = None;
+        let assembled = assemble(plan, None, Commands::default(), started)?;
         let mut running = Running {
             listeners: assembled.addresses(),
             admin: assembled.admin_address(),
@@ -158,7 +163,8 @@ impl Server {
         seen.add(loaded.place.files().iter().map(PathBuf::as_path));
         let (frame, compiled) = loaded.compile(&parts).map_err(StartError::Config)?;
         let snapshot = parts.open(compiled, 1).map_err(StartError::AccessLog)?;
-        Ok(Plan { frame, seen, snapshot: Arc::new(snapshot), parts })
+        let upgrade_socket = frame.server.upgrade_socket.clone();
+        Ok(Plan { frame, upgrade_socket, seen, snapshot: Arc::new(snapshot), parts })
     }
 }
 
@@ -202,9 +208,9 @@ fn assemble(
     commands: Commands,
     started: Instant,
 ) -> Result<Engine, StartError> {
-    let Plan { frame, seen, snapshot, parts } = plan;
+    let Plan { frame, upgrade_socket, seen, snapshot, parts } = plan;
     let sockets = Sockets::bind(&frame, inherited)?;
-    let upgrade_socket = frame.server.upgrade_socket.as_ref().map(|path| {
+    let upgrade_socket = upgrade_socket.as_ref().map(|path| {
         UpgradeSocket::bind(path).map_err(|error| StartError::UpgradeSocket { path: path.clone(), error })
     });
     let live = Arc::new(Live::new(Arc::clone(&snapshot)));

@@ -737,3 +737,33 @@ fn a_gateway_ends_when_it_is_told_to() {
         std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)).is_err()
     });
 }
+
+#[test]
+fn a_file_and_words_of_code_do_not_mix() {
+    process_log::listen();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("p.yaml");
+    let words = "listeners: [{ name: web, address: \"127.0.0.1:0\" }]\nroutes: [{ name: a, path: /a, respond: { body: a } }]\n";
+    std::fs::write(&file, words).unwrap();
+    let mixed = portcullis::Gateway::from_file(&file).listen("127.0.0.1:0");
+    let message = mixed.start().err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(message.contains("by a file or by code"), "{message:?}");
+    // A filter that the file may name is no word of code.
+    std::fs::write(&file, format!("{words}filters: [early]\n")).unwrap();
+    let named = portcullis::Gateway::from_file(&file).named_filter("early", Stage::Admit, FAULTS[0]);
+    assert!(named.start().is_ok());
+}
+
+#[test]
+fn a_gateway_inside_another_program_takes_no_upgrades() {
+    process_log::listen();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("upgrade.sock");
+    let words = format!(
+        "server: {{ upgrade_socket: {} }}\nlisteners: [{{ name: web, address: \"127.0.0.1:0\" }}]\nroutes: [{{ name: a, path: /a, respond: {{ body: a }} }}]\n",
+        socket.display()
+    );
+    let running = portcullis::Gateway::from_yaml(&words).start().unwrap();
+    assert!(!socket.exists());
+    running.shutdown();
+}
