@@ -19,8 +19,7 @@ use super::path::{push_index, push_key};
 use super::source::{Mark, Sources};
 
 /// What an included file may hold.
-const SECTIONS: [&str; 9] =
-    ["listeners", "acme", "stores", "consumers", "upstreams", "filters", "chains", "routes", "apis"];
+const SECTIONS: [&str; 5] = ["listeners", "upstreams", "filters", "chains", "routes"];
 
 /// A file to include and the entry that asks for it.
 pub(super) struct Included {
@@ -383,13 +382,13 @@ mod tests {
     #[test]
     fn sections_must_be_of_one_kind() {
         let directory = Directory::with(&[
-            ("conf/main.yaml", "include: [a.yaml]\nroutes: []\nacme: {}\nchains: 1\nfilters:\n"),
-            ("conf/a.yaml", "routes: { a: 1 }\nacme: [1]\nchains: { b: [] }\nfilters: [cors]\n"),
+            ("conf/main.yaml", "include: [a.yaml]\nroutes: []\nupstreams: {}\nchains: 1\nfilters:\n"),
+            ("conf/a.yaml", "routes: { a: 1 }\nupstreams: [1]\nchains: { b: [] }\nfilters: [cors]\n"),
         ]);
         let found = directory.load().unwrap_err();
         for expected in [
             "conf/a.yaml:1:9: routes: expected a list, found a map",
-            "conf/a.yaml:2:7: acme: expected a map, found a list",
+            "conf/a.yaml:2:12: upstreams: expected a map, found a list",
             "conf/a.yaml:3:9: chains: cannot be added to what stands at conf/main.yaml:4:9",
         ] {
             assert!(found.contains(expected), "{expected}\nnot in\n{found}");
