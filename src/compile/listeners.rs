@@ -76,6 +76,7 @@ impl Compiler<'_> {
             }
         };
         let header_bytes = limits.header_bytes.get();
+        let usual = crate::config::ListenerLimits::default().uri_bytes;
         check(
             "header_bytes",
             (256..=MOST_HEADER_BYTES).contains(&header_bytes),
@@ -88,7 +89,7 @@ impl Compiler<'_> {
         );
         check(
             "uri_bytes",
-            (1..=header_bytes).contains(&limits.uri_bytes.get()),
+            limits.uri_bytes == usual || (1..=header_bytes).contains(&limits.uri_bytes.get()),
             "a target is no longer than its head",
         );
         check("connections", limits.connections > 0, "a listener without connections serves nobody");
@@ -173,7 +174,7 @@ fn policy(words: &Listener, chain: usize) -> ListenerPolicy {
         head: HeadLimits {
             header_bytes: limits.header_bytes.as_usize(),
             headers: limits.headers,
-            uri_bytes: limits.uri_bytes.as_usize(),
+            uri_bytes: limits.uri_bytes.min(limits.header_bytes).as_usize(),
         },
         header_timeout: limits.header_timeout.get(),
         idle_timeout: limits.idle_timeout.get(),

@@ -37,7 +37,7 @@ pub struct ListenerLimits {
     pub header_bytes: ByteSize,
     /// The number of header fields; 431 above. At most 256.
     pub headers: usize,
-    /// The length of the request target; 414 above.
+    /// The length of the request target; 414 above. Never more than `header_bytes`.
     pub uri_bytes: ByteSize,
     /// The time for a whole request head, from its first byte; 408 after.
     pub header_timeout: Duration,

@@ -31,6 +31,8 @@ pub struct Connection {
     total_by: AtomicU64,
     stream_idle: AtomicU64,
     moved: AtomicU64,
+    upstream_read: AtomicU64,
+    asked: AtomicU64,
     responding: AtomicBool,
     tunnel: AtomicBool,
     request_complete: AtomicBool,
@@ -51,6 +53,8 @@ pub enum Timer {
     StreamIdle,
     /// The exchange as a whole.
     Total,
+    /// The upstream sent nothing.
+    UpstreamRead,
 }
 
 impl Connection {
@@ -68,6 +72,8 @@ impl Connection {
             total_by: AtomicU64::new(0),
             stream_idle: AtomicU64::new(0),
             moved: AtomicU64::new(0),
+            upstream_read: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
             responding: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
             request_complete: AtomicBool::new(true),
@@ -121,9 +127,17 @@ impl Connection {
         self.head_by.store(head_by, Ordering::Relaxed);
     }
 
+    /// An upstream is being asked, and has `read` for its next bytes.
+    ///
+    /// For requests without a body only: while the engine has a body to pass on, it does not always listen here.
+    pub fn asking(&self, now: Instant, read: Duration) {
+        self.asked.store(self.nanos(now), Ordering::Relaxed);
+        self.upstream_read.store(nanos(read), Ordering::Relaxed);
+    }
+
     /// The response head is on its way: from here only bodies count.
-    pub fn responding(&self) {
-        self.moved.store(self.nanos(Instant::now()), Ordering::Relaxed);
+    pub fn responding(&self, now: Instant) {
+        self.moved.store(self.nanos(now), Ordering::Relaxed);
         self.responding.store(true, Ordering::Relaxed);
     }
 
@@ -147,6 +161,7 @@ impl Connection {
             2 => Some(Timer::RequestBody),
             3 => Some(Timer::StreamIdle),
             4 => Some(Timer::Total),
+            5 => Some(Timer::UpstreamRead),
             _ => None,
         }
     }
@@ -176,6 +191,7 @@ impl Connection {
         self.head_by.store(0, Ordering::Relaxed);
         self.total_by.store(0, Ordering::Relaxed);
         self.stream_idle.store(0, Ordering::Relaxed);
+        self.upstream_read.store(0, Ordering::Relaxed);
         self.responding.store(false, Ordering::Relaxed);
         self.request_complete.store(complete, Ordering::Relaxed);
     }
@@ -196,8 +212,9 @@ impl Connection {
         self.tunnel.load(Ordering::Relaxed)
     }
 
-    /// The next deadline of the exchange under way and when it passes.
-    pub(super) fn next_deadline(&self) -> Option<(Timer, Instant)> {
+    /// The next deadline of the exchange under way and when it passes. `waiting` says that the engine waits for
+    /// someone else than the client, who is not to blame for its own slowness.
+    pub(super) fn next_deadline(&self, waiting: bool) -> Option<(Timer, Instant)> {
         let total = self.total_by.load(Ordering::Relaxed);
         let idle = self.stream_idle.load(Ordering::Relaxed);
         let idle_by = if idle == 0 { 0 } else { self.moved.load(Ordering::Relaxed).saturating_add(idle) };
@@ -208,11 +225,21 @@ impl Connection {
         } else {
             (Timer::RequestBody, idle_by)
         };
-        [(Timer::Total, total), current]
+        [(Timer::Total, total), current, (Timer::UpstreamRead, self.upstream_read_by(waiting))]
             .into_iter()
             .filter(|(_, by)| *by != 0)
             .min_by_key(|(_, by)| *by)
             .and_then(|(timer, by)| Some((timer, self.epoch.checked_add(Duration::from_nanos(by))?)))
+    }
+
+    /// What the upstream sends is passed on at once, so what moved last tells when it last sent.
+    fn upstream_read_by(&self, waiting: bool) -> u64 {
+        let read = self.upstream_read.load(Ordering::Relaxed);
+        if !waiting || read == 0 || self.is_tunnel() {
+            return 0;
+        }
+        let since = if self.responding.load(Ordering::Relaxed) { &self.moved } else { &self.asked };
+        since.load(Ordering::Relaxed).saturating_add(read)
     }
 
     pub(super) fn fire(&self, timer: Timer) {
@@ -254,23 +281,40 @@ mod tests {
     }
 
     fn next(connection: &Connection) -> (Timer, u64) {
-        let (timer, at) = connection.next_deadline().unwrap();
+        let (timer, at) = connection.next_deadline(true).unwrap();
         (timer, at.duration_since(connection.epoch).as_secs())
     }
 
     #[test]
     fn each_part_of_an_exchange_has_its_clock() {
         let connection = connection();
-        assert_eq!(connection.next_deadline(), None);
+        assert_eq!(connection.next_deadline(true), None);
         connection.reset(false);
         connection.begin(connection.epoch, &DEADLINES);
         assert_eq!(next(&connection), (Timer::RequestBody, 300));
         connection.request_completed(connection.epoch + Duration::from_secs(100));
         assert_eq!(next(&connection), (Timer::Request, 130));
-        connection.responding();
+        connection.responding(Instant::now());
         assert_eq!(next(&connection).0, Timer::StreamIdle);
         connection.moved(connection.epoch + Duration::from_secs(400));
         assert_eq!(next(&connection), (Timer::Total, 600));
+    }
+
+    #[test]
+    fn an_upstream_is_waited_for_while_it_is_the_one_to_speak() {
+        let connection = connection();
+        let at = |secs| connection.epoch + Duration::from_secs(secs);
+        connection.reset(true);
+        connection.begin(at(0), &DEADLINES);
+        connection.asking(at(1), Duration::from_secs(5));
+        assert_eq!(next(&connection), (Timer::UpstreamRead, 6));
+        assert_eq!(connection.next_deadline(false).unwrap().0, Timer::Request);
+        connection.responding(at(3));
+        assert_eq!(next(&connection), (Timer::UpstreamRead, 8));
+        connection.moved(at(7));
+        assert_eq!(next(&connection), (Timer::UpstreamRead, 12));
+        connection.tunnel();
+        assert_eq!(next(&connection).0, Timer::StreamIdle);
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod wire;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::guard::Head;
+use crate::guard::{BodyFraming, Head};
 
 pub use connection::{Connection, Timer};
 pub use drain::Drain;
@@ -29,4 +29,11 @@ pub struct Arrival {
     pub head: Head,
     /// When the head was complete.
     pub at: Instant,
+}
+
+impl Arrival {
+    /// Whether a body comes with the request.
+    pub fn has_body(&self) -> bool {
+        !matches!(self.head.framing, BodyFraming::None | BodyFraming::Length(0))
+    }
 }

@@ -208,9 +208,10 @@ impl Wire {
         }
     }
 
-    /// Pending until a deadline of the exchange passes, which is an error.
-    fn poll_deadline<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        let Some((timer, at)) = self.connection.next_deadline() else {
+    /// Pending until a deadline of the exchange passes, which is an error. `waiting` says that the client is not the
+    /// one who is waited for.
+    fn poll_deadline<T>(&mut self, cx: &mut Context<'_>, waiting: bool) -> Poll<io::Result<T>> {
+        let Some((timer, at)) = self.connection.next_deadline(waiting) else {
             return Poll::Pending;
         };
         ready!(self.poll_alarm(cx, at));
@@ -299,7 +300,7 @@ impl AsyncRead for Wire {
         if let Poll::Ready(Err(error)) = wire.poll_send(cx) {
             return Poll::Ready(Err(error));
         }
-        wire.poll_deadline(cx)
+        wire.poll_deadline(cx, true)
     }
 }
 
@@ -312,7 +313,7 @@ impl AsyncWrite for Wire {
         }
         match wire.poll_send(cx) {
             Poll::Ready(sent) => sent?,
-            Poll::Pending => return wire.poll_deadline(cx),
+            Poll::Pending => return wire.poll_deadline(cx, false),
         }
         let Some(socket) = &mut wire.socket else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
@@ -322,14 +323,14 @@ impl AsyncWrite for Wire {
                 wire.connection.moved(Instant::now());
                 Poll::Ready(written)
             }
-            Poll::Pending => wire.poll_deadline(cx),
+            Poll::Pending => wire.poll_deadline(cx, false),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let wire = self.get_mut();
         match wire.poll_send(cx) {
-            Poll::Pending => wire.poll_deadline(cx),
+            Poll::Pending => wire.poll_deadline(cx, false),
             sent => sent,
         }
     }

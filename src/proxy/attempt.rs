@@ -29,7 +29,8 @@ pub(super) fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
     let Some(endpoint) = upstream.choose(&pinned.tries.tried) else {
         return context.fail(failed.unwrap_or(Reason::NO_HEALTHY_UPSTREAM));
     };
-    let peer = peer(&endpoint, &pinned.route.upstream_timeouts, left);
+    let timeouts = pinned.route.upstream_timeouts;
+    let mut peer = peer(&endpoint, &timeouts, left);
     let tries = &mut pinned.tries;
     tries.tried.insert(endpoint.id());
     tries.count += 1;
@@ -37,6 +38,9 @@ pub(super) fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
     tries.last_endpoint = Some(endpoint.address());
     let permit = endpoint.load().begin();
     tries.current = Some(Attempt { endpoint, permit, begun: now, to_head: None });
+    if context.arrival()?.has_body() {
+        peer.options.read_timeout = Some(timeouts.read);
+    }
     Ok(peer)
 }
 
@@ -45,7 +49,6 @@ fn peer(endpoint: &Endpoint, timeouts: &UpstreamTimeouts, left: Duration) -> Box
     let connect = timeouts.connect.min(left);
     peer.options.connection_timeout = Some(connect);
     peer.options.total_connection_timeout = Some(connect);
-    peer.options.read_timeout = Some(timeouts.read);
     peer.options.write_timeout = Some(timeouts.write);
     peer.options.idle_timeout = Some(timeouts.idle);
     peer
@@ -87,10 +90,13 @@ pub(super) fn broken(
 ) -> Box<Error> {
     let replayable =
         session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
-    let by_upstream = *error.esource() == ErrorSource::Upstream;
+    let silent =
+        context.arrival().is_ok_and(|arrival| arrival.connection.fired() == Some(Timer::UpstreamRead));
+    let by_upstream = silent || *error.esource() == ErrorSource::Upstream;
     let gone =
         matches!(error.etype(), ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed);
-    let retry = reused && by_upstream && gone && replayable && session.response_written().is_none();
+    let retry =
+        reused && by_upstream && !silent && gone && replayable && session.response_written().is_none();
     error.set_retry(retry);
     if let Ok(pinned) = context.pinned()
         && let Some(attempt) = pinned.tries.current.take()
@@ -100,7 +106,8 @@ pub(super) fn broken(
             attempt.endpoint.metrics().record("stale_connection", None);
         } else if by_upstream {
             attempt.permit.failed();
-            attempt.endpoint.metrics().record(failure::upstream_outcome(&error), attempt.to_head);
+            let outcome = if silent { "read_timeout" } else { failure::upstream_outcome(&error) };
+            attempt.endpoint.metrics().record(outcome, attempt.to_head);
         } else {
             attempt.endpoint.metrics().record("aborted", attempt.to_head);
         }

@@ -65,6 +65,7 @@ pub(super) fn of_the_clock(timer: Timer) -> Reason {
         Timer::RequestBody => Reason::BODY_TIMEOUT,
         Timer::StreamIdle => Reason::STREAM_IDLE_TIMEOUT,
         Timer::Total => Reason::TOTAL_TIMEOUT,
+        Timer::UpstreamRead => Reason::UPSTREAM_READ_TIMEOUT,
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{self, HOST, HeaderName, HeaderValue};
@@ -40,8 +41,14 @@ const OURS: [&str; 6] = [
 ///
 /// Field names go in lower case: the engine can keep each name's spelling, but at the price of a second map.
 pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut Context) -> Result<()> {
-    let connection = Arc::clone(&context.arrival()?.connection);
+    let arrival = context.arrival()?;
+    let connection = Arc::clone(&arrival.connection);
+    let has_body = arrival.has_body();
     let pinned = context.pinned()?;
+    if !has_body {
+        // The wire's own clock: the engine's costs every request a timer.
+        connection.asking(Instant::now(), pinned.route.upstream_timeouts.read);
+    }
     let nothing = Request::new(()).into_parts().0;
     let mut parts = Parts::from(mem::replace(head, RequestHeader::from(nothing)));
     if let Some(path) = &pinned.facts.rewrite.path {
@@ -255,7 +262,7 @@ pub(super) fn response(
         session.as_downstream_mut().set_keepalive(context.keepalive);
     }
     let connection = &context.arrival()?.connection;
-    connection.responding();
+    connection.responding(Instant::now());
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         connection.tunnel();
     }

@@ -141,7 +141,7 @@ pub(super) async fn send(session: &mut Session, context: &mut Context, reply: Re
     if let Some(pinned) = context.pinned.as_deref_mut().filter(|pinned| pinned.log.shows_response_headers()) {
         pinned.response = Some(head.headers.clone());
     }
-    context.arrival()?.connection.responding();
+    context.arrival()?.connection.responding(std::time::Instant::now());
     let downstream = session.as_downstream_mut();
     downstream.write_response_header(Box::new(head)).await?;
     if silent {
