@@ -94,6 +94,11 @@ impl Chain {
         Slots(self.links.iter().map(|link| link.filter.0.slot()).collect())
     }
 
+    /// Whether any filter waits for something before the request goes on.
+    pub fn waits(&self) -> bool {
+        self.request.iter().any(|(_, waits)| *waits)
+    }
+
     /// Whether any filter looks at request bodies.
     pub fn sees_request_body(&self) -> bool {
         !self.request_body.is_empty()

@@ -31,11 +31,12 @@ pub struct Listener {
 pub struct ListenerLimits {
     /// Connections open at once, in all; further ones are closed unread.
     pub connections: usize,
-    /// Connections open at once from one address (an IPv6 /64 counts as one); further ones are closed unread.
+    /// Connections open at once from one address (an IPv6 /64 counts as one); further ones are closed unread. Not
+    /// counted for `server.trusted_proxies`.
     pub connections_per_ip: usize,
-    /// The size of a whole request head; 431 above. At most 1MiB.
+    /// The size of a whole request head; 431 above. At most 512KiB.
     pub header_bytes: ByteSize,
-    /// The number of header fields; 431 above. At most 256.
+    /// The number of header fields; 431 above. At most 255.
     pub headers: usize,
     /// The length of the request target; 414 above. Never more than `header_bytes`.
     pub uri_bytes: ByteSize,

@@ -19,6 +19,14 @@ impl Environment {
         self.0.get(name).map(String::as_str)
     }
 
+    /// The same names without their values, for a text of someone who must not learn them: every variable is `1`,
+    /// and none overrides anything.
+    #[must_use]
+    pub fn withheld(&self) -> Self {
+        let names = self.0.keys().filter(|name| !name.starts_with("PORTCULLIS__") && *name != "PORT");
+        Self(names.map(|name| (name.clone(), "1".to_owned())).collect())
+    }
+
     /// All variables in name order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))

@@ -12,6 +12,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 mod access;
@@ -79,6 +80,16 @@ impl Document {
         Loader::new(environment).assemble(Path::new(name), text)
     }
 
+    /// The same for text that may not reach for files: an `include` is an error.
+    ///
+    /// # Errors
+    /// As [`Document::load`].
+    pub fn alone(name: &str, text: &str, environment: &Environment) -> Result<Self, Failure> {
+        let mut loader = Loader::new(environment);
+        loader.alone = true;
+        loader.assemble(Path::new(name), text)
+    }
+
     /// The place of a document path such as `routes[3].path`, or of its nearest ancestor that exists.
     pub fn mark_of(&self, path: &str) -> Mark {
         self.root.nearest(path).mark
@@ -105,6 +116,8 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 struct Loader<'a> {
+    /// Whether other files are out of reach.
+    alone: bool,
     environment: &'a Environment,
     sources: Sources,
     files: Vec<PathBuf>,
@@ -116,7 +129,7 @@ struct Loader<'a> {
 impl<'a> Loader<'a> {
     fn new(environment: &'a Environment) -> Self {
         let (sources, files, errors) = Default::default();
-        Self { environment, sources, files, errors, incomplete: false }
+        Self { alone: false, environment, sources, files, errors, incomplete: false }
     }
 
     fn assemble(mut self, main: &Path, text: &str) -> Result<Document, Failure> {
@@ -130,6 +143,12 @@ impl<'a> Loader<'a> {
                 let message = format!("a configuration is a map, found {}", root.kind());
                 return self.fail(ConfigError::new("", message).at(root.mark));
             }
+        }
+        if self.alone
+            && let Some((key, _)) = root.entry("include")
+        {
+            let error = ConfigError::new("include", "other files are out of reach here").at(key.mark);
+            return self.fail(error.with_hint("`portcullis check` reads them"));
         }
         let included = include::take(&mut root, main, &mut self.errors);
         if !included.is_empty() {
@@ -181,11 +200,19 @@ impl<'a> Loader<'a> {
 
 /// Reads a file; the error is a message for the operator.
 fn read(path: &Path) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|error| match error.kind() {
+    bounded(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => format!("cannot read `{}`: there is no such file", path.display()),
         std::io::ErrorKind::InvalidData => format!("cannot read `{}`: it is not UTF-8 text", path.display()),
         _ => format!("cannot read `{}`: {error}", path.display()),
     })
+}
+
+/// The text of a file, which may be a pipe, up to a size that no configuration has.
+fn bounded(path: &Path) -> io::Result<String> {
+    const MOST: u64 = 256 << 20;
+    let mut text = String::new();
+    let read = fs::File::open(path)?.take(MOST + 1).read_to_string(&mut text)?;
+    if read as u64 > MOST { Err(io::Error::other("it is larger than 256MiB")) } else { Ok(text) }
 }
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ use crate::snapshot::Deadlines;
 
 /// One accepted connection.
 ///
-/// The proxy sets the deadlines of the exchange under way; the wire front enforces them, since it alone is polled
-/// whatever the proxy engine waits for.
+/// The proxy sets the deadlines of the exchange under way; the wire front enforces them, since it is polled whenever
+/// the engine waits for the client or, the request being complete, for the upstream.
 #[derive(Debug)]
 pub struct Connection {
     listener: usize,
@@ -127,9 +127,7 @@ impl Connection {
         self.head_by.store(head_by, Ordering::Relaxed);
     }
 
-    /// An upstream is being asked, and has `read` for its next bytes.
-    ///
-    /// For requests without a body only: while the engine has a body to pass on, it does not always listen here.
+    /// An upstream is being asked, and has `read` for its next bytes once the whole request is here.
     pub fn asking(&self, now: Instant, read: Duration) {
         self.asked.store(self.nanos(now), Ordering::Relaxed);
         self.upstream_read.store(nanos(read), Ordering::Relaxed);
@@ -201,6 +199,7 @@ impl Connection {
         self.request_complete.store(true, Ordering::Relaxed);
         let timeout = self.request_timeout.load(Ordering::Relaxed);
         self.head_by.store(self.nanos(now) + timeout, Ordering::Relaxed);
+        self.asked.store(self.nanos(now), Ordering::Relaxed);
     }
 
     /// Bytes moved.
@@ -210,6 +209,12 @@ impl Connection {
 
     pub(super) fn is_tunnel(&self) -> bool {
         self.tunnel.load(Ordering::Relaxed)
+    }
+
+    /// Whether the exchange as a whole has taken too long. Asked where bytes are at hand, and nothing waits.
+    pub(super) fn is_overdue(&self) -> bool {
+        let by = self.total_by.load(Ordering::Relaxed);
+        by != 0 && self.nanos(Instant::now()) >= by
     }
 
     /// The next deadline of the exchange under way and when it passes. `waiting` says that the engine waits for
@@ -235,7 +240,7 @@ impl Connection {
     /// What the upstream sends is passed on at once, so what moved last tells when it last sent.
     fn upstream_read_by(&self, waiting: bool) -> u64 {
         let read = self.upstream_read.load(Ordering::Relaxed);
-        if !waiting || read == 0 || self.is_tunnel() {
+        if !waiting || read == 0 || self.is_tunnel() || !self.request_complete() {
             return 0;
         }
         let since = if self.responding.load(Ordering::Relaxed) { &self.moved } else { &self.asked };

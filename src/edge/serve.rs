@@ -59,7 +59,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
                 accepted = accept::accept(&listener, &name) => accepted,
             };
             let policy = self.policy();
-            let place = match caps.take(peer.ip(), policy.connections, policy.connections_per_ip) {
+            // A trusted proxy stands for many clients.
+            let proxy = self.live.load().trusted_proxies.iter().any(|range| range.contains(peer.ip()));
+            let by_address = if proxy { usize::MAX } else { policy.connections_per_ip };
+            let place = match caps.take(peer.ip(), policy.connections, by_address) {
                 Ok(place) => place,
                 Err(full) => {
                     self.turn_away(full);

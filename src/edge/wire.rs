@@ -288,6 +288,9 @@ impl Wire {
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let wire = self.get_mut();
+        if wire.connection.is_overdue() {
+            return wire.poll_deadline(cx, true);
+        }
         let read = if wire.body_done && !wire.connection.is_tunnel() {
             wire.poll_quiet(cx)
         } else {
@@ -307,6 +310,9 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let wire = self.get_mut();
+        if wire.connection.is_overdue() {
+            return wire.poll_deadline(cx, false);
+        }
         if wire.out.len() + data.len() <= GATHER {
             wire.out.extend_from_slice(data);
             return Poll::Ready(Ok(data.len()));

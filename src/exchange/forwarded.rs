@@ -1,8 +1,9 @@
 //! Who the client is: the peer, or what a trusted proxy in front says of it.
 //!
 //! 1. Nothing a client sends is believed unless its address is in `trusted_proxies`.
-//! 2. From a trusted peer, `Forwarded` (RFC 7239) is read if present, else `X-Forwarded-For`. The list is walked
-//!    from the right, past addresses that are trusted too; the first stranger is the client.
+//! 2. From a trusted peer, `X-Forwarded-For` is read if present, else `Forwarded` (RFC 7239). Most proxies write the
+//!    former alone and pass the latter on as the client wrote it. The list is walked from the right, past addresses
+//!    that are trusted too; the first stranger is the client.
 //! 3. What is not an address ends the walk: the last address known for sure is the client.
 //! 4. `proto`, `host` and `port` are taken from a trusted peer only.
 
@@ -37,10 +38,10 @@ impl Client {
             return client;
         }
         client.peer_trusted = true;
-        if headers.contains_key(http::header::FORWARDED) {
-            client.read_forwarded(headers, is_trusted);
-        } else {
+        if headers.contains_key("x-forwarded-for") || !headers.contains_key(http::header::FORWARDED) {
             client.read_x_forwarded(headers, is_trusted);
+        } else {
+            client.read_forwarded(headers, is_trusted);
         }
         client
     }
@@ -92,6 +93,7 @@ impl Client {
                 }
                 let Some(ip) = next else { return };
                 self.ip = ip;
+                self.port = if self.https { 443 } else { self.port };
                 if !is_trusted(ip) {
                     return;
                 }
@@ -165,9 +167,16 @@ mod tests {
     #[test]
     fn forwarded_is_read_with_its_quotes() {
         let value = "for=6.6.6.6, for=\"[2001:4860::1]:4711\";proto=https;by=10.0.0.9, for=\"[2001:db8::7]\"";
-        let client = identify("10.0.0.1:1", &[("forwarded", value), ("x-forwarded-for", "9.9.9.9")]);
+        let client = identify("10.0.0.1:1", &[("forwarded", value)]);
         assert_eq!(ip(&client), "2001:4860::1");
         assert!(client.https);
+    }
+
+    #[test]
+    fn what_a_proxy_passes_on_unread_counts_for_nothing() {
+        let headers = [("forwarded", "for=10.1.2.3;proto=https"), ("x-forwarded-for", "1.2.3.4")];
+        let client = identify("10.0.0.1:1", &headers);
+        assert_eq!((ip(&client).as_str(), client.https), ("1.2.3.4", false));
     }
 
     #[test]

@@ -89,6 +89,10 @@ fn settle(session: &mut Session, head: &Head) {
     if upgrade {
         session.req_header_mut().remove_header(&UPGRADE);
     }
+    if !head.keep_alive {
+        // The engine reads the first of several Connection fields.
+        session.as_downstream_mut().set_keepalive(None);
+    }
     if head.version == Version::Http10 {
         // Interim answers are not for HTTP/1.0 (RFC 9110, section 15.2).
         session.as_downstream_mut().set_ignore_info_resp(true);

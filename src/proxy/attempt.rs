@@ -29,7 +29,7 @@ pub(super) fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
     let Some(endpoint) = upstream.choose(&pinned.tries.tried) else {
         return context.fail(failed.unwrap_or(Reason::NO_HEALTHY_UPSTREAM));
     };
-    let timeouts = pinned.route.upstream_timeouts;
+    let (timeouts, stream_idle) = (pinned.route.upstream_timeouts, pinned.route.deadlines.stream_idle);
     let mut peer = peer(&endpoint, &timeouts, left);
     let tries = &mut pinned.tries;
     tries.tried.insert(endpoint.id());
@@ -39,7 +39,9 @@ pub(super) fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
     let permit = endpoint.load().begin();
     tries.current = Some(Attempt { endpoint, permit, begun: now, to_head: None });
     if context.arrival()?.has_body() {
-        peer.options.read_timeout = Some(timeouts.read);
+        // While a body waits for room on its way up, nothing but the engine watches. It also counts the client's
+        // pauses, which are allowed to be as long as `stream_idle`.
+        peer.options.read_timeout = Some(timeouts.read.max(stream_idle));
     }
     Ok(peer)
 }

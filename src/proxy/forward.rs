@@ -26,6 +26,9 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// What proxies begin the names of their words with.
+const FORWARDED: &str = "x-forwarded-";
+
 /// What we say of the client ourselves. An upstream that folds `_` and `-` together must not hear it from the
 /// client in the other spelling.
 const OURS: [&str; 6] = [
@@ -41,14 +44,12 @@ const OURS: [&str; 6] = [
 ///
 /// Field names go in lower case: the engine can keep each name's spelling, but at the price of a second map.
 pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut Context) -> Result<()> {
-    let arrival = context.arrival()?;
-    let connection = Arc::clone(&arrival.connection);
-    let has_body = arrival.has_body();
+    let connection = Arc::clone(&context.arrival()?.connection);
     let pinned = context.pinned()?;
-    if !has_body {
-        // The wire's own clock: the engine's costs every request a timer.
-        connection.asking(Instant::now(), pinned.route.upstream_timeouts.read);
-    }
+    // The engine sends the body anew with every attempt.
+    pinned.body_in = 0;
+    // The wire's own clock: the engine's costs every request a timer, and blames the upstream for a slow client.
+    connection.asking(Instant::now(), pinned.route.upstream_timeouts.read);
     let nothing = Request::new(()).into_parts().0;
     let mut parts = Parts::from(mem::replace(head, RequestHeader::from(nothing)));
     if let Some(path) = &pinned.facts.rewrite.path {
@@ -71,34 +72,28 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
     shaped.or_else(|fault| faulty(context, &fault))
 }
 
-/// Removes what a client says in our name: from strangers what is a proxy's to say, from everyone the spellings
-/// with `_`. One look at each name: most requests have none of them.
+/// Removes what a client says in the name of a proxy: from strangers all of it, from everyone the spellings with `_`
+/// of what we say ourselves, and a `Forwarded` that nobody read. One look at each name: most requests have none.
 fn remove_claims(headers: &mut HeaderMap, trusted: bool) {
-    let folded = |name: &[u8]| {
-        OURS.iter().any(|ours| {
-            let pairs = || ours.bytes().zip(name);
-            ours.len() == name.len()
-                && pairs().all(|(ours, &byte)| ours == byte || (ours == b'-' && byte == b'_'))
-        })
-    };
-    let claim = |name: &&HeaderName| {
-        let name = name.as_str().as_bytes();
-        match (name.len(), name.first()) {
-            (9, Some(b'f')) => !trusted && name == b"forwarded",
-            (9 | 12 | 15..=17, Some(b'x')) => {
-                if name.contains(&b'_') {
-                    folded(name)
-                } else {
-                    !trusted && name == b"x-real-ip"
-                }
-            }
-            _ => false,
-        }
+    let unread = headers.contains_key(FORWARDED_FOR);
+    let claim = |name: &&HeaderName| match name.as_str().as_bytes() {
+        b"forwarded" => unread || !trusted,
+        [b'x', b'-' | b'_', ..] => is_claim(name.as_str(), trusted),
+        _ => false,
     };
     let claims: SmallVec<[HeaderName; 2]> = headers.keys().filter(claim).cloned().collect();
     for name in claims {
         headers.remove(name);
     }
+}
+
+fn is_claim(name: &str, trusted: bool) -> bool {
+    let folded = |known: &str, name: &str| {
+        known.bytes().zip(name.bytes()).all(|(known, byte)| known == byte || (known == b'-' && byte == b'_'))
+    };
+    let of_a_proxy = name == "x-real-ip" || (name.len() > FORWARDED.len() && folded(FORWARDED, name));
+    let ours = |known: &&str| known.len() == name.len() && folded(known, name);
+    (!trusted && of_a_proxy) || (name.contains('_') && OURS.iter().any(ours))
 }
 
 /// Says who asked: what trusted proxies said, and the peer.

@@ -19,9 +19,18 @@ use crate::snapshot::{Redirect, Target};
 
 /// Runs the chain; the answer, unless an upstream is to give it.
 pub(super) async fn of_the_gateway(session: &mut Session, context: &mut Context) -> Result<Option<Reply>> {
+    let clock = context.arrival()?.connection.left_for_head(std::time::Instant::now());
     let pinned = context.pinned()?;
+    let (left, timer) = clock.unwrap_or((pinned.route.deadlines.request, Timer::Request));
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
-    let verdict = chain.request(slots, &mut exchange).await;
+    let verdict = if chain.waits() {
+        match tokio::time::timeout(left, chain.request(slots, &mut exchange)).await {
+            Ok(verdict) => verdict,
+            Err(_) => return Ok(Some(Reply::refuse(failure::of_the_clock(timer)))),
+        }
+    } else {
+        chain.request(slots, &mut exchange).await
+    };
     match verdict {
         Err(fault) => return Ok(Some(bug(&fault))),
         Ok(Some(verdict)) => {

@@ -51,13 +51,13 @@ impl Reloader {
                 let generation = snapshot.generation;
                 let old = self.live.swap(Arc::new(snapshot));
                 *current = frame;
-                drop(current);
                 self.parts.metrics.config_published(generation);
                 self.status.reloaded(None);
                 log::info!(
                     "configuration {generation} is in force after {} ms",
                     started.elapsed().as_millis()
                 );
+                drop(current);
                 self.retire(old);
                 Ok(generation)
             }

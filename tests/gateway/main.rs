@@ -20,6 +20,7 @@ mod library;
 mod limits;
 mod log_level;
 mod malformed;
+mod patience;
 mod reload;
 mod resources;
 mod routing;

@@ -108,8 +108,10 @@ fn an_upload_nobody_reads_stays_with_the_client() {
         let _ = held.lock().unwrap().recv();
         Then::Reset
     });
-    let gateway =
-        Gateway::before_with(&origin, "limits: { request_body: 2GiB }, timeouts: { write: 2s, read: 1s }");
+    let gateway = Gateway::before_with(
+        &origin,
+        "limits: { request_body: 2GiB }, timeouts: { write: 2s, read: 1s, stream_idle: 1s }",
+    );
     let mut client = gateway.client();
     client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1073741824\r\n\r\n");
     client.stream.socket.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
