@@ -146,7 +146,7 @@ impl Proxy {
         self.revisions.rotate_left(1);
         fs::hard_link(&self.revisions[0], &link)?;
         fs::rename(&link, self.scratch.0.join("config"))?;
-        let request = b"POST /reload HTTP/1.1\r\nHost: admin\r\nContent-Length: 0\r\n\r\n";
+        let request = b"POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
         match send_once(self.admin, request).await? {
             200..=299 => Ok(()),
             status => Err(format!("the reload was answered {status}").into()),
