@@ -65,7 +65,7 @@ impl<'a> Exchange<'a> {
         self.request.headers.get(name)
     }
 
-    /// The whole request head as the client sent it.
+    /// The client's request head: its target canonical, fields that mean nothing on its connection removed.
     pub fn request(&self) -> &RequestHeader {
         self.request
     }

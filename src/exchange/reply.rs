@@ -101,7 +101,7 @@ impl Reply {
                     headers.insert(PROXY_STATUS, value);
                 }
                 if let Some(id) = id {
-                    headers.insert(REQUEST_ID, id.header().clone());
+                    headers.insert(RequestId::HEADER, id.header().clone());
                 }
                 Bytes::from(body)
             }
@@ -114,7 +114,6 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A browser asks for `text/html` by name; `*/*` alone is a program.
 fn wants_html(accept: Option<&HeaderValue>) -> bool {

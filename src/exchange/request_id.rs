@@ -1,12 +1,15 @@
 //! The id that follows one request through every log.
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 /// The id of one request: printable ASCII, 1 to 128 characters, safe in headers, logs and JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId(HeaderValue);
 
 impl RequestId {
+    /// The field that carries it, upstream and back to the client.
+    pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+
     /// A new id: a UUID of version 7 (RFC 9562), so that ids sort by time.
     pub fn generate() -> Self {
         let mut text = [0u8; uuid::fmt::Simple::LENGTH];

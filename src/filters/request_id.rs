@@ -3,7 +3,6 @@
 //! Every request has an id, with or without this filter: it goes upstream as `X-Request-Id`, stands in the access
 //! log and in every problem reply. This filter says whose id is kept, and shows the id to the client.
 
-use http::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -11,8 +10,6 @@ use crate::chain::{Filter, Flow, Phases, Stage};
 use crate::document::Errors;
 use crate::exchange::{Exchange, RequestId, ResponseHeader, Result};
 use crate::registry::{FilterKind, Scope};
-
-const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Keeps or makes the id of a request, and shows it to the client as `X-Request-Id`.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -68,7 +65,7 @@ impl Filter for RequestIds {
         let id = match self.0.accept {
             // A trusted proxy's id is kept without being asked.
             Accept::Trusted => None,
-            Accept::Always => exchange.header(&HEADER).and_then(RequestId::accept),
+            Accept::Always => exchange.header(&RequestId::HEADER).and_then(RequestId::accept),
             Accept::Never => Some(RequestId::generate()),
         };
         if let Some(id) = id {
@@ -79,7 +76,7 @@ impl Filter for RequestIds {
 
     fn response(&self, (): &mut (), exchange: &mut Exchange<'_>, head: &mut ResponseHeader) -> Result<()> {
         if self.0.response {
-            head.insert_header(HEADER, exchange.request_id().header())?;
+            head.insert_header(RequestId::HEADER, exchange.request_id().header())?;
         }
         Ok(())
     }

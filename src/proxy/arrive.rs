@@ -44,7 +44,7 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
     let client =
         Client::identify(connection.peer(), connection.local(), &request.headers, &snapshot.trusted_proxies);
     let known_id =
-        client.peer_trusted.then(|| request.headers.get("x-request-id").and_then(RequestId::accept));
+        client.peer_trusted.then(|| request.headers.get(RequestId::HEADER).and_then(RequestId::accept));
     let route = place.route;
     let chain = Arc::clone(route.chain(&listener));
     connection.begin(started, &route.deadlines);

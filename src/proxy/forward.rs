@@ -18,13 +18,12 @@ use smallvec::SmallVec;
 use super::arrive::upstream_uri;
 use super::context::Context;
 use crate::edge::Connection;
-use crate::exchange::{Client, Fault, Reason};
+use crate::exchange::{Client, Fault, Reason, RequestId};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What proxies begin the names of their words with.
 const FORWARDED: &str = "x-forwarded-";
@@ -66,7 +65,7 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
         headers.insert(HOST, HeaderValue::from_static(""));
     }
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
-    headers.insert(REQUEST_ID, exchange.request_id().header().clone());
+    headers.insert(RequestId::HEADER, exchange.request_id().header().clone());
     *head = RequestHeader::from(parts);
     let shaped = chain.upstream_request(slots, &mut exchange, head);
     shaped.or_else(|fault| faulty(context, &fault))

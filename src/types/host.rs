@@ -42,11 +42,6 @@ impl<'a> Host<'a> {
         &self.0
     }
 
-    /// The same host, free of the request's lifetime.
-    pub fn into_owned(self) -> Host<'static> {
-        Host(Cow::Owned(self.0.into_owned()))
-    }
-
     /// The canonical text, without a port.
     pub fn into_cow(self) -> Cow<'a, str> {
         self.0

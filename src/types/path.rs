@@ -33,11 +33,6 @@ impl<'a> NormalPath<'a> {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    /// The same path, free of the request's lifetime.
-    pub fn into_owned(self) -> NormalPath<'static> {
-        NormalPath(Cow::Owned(self.0.into_owned()))
-    }
 }
 
 impl AsRef<str> for NormalPath<'_> {
