@@ -6,6 +6,8 @@
 
 use std::net::Ipv6Addr;
 
+use crate::types::PlainAuthority;
+
 /// A host that was checked, and its port.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Authority<'a> {
@@ -17,6 +19,13 @@ pub(super) struct Authority<'a> {
 impl<'a> Authority<'a> {
     /// Parses all of `text`; `None` if it is anything else than a plain host with an optional port.
     pub fn parse(text: &'a [u8]) -> Option<Self> {
+        if let Some(plain) = PlainAuthority::read(text) {
+            return Some(Self { host: &text[..plain.name_len], port: plain.port });
+        }
+        Self::parse_odd(text)
+    }
+
+    fn parse_odd(text: &'a [u8]) -> Option<Self> {
         let host_len = if text.first() == Some(&b'[') { ipv6_len(text)? } else { name_len(text)? };
         let (host, rest) = text.split_at(host_len);
         let port = match rest {
@@ -69,6 +78,18 @@ fn port(digits: &[u8]) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_plain_is_read_alike_in_full(text in "[a-zA-Z0-9:._~-]{0,70}|[a-z0-9.-]{1,9}(:[0-9]{0,6})?") {
+            if PlainAuthority::read(text.as_bytes()).is_some() {
+                let known = |read: Option<Authority<'_>>| read.map(|read| (read.host.to_vec(), read.port));
+                let text = text.as_bytes();
+                prop_assert_eq!(known(Authority::parse(text)), known(Authority::parse_odd(text)));
+            }
+        }
+    }
 
     #[test]
     fn plain_hosts_pass() {

@@ -10,7 +10,7 @@ mod size;
 
 pub use cidr::Cidr;
 pub use duration::Duration;
-pub use host::{Host, HostError, HostPattern, HostPatternError};
+pub use host::{Host, HostError, HostPattern, HostPatternError, PlainAuthority};
 pub use path::{NormalPath, PathError};
 pub use percent::Percent;
 pub use secret::Secret;
