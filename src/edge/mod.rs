@@ -4,6 +4,7 @@
 //! way to the proxy engine. What never becomes a request is answered and logged here.
 
 mod accept;
+mod alarm;
 mod connection;
 mod drain;
 mod metrics;

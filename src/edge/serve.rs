@@ -1,6 +1,7 @@
 //! The way of a connection: head after head through the guard, each handed to the proxy engine.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -98,8 +99,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         loop {
             let policy = self.policy();
             let patience = Patience { idle: policy.idle_timeout, head: policy.header_timeout };
-            let arrived =
-                wire.next_head(&policy.head, patience, drained(&mut draining, Instant::now())).await;
+            let since = Instant::now();
+            let drained = drained(&mut draining, since);
+            let arrived = wire.next_head(&policy.head, patience, since, drained).await;
             let arrived = match arrived {
                 Ok(arrived) => arrived,
                 Err(ended) => {
@@ -113,6 +115,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
                 Some(same) => wire = same,
                 None => break,
             }
+            polled_again().await;
         }
         if let Some(socket) = connection.take_back() {
             linger(socket).await;
@@ -147,7 +150,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             Ended::Refused { refusal, bytes } => (reason_of(refusal), refusal.detail(), bytes),
         };
         let started = Instant::now();
-        let id = RequestId::generate();
+        let id = RequestId::generate(SystemTime::now());
         let (headers, body) = Reply::refuse(reason).detail(detail).render(None, Some(&id));
         let reply = serialize(reason.status(), &headers, &body);
         let written = async {
@@ -224,6 +227,20 @@ impl<'a> FirstLine<'a> {
         let text = |bytes| std::str::from_utf8(bytes).ok().filter(|text| text.len() <= 32 && text.is_ascii());
         Self { method: text(method).unwrap_or("-"), target, protocol: text(protocol).unwrap_or("-") }
     }
+}
+
+/// Ends this turn of the task. The two halves of an exchange wake each other, and with each other the task that they
+/// share, so that it will be polled once more in any case: to look for the next request now would be to look twice.
+async fn polled_again() {
+    let mut polled = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut polled, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await
 }
 
 /// Ready when the gateway drains and the connection has been quiet for long enough that a request is not on its way.

@@ -23,8 +23,8 @@ use pingora::protocols::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
 
+use super::alarm::Alarm;
 use super::connection::Connection;
 use crate::guard::{
     BodyFraming, BodyScanner, Head, HeadLimits, HeadScanner, Progress, Refusal, TargetForm, in_origin_form,
@@ -34,6 +34,8 @@ use crate::guard::{
 const GATHER: usize = 16 << 10;
 /// Early bytes of later requests are taken in up to so much; then the client has to wait.
 const AHEAD: usize = 16 << 10;
+/// The room for a response at first: for its head and a short body.
+const OUT_ROOM: usize = 1 << 10;
 /// The room for a request head at first; it grows with the head.
 const HEAD_ROOM: usize = 2 << 10;
 
@@ -49,7 +51,7 @@ pub struct Wire {
     out: BytesMut,
     body: BodyScanner,
     body_done: bool,
-    alarm: Option<Pin<Box<Sleep>>>,
+    alarm: Option<Alarm>,
 }
 
 /// A request head that passed the guard.
@@ -104,17 +106,19 @@ impl Wire {
         }
     }
 
-    /// Waits for the next request head and lets it pass the guard. `draining` ends the wait between requests.
+    /// Waits, from `since` on, for the next request head and lets it pass the guard. `draining` ends the wait between
+    /// requests.
     pub async fn next_head(
         &mut self,
         limits: &HeadLimits,
         patience: Patience,
+        since: Instant,
         draining: impl Future<Output = ()>,
     ) -> Result<Arrived, Ended> {
         let mut draining = pin!(draining);
         let mut scanner = HeadScanner::new(*limits);
         let mut first_byte: Option<Instant> = None;
-        let idle_by = Instant::now() + patience.idle;
+        let idle_by = since + patience.idle;
         self.out = BytesMut::new();
         loop {
             if !self.ahead.is_empty() {
@@ -191,21 +195,11 @@ impl Wire {
         read
     }
 
-    /// Ready when `at` has passed. The timer is moved only when it would fire too late or has fired too early, so
-    /// that most exchanges never touch it.
+    /// Ready when `at` has passed.
     fn poll_alarm(&mut self, cx: &mut Context<'_>, at: Instant) -> Poll<()> {
         let at = tokio::time::Instant::from_std(at);
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        if alarm.deadline() > at {
-            alarm.as_mut().reset(at);
-        }
-        loop {
-            ready!(alarm.as_mut().poll(cx));
-            if tokio::time::Instant::now() >= at {
-                return Poll::Ready(());
-            }
-            alarm.as_mut().reset(at);
-        }
+        let alarm = self.alarm.get_or_insert_with(|| Alarm::new(at));
+        alarm.poll_by(cx, at)
     }
 
     /// Pending until a deadline of the exchange passes, which is an error. `waiting` says that the client is not the
@@ -314,6 +308,9 @@ impl AsyncWrite for Wire {
             return wire.poll_deadline(cx, false);
         }
         if wire.out.len() + data.len() <= GATHER {
+            if wire.out.capacity() == 0 {
+                wire.out.reserve(data.len().max(OUT_ROOM));
+            }
             wire.out.extend_from_slice(data);
             return Poll::Ready(Ok(data.len()));
         }
