@@ -6,9 +6,8 @@
 use std::future::{Future, ready};
 use std::hint::black_box;
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis::chain::{Chain, ChainBuilder, Link, SharedFilter};
@@ -27,7 +26,7 @@ fn requests(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let mut slots = chain.slots();
-                let mut exchange = Exchange::new(&head, &mut facts);
+                let mut exchange = Exchange::new(&head, "bench", &mut facts);
                 finished(chain.request(&mut slots, black_box(&mut exchange)))
             })
         });
@@ -44,7 +43,7 @@ fn responses(criterion: &mut Criterion) {
         let mut response = ResponseHeader::build(200, None).unwrap();
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let mut exchange = Exchange::new(&head, &mut facts);
+                let mut exchange = Exchange::new(&head, "bench", &mut facts);
                 chain.response(&mut slots, &mut exchange, black_box(&mut response)).is_ok()
             })
         });
@@ -157,11 +156,11 @@ fn exchange() -> (RequestHeader, Facts) {
     let facts = Facts {
         client,
         host: "bench.test".into(),
-        route: Arc::from("bench"),
         captures: Captures::default(),
         request_id: None,
         rewrite: Rewrite::default(),
         started: Instant::now(),
+        arrived: SystemTime::now(),
     };
     (head, facts)
 }

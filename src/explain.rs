@@ -178,7 +178,7 @@ fn listener(snapshot: &Snapshot, question: &Question) -> Result<usize, String> {
 }
 
 fn chain(snapshot: &Snapshot, route: &Route, listener: usize) -> Vec<Step> {
-    let chain = route.chain(&snapshot.listener(listener));
+    let chain = route.chain(snapshot.listener(listener).chain);
     let step = |link: &crate::chain::Link| Step {
         filter: link.name.to_owned(),
         stage: link.stage.name(),

@@ -145,9 +145,9 @@ impl Snapshot {
 }
 
 impl Route {
-    /// The chain for requests from a listener with this policy.
-    pub fn chain(&self, listener: &ListenerPolicy) -> &Arc<Chain> {
-        &self.chains[listener.chain.min(self.chains.len() - 1)]
+    /// The chain for requests from a listener whose policy names it.
+    pub fn chain(&self, of_listener: usize) -> &Chain {
+        &self.chains[of_listener.min(self.chains.len() - 1)]
     }
 }
 

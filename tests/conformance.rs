@@ -7,8 +7,7 @@ mod client;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use client::ask;
 use portcullis::chain::SharedFilter;
@@ -56,7 +55,7 @@ async fn every_hook_is_named_in_phases() {
         let filter = build(&registry, kind.name, kind.example).unwrap();
         let request = RequestHeader::build("GET", b"/", None).unwrap();
         let mut facts = facts();
-        let unnamed = filter.unnamed_hooks(&mut Exchange::new(&request, &mut facts)).await;
+        let unnamed = filter.unnamed_hooks(&mut Exchange::new(&request, "route", &mut facts)).await;
         assert!(
             unnamed.is_empty(),
             "{} implements {unnamed:?}, but its `phases` does not name them: they would never run. (If its EXAMPLE \
@@ -73,11 +72,11 @@ fn facts() -> Facts {
     Facts {
         client: Client::identify(peer, local, &http::HeaderMap::new(), &[]),
         host: "a.test".into(),
-        route: Arc::from("route"),
         captures: Captures::default(),
         request_id: None,
         rewrite: Rewrite::default(),
         started: Instant::now(),
+        arrived: SystemTime::now(),
     }
 }
 

@@ -104,6 +104,11 @@ impl Chain {
         !self.request_body.is_empty()
     }
 
+    /// Whether any filter shapes response heads.
+    pub fn shapes_response(&self) -> bool {
+        !self.response.is_empty()
+    }
+
     /// Whether any filter looks at response bodies.
     pub fn sees_response_body(&self) -> bool {
         !self.response_body.is_empty()
@@ -114,7 +119,8 @@ impl Chain {
         !self.log.is_empty()
     }
 
-    /// Runs the request hooks in order, until one answers.
+    /// Runs the request hooks in order, until one answers. A chain in which none [waits](Self::waits) does so in
+    /// [`request_at_once`](Self::request_at_once), for less.
     pub async fn request(&self, slots: &mut Slots, exchange: &mut Exchange<'_>) -> Result<Option<Verdict>> {
         for &(at, waits) in &self.request {
             let (link, slot) = self.at(slots, at)?;
@@ -124,11 +130,19 @@ impl Chain {
             } else {
                 guard(link, || link.filter.0.request(slot, exchange))
             };
-            match flow? {
-                Flow::Continue => {}
-                Flow::Reply(reply) => {
-                    return Ok(Some(Verdict { filter: link.name, reply }));
-                }
+            if let Flow::Reply(reply) = flow? {
+                return Ok(Some(Verdict { filter: link.name, reply }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Runs the request hooks that do not wait in order, until one answers.
+    pub fn request_at_once(&self, slots: &mut Slots, exchange: &mut Exchange<'_>) -> Result<Option<Verdict>> {
+        for &(at, _) in &self.request {
+            let (link, slot) = self.at(slots, at)?;
+            if let Flow::Reply(reply) = guard(link, || link.filter.0.request(slot, exchange))? {
+                return Ok(Some(Verdict { filter: link.name, reply }));
             }
         }
         Ok(None)

@@ -9,8 +9,7 @@ mod reserved;
 mod template;
 
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use http::{HeaderName, HeaderValue, Method};
 
@@ -34,15 +33,16 @@ use crate::route::Captures;
 /// The path is canonical: the same bytes serve matching, filters and the upstream.
 pub struct Exchange<'a> {
     request: &'a RequestHeader,
+    route: &'a str,
     facts: &'a mut Facts,
     /// Set by a hook's default body: the hook is not implemented.
     untouched: bool,
 }
 
 impl<'a> Exchange<'a> {
-    /// A view of `request` with what is known of it.
-    pub fn new(request: &'a RequestHeader, facts: &'a mut Facts) -> Self {
-        Self { request, facts, untouched: false }
+    /// A view of `request` on the route of this name, with what is known of it.
+    pub fn new(request: &'a RequestHeader, route: &'a str, facts: &'a mut Facts) -> Self {
+        Self { request, route, facts, untouched: false }
     }
 
     /// The request's method.
@@ -92,17 +92,23 @@ impl<'a> Exchange<'a> {
 
     /// The route's name.
     pub fn route(&self) -> &str {
-        &self.facts.route
+        self.route
     }
 
     /// The id of this request. It is made when first asked for.
     pub fn request_id(&mut self) -> &RequestId {
-        self.facts.request_id.get_or_insert_with(RequestId::generate)
+        let arrived = self.facts.arrived;
+        self.facts.request_id.get_or_insert_with(|| RequestId::generate(arrived))
     }
 
     /// Takes a client's own id for this request.
     pub fn set_request_id(&mut self, id: RequestId) {
         self.facts.request_id = Some(id);
+    }
+
+    /// Forgets an id that came with this request: it gets one of our own when asked.
+    pub fn forget_request_id(&mut self) {
+        self.facts.request_id = None;
     }
 
     /// Sends this path (canonical, starting with `/`) upstream instead of the client's. The query stays.
@@ -142,8 +148,6 @@ pub struct Facts {
     pub client: Client,
     /// The host asked for: lower case, without port.
     pub host: Box<str>,
-    /// The name of the matched route.
-    pub route: Arc<str>,
     /// Captured path parameters.
     pub captures: Captures,
     /// The id of this request, once someone asked.
@@ -152,6 +156,8 @@ pub struct Facts {
     pub rewrite: Rewrite,
     /// When the request's head was complete.
     pub started: Instant,
+    /// When that was by the wall clock.
+    pub arrived: SystemTime,
 }
 
 /// What goes upstream in place of what the client sent.

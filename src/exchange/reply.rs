@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_a_problem_document() {
-        let id = RequestId::generate();
+        let id = RequestId::generate(std::time::SystemTime::now());
         let (headers, body) =
             Reply::refuse(Reason::BAD_PATH).detail("a \"quoted\" detail").render(None, Some(&id));
         assert_eq!(headers[header::CONTENT_TYPE], "application/problem+json");

@@ -1,6 +1,9 @@
 //! The id that follows one request through every log.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use http::{HeaderName, HeaderValue};
+use uuid::{Builder, Uuid};
 
 /// The id of one request: printable ASCII, 1 to 128 characters, safe in headers, logs and JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,10 +13,15 @@ impl RequestId {
     /// The field that carries it, upstream and back to the client.
     pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-    /// A new id: a UUID of version 7 (RFC 9562), so that ids sort by time.
-    pub fn generate() -> Self {
+    /// A new id for a request that came at this time: a UUID of version 7 (RFC 9562), so that ids sort by time.
+    pub fn generate(at: SystemTime) -> Self {
+        let since_epoch = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let millis = since_epoch.as_secs() * 1000 + u64::from(since_epoch.subsec_millis());
+        // A version 4 is random but for the bytes in its middle.
+        let [a, b, c, d, e, f, _, g, _, h, i, j, ..] = Uuid::new_v4().into_bytes();
+        let id = Builder::from_unix_timestamp_millis(millis, &[a, b, c, d, e, f, g, h, i, j]).into_uuid();
         let mut text = [0u8; uuid::fmt::Simple::LENGTH];
-        uuid::Uuid::now_v7().simple().encode_lower(&mut text);
+        id.simple().encode_lower(&mut text);
         // Hexadecimal digits are always a valid value.
         HeaderValue::from_bytes(&text).map_or_else(|_| Self(HeaderValue::from_static("0")), Self)
     }
@@ -42,9 +50,19 @@ mod tests {
 
     #[test]
     fn generated_ids_differ_and_are_acceptable() {
-        let (one, two) = (RequestId::generate(), RequestId::generate());
+        let (one, two) = (RequestId::generate(SystemTime::now()), RequestId::generate(SystemTime::now()));
         assert_ne!(one, two);
         assert_eq!(RequestId::accept(one.header()), Some(one));
+    }
+
+    #[test]
+    fn generated_ids_are_uuids_that_sort_by_time() {
+        let at = |millis| RequestId::generate(UNIX_EPOCH + std::time::Duration::from_millis(millis));
+        let (earlier, later) = (at(1_700_000_000_042), at(1_700_000_000_043));
+        assert!(earlier.as_str() < later.as_str());
+        let id = Uuid::parse_str(earlier.as_str()).unwrap();
+        assert_eq!((id.get_version_num(), id.get_variant()), (7, uuid::Variant::RFC4122));
+        assert_eq!(id.get_timestamp().unwrap().to_unix(), (1_700_000_000, 42_000_000));
     }
 
     #[test]

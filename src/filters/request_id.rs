@@ -62,14 +62,15 @@ impl Filter for RequestIds {
     }
 
     fn request(&self, (): &mut (), exchange: &mut Exchange<'_>) -> Result<Flow> {
-        let id = match self.0.accept {
+        match self.0.accept {
             // A trusted proxy's id is kept without being asked.
-            Accept::Trusted => None,
-            Accept::Always => exchange.header(&RequestId::HEADER).and_then(RequestId::accept),
-            Accept::Never => Some(RequestId::generate()),
-        };
-        if let Some(id) = id {
-            exchange.set_request_id(id);
+            Accept::Trusted => {}
+            Accept::Always => {
+                if let Some(id) = exchange.header(&RequestId::HEADER).and_then(RequestId::accept) {
+                    exchange.set_request_id(id);
+                }
+            }
+            Accept::Never => exchange.forget_request_id(),
         }
         Ok(Flow::Continue)
     }

@@ -78,6 +78,25 @@ pub(super) fn is_protected(name: &[u8]) -> bool {
     NAMES.iter().any(|protected| name.eq_ignore_ascii_case(protected)) || starts_with(name, b"x-forwarded-")
 }
 
+/// Whether a field is for the next hop only, or names others that are (RFC 9110 7.6.1; HTTP2-Settings: RFC 7540 3.2.1).
+#[inline]
+pub(super) fn is_hop_by_hop(name: &[u8]) -> bool {
+    const NAMES: [&[u8]; 10] = [
+        b"te",
+        b"trailer",
+        b"upgrade",
+        b"connection",
+        b"keep-alive",
+        b"http2-settings",
+        b"proxy-connection",
+        b"transfer-encoding",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+    ];
+    matches!(name.len(), 2 | 7 | 10 | 14 | 16..=19)
+        && NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
 /// Whether `name` may not come after the body (RFC 9110 6.5.1): by then framing, routing, authentication and
 /// the handling of the content have been decided without it.
 pub(super) fn is_forbidden_trailer(name: &[u8]) -> bool {

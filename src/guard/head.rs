@@ -54,6 +54,8 @@ pub struct Head {
     /// Whether the client offers to switch protocols (Upgrade and `Connection: upgrade`). If false, an Upgrade
     /// field that is there nevertheless must be stripped.
     pub upgrade: bool,
+    /// Whether any field is meant for the next hop only, as Connection, TE and Upgrade are, or names such fields.
+    pub hop_by_hop: bool,
 }
 
 /// How far a head has got.
@@ -242,6 +244,7 @@ impl HeadScanner {
             keep_alive: self.semantics.keep_alive(version),
             expect_continue: self.semantics.expect_continue(),
             upgrade: self.semantics.upgrade(version),
+            hop_by_hop: self.semantics.hop_by_hop(),
         }))
     }
 
@@ -306,6 +309,29 @@ mod tests {
         assert_eq!(&bytes[head.len..], b"abc");
         assert_eq!((head.start, head.headers, head.framing), (0, 2, BodyFraming::Length(3)));
         assert!(head.keep_alive && !head.upgrade && !head.expect_continue);
+    }
+
+    #[test]
+    fn fields_for_the_next_hop_are_noticed() {
+        let with =
+            |line: &str| done(format!("GET / HTTP/1.1\r\nHost: a\r\n{line}\r\n\r\n").as_bytes()).hop_by_hop;
+        for line in [
+            "TE: trailers",
+            "trailer: x",
+            "Upgrade: h2c",
+            "CONNECTION: close",
+            "Keep-Alive: 5",
+            "HTTP2-Settings: x",
+            "Proxy-Connection: x",
+            "Transfer-Encoding: chunked",
+            "Proxy-Authenticate: x",
+            "Proxy-Authorization: x",
+        ] {
+            assert!(with(line), "{line}");
+        }
+        for line in ["Cookie: a", "Accept: */*", "Content-Length: 0", "X: y", "Keep-Alivf: 5"] {
+            assert!(!with(line), "{line}");
+        }
     }
 
     #[test]

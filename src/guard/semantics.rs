@@ -25,6 +25,7 @@ pub(super) struct Semantics {
     connection: Connection,
     upgrade: bool,
     expect_continue: bool,
+    hop_by_hop: bool,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +41,7 @@ impl Semantics {
     #[inline]
     pub fn take(&mut self, field: &Field<'_>, line_at: usize, version: Version) -> Result<(), Refusal> {
         let is = |name: &[u8]| field.name.eq_ignore_ascii_case(name);
+        self.hop_by_hop |= field::is_hop_by_hop(field.name);
         // The length decides most names without comparing them.
         match field.name.len() {
             4 if is(b"host") => {
@@ -80,6 +82,11 @@ impl Semantics {
     /// Whether the client waits for `100 Continue`. HTTP/1.0 never does (RFC 9110 10.1.1).
     pub fn expect_continue(&self) -> bool {
         self.expect_continue
+    }
+
+    /// Whether any field is meant for the next hop only.
+    pub fn hop_by_hop(&self) -> bool {
+        self.hop_by_hop
     }
 
     /// An empty Host is legal only where the target URI has no authority (RFC 9112 3.2), and an http URI always

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::header::{ALLOW, EXPECT, HOST, UPGRADE};
 use http::{HeaderValue, Method, StatusCode, Uri};
@@ -20,8 +21,8 @@ use crate::types::{Host, NormalPath};
 pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) -> Result<()> {
     let snapshot = live.load();
     let arrival = context.arrival()?;
-    let connection = Arc::clone(&arrival.connection);
-    let (started, framing) = (arrival.at, arrival.head.framing);
+    let connection = &arrival.connection;
+    let framing = arrival.head.framing;
     let listener = snapshot.listener(connection.listener());
 
     settle(session, &arrival.head);
@@ -33,11 +34,7 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
             }
             find(&snapshot, session.req_header(), host, connection.listener())
         }
-        Err(reply) => Placed {
-            route: Arc::clone(&snapshot.unmatched),
-            reply: Some(*reply),
-            ..Placed::nowhere(&snapshot)
-        },
+        Err(reply) => Placed { reply: Some(reply), ..Placed::nowhere(&snapshot, Box::default()) },
     };
 
     let request = session.req_header();
@@ -46,28 +43,29 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
     let known_id =
         client.peer_trusted.then(|| request.headers.get(RequestId::HEADER).and_then(RequestId::accept));
     let route = place.route;
-    let chain = Arc::clone(route.chain(&listener));
-    connection.begin(started, &route.deadlines);
-    context.reply = place.reply.map(Box::new);
-    if matches!(framing, BodyFraming::Length(length) if length > route.body_limit) && context.reply.is_none()
-    {
-        context.reply = Some(Box::new(Reply::refuse(Reason::BODY_TOO_LARGE)));
-    }
+    connection.begin(arrival.at, &route.deadlines);
+    let too_large = matches!(framing, BodyFraming::Length(length) if length > route.body_limit);
+    let reply = match place.reply {
+        None if too_large => Some(Box::new(Reply::refuse(Reason::BODY_TOO_LARGE))),
+        reply => reply,
+    };
+    let started = arrival.at;
+    context.reply = reply;
     context.pinned = Some(Box::new(Pinned {
-        slots: chain.slots(),
-        chain,
+        slots: route.chain(listener.chain).slots(),
+        chain: listener.chain,
         listener,
         log: snapshot.access_log(),
         facts: Facts {
             client,
             host: place.host,
-            route: Arc::clone(&route.name),
             captures: place.captures,
             request_id: known_id.flatten(),
             rewrite: Rewrite::default(),
             started,
+            arrived: SystemTime::now(),
         },
-        unmatched: place.unmatched.map(Box::new),
+        unmatched: place.unmatched,
         tries: Tries::default(),
         body_in: 0,
         response: None,
@@ -80,13 +78,7 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
 /// Removes what the client's version or its other fields make meaningless, before anyone acts on it: an expectation
 /// on HTTP/1.0, an upgrade that `Connection` does not name (RFC 9110, sections 10.1.1 and 7.8).
 fn settle(session: &mut Session, head: &Head) {
-    let request = session.req_header();
-    let expect = !head.expect_continue && request.headers.contains_key(EXPECT);
-    let upgrade = !head.upgrade && request.headers.contains_key(UPGRADE);
-    if expect {
-        session.req_header_mut().remove_header(&EXPECT);
-    }
-    if upgrade {
+    if head.hop_by_hop && !head.upgrade {
         session.req_header_mut().remove_header(&UPGRADE);
     }
     if !head.keep_alive {
@@ -94,6 +86,7 @@ fn settle(session: &mut Session, head: &Head) {
         session.as_downstream_mut().set_keepalive(None);
     }
     if head.version == Version::Http10 {
+        session.req_header_mut().remove_header(&EXPECT);
         // Interim answers are not for HTTP/1.0 (RFC 9110, section 15.2).
         session.as_downstream_mut().set_ignore_info_resp(true);
     }
@@ -112,20 +105,18 @@ struct Placed {
     host: Box<str>,
     captures: Captures,
     /// An answer before the chain.
-    reply: Option<Reply>,
+    reply: Option<Box<Reply>>,
     /// An answer after the chain of requests that match no route.
-    unmatched: Option<Reply>,
+    unmatched: Option<Box<Reply>>,
 }
 
 impl Placed {
-    fn nowhere(snapshot: &Snapshot) -> Self {
-        Self {
-            route: Arc::clone(&snapshot.unmatched),
-            host: Box::default(),
-            captures: Captures::default(),
-            reply: None,
-            unmatched: None,
-        }
+    fn on(route: &Arc<Route>, host: Box<str>, captures: Captures) -> Self {
+        Self { route: Arc::clone(route), host, captures, reply: None, unmatched: None }
+    }
+
+    fn nowhere(snapshot: &Snapshot, host: Box<str>) -> Self {
+        Self::on(&snapshot.unmatched, host, Captures::default())
     }
 }
 
@@ -160,8 +151,8 @@ fn find(snapshot: &Snapshot, request: &RequestHeader, host: Box<str>, listener: 
     let path = request.uri.path();
     if path == "*" {
         // `OPTIONS *` asks the server itself, whatever it serves (RFC 9110, section 9.3.7).
-        let reply = Some(Reply::content(StatusCode::NO_CONTENT, ""));
-        return Placed { host, reply, ..Placed::nowhere(snapshot) };
+        let reply = Some(Box::new(Reply::content(StatusCode::NO_CONTENT, "")));
+        return Placed { reply, ..Placed::nowhere(snapshot, host) };
     }
     let lookup = Lookup {
         host: &host,
@@ -172,9 +163,7 @@ fn find(snapshot: &Snapshot, request: &RequestHeader, host: Box<str>, listener: 
         listener,
     };
     match snapshot.router.find(&lookup) {
-        Found::Route { target, captures } => {
-            Placed { route: Arc::clone(target), captures, host, ..Placed::nowhere(snapshot) }
-        }
+        Found::Route { target, captures } => Placed::on(target, host, captures),
         Found::MethodNotAllowed { allow } => {
             let allow = HeaderValue::from_str(&allow.to_string()).unwrap_or(HeaderValue::from_static(""));
             let reply = match request.method {
@@ -182,13 +171,13 @@ fn find(snapshot: &Snapshot, request: &RequestHeader, host: Box<str>, listener: 
                 Method::OPTIONS => Reply::content(StatusCode::NO_CONTENT, ""),
                 _ => Reply::refuse(Reason::METHOD_NOT_ALLOWED),
             };
-            Placed { host, unmatched: Some(reply.header(ALLOW, allow)), ..Placed::nowhere(snapshot) }
+            let unmatched = Some(Box::new(reply.header(ALLOW, allow)));
+            Placed { unmatched, ..Placed::nowhere(snapshot, host) }
         }
-        Found::NotFound => Placed {
-            host,
-            unmatched: Some(Reply::refuse(Reason::ROUTE_NOT_FOUND)),
-            ..Placed::nowhere(snapshot)
-        },
+        Found::NotFound => {
+            let unmatched = Some(Box::new(Reply::refuse(Reason::ROUTE_NOT_FOUND)));
+            Placed { unmatched, ..Placed::nowhere(snapshot, host) }
+        }
     }
 }
 

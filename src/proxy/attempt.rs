@@ -2,57 +2,60 @@
 
 use std::time::{Duration, Instant};
 
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::context::{Attempt, Context};
 use super::failure;
-use crate::edge::Timer;
+use crate::edge::{Arrival, Timer};
 use crate::exchange::Reason;
-use crate::snapshot::{Target, UpstreamTimeouts};
+use crate::snapshot::{Route, Target};
 use crate::upstream::Endpoint;
 
 /// The next endpoint to try.
 pub(super) fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
     let now = Instant::now();
-    let left = context.arrival()?.connection.left_for_head(now);
     let failed = context.reason;
-    let pinned = context.pinned()?;
+    let (arrival, pinned) = context.parts()?;
     let Target::Upstream(upstream) = &pinned.route.target else {
         return context.fail(Reason::BUG);
     };
-    let (left, timer) = left.unwrap_or((pinned.route.deadlines.request, Timer::Request));
+    let clock = arrival.connection.left_for_head(now);
+    let (left, timer) = clock.unwrap_or((pinned.route.deadlines.request, Timer::Request));
     if left.is_zero() {
         return context.fail(failure::of_the_clock(timer));
     }
     let Some(endpoint) = upstream.choose(&pinned.tries.tried) else {
         return context.fail(failed.unwrap_or(Reason::NO_HEALTHY_UPSTREAM));
     };
-    let (timeouts, stream_idle) = (pinned.route.upstream_timeouts, pinned.route.deadlines.stream_idle);
-    let mut peer = peer(&endpoint, &timeouts, left);
+    let peer = peer(&endpoint, arrival, &pinned.route, left);
     let tries = &mut pinned.tries;
     tries.tried.insert(endpoint.id());
     tries.count += 1;
     tries.first.get_or_insert(now);
     tries.last_endpoint = Some(endpoint.address());
-    let permit = endpoint.load().begin();
-    tries.current = Some(Attempt { endpoint, permit, begun: now, to_head: None });
-    if context.arrival()?.has_body() {
-        // While a body waits for room on its way up, nothing but the engine watches. It also counts the client's
-        // pauses, which are allowed to be as long as `stream_idle`.
-        peer.options.read_timeout = Some(timeouts.read.max(stream_idle));
-    }
+    tries.current = Some(Attempt { permit: endpoint.begin(), begun: now, to_head: None });
     Ok(peer)
 }
 
-fn peer(endpoint: &Endpoint, timeouts: &UpstreamTimeouts, left: Duration) -> Box<HttpPeer> {
+fn peer(endpoint: &Endpoint, arrival: &Arrival, route: &Route, left: Duration) -> Box<HttpPeer> {
     let mut peer = Box::new(HttpPeer::new(endpoint.address(), false, String::new()));
+    let timeouts = &route.upstream_timeouts;
     let connect = timeouts.connect.min(left);
     peer.options.connection_timeout = Some(connect);
     peer.options.total_connection_timeout = Some(connect);
     peer.options.write_timeout = Some(timeouts.write);
     peer.options.idle_timeout = Some(timeouts.idle);
+    if arrival.has_body() {
+        // While a body waits for room on its way up, nothing but the engine watches. It also counts the client's
+        // pauses, which are allowed to be as long as `stream_idle`.
+        peer.options.read_timeout = Some(timeouts.read.max(route.deadlines.stream_idle));
+    }
+    if !arrival.head.hop_by_hop {
+        // The guard has seen that there is nothing to strip.
+        peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
+    }
     peer
 }
 
@@ -69,9 +72,9 @@ pub(super) fn not_connected(context: &mut Context, mut error: Box<Error>) -> Box
     let outcome = if timed_out { "connect_timeout" } else { "connect_failed" };
     if let Ok(pinned) = context.pinned() {
         if let Some(attempt) = pinned.tries.current.take() {
-            log::debug!("upstream endpoint {}: {error}", attempt.endpoint.address());
+            log::debug!("upstream endpoint {}: {error}", attempt.endpoint().address());
             attempt.permit.failed();
-            attempt.endpoint.metrics().record(outcome, None);
+            attempt.endpoint().metrics().record(outcome, None);
         }
         let more = match &pinned.route.target {
             Target::Upstream(upstream) => upstream.endpoints().len() > pinned.tries.tried.len(),
@@ -104,28 +107,29 @@ pub(super) fn broken(
         && let Some(attempt) = pinned.tries.current.take()
     {
         if retry {
-            pinned.tries.tried.remove(attempt.endpoint.id());
-            attempt.endpoint.metrics().record("stale_connection", None);
+            pinned.tries.tried.remove(attempt.endpoint().id());
+            attempt.endpoint().metrics().record("stale_connection", None);
         } else if by_upstream {
             attempt.permit.failed();
             let outcome = if silent { "read_timeout" } else { failure::upstream_outcome(&error) };
-            attempt.endpoint.metrics().record(outcome, attempt.to_head);
+            attempt.endpoint().metrics().record(outcome, attempt.to_head);
         } else {
-            attempt.endpoint.metrics().record("aborted", attempt.to_head);
+            attempt.endpoint().metrics().record("aborted", attempt.to_head);
         }
     }
     error
 }
 
 /// The endpoint's response head is here.
-pub(super) fn answered(context: &mut Context) {
+pub(super) fn answered(context: &mut Context) -> Result<()> {
     let now = Instant::now();
-    if let Ok(pinned) = context.pinned() {
-        let tries = &mut pinned.tries;
-        if let Some(attempt) = &mut tries.current {
-            attempt.to_head = Some(now.duration_since(attempt.begun));
-        }
-        tries.to_head = tries.first.map(|first| now.duration_since(first));
+    let (arrival, pinned) = context.parts()?;
+    arrival.connection.responding(now);
+    let tries = &mut pinned.tries;
+    if let Some(attempt) = &mut tries.current {
+        attempt.to_head = Some(now.duration_since(attempt.begun));
     }
+    tries.to_head = tries.first.map(|first| now.duration_since(first));
     context.reason = None;
+    Ok(())
 }

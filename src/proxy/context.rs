@@ -33,7 +33,8 @@ pub struct Context {
 /// An exchange on its route.
 pub(super) struct Pinned {
     pub(super) route: Arc<Route>,
-    pub(super) chain: Arc<Chain>,
+    /// Which of the route's chains holds on the listener.
+    pub(super) chain: usize,
     pub(super) slots: Slots,
     pub(super) listener: Arc<ListenerPolicy>,
     pub(super) log: Arc<AccessLog>,
@@ -62,14 +63,24 @@ pub(super) struct Tries {
 
 /// The attempt under way.
 pub(super) struct Attempt {
-    pub(super) endpoint: Endpoint,
     pub(super) permit: Permit,
     pub(super) begun: Instant,
     pub(super) to_head: Option<Duration>,
 }
 
+impl Attempt {
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        self.permit.endpoint()
+    }
+}
+
 impl Context {
-    /// The exchange on its route. The engine calls no later phase without the first.
+    /// How the request came, and the exchange on its route. The engine calls no later phase without the first.
+    pub(super) fn parts(&mut self) -> Result<(&Arrival, &mut Pinned)> {
+        self.arrival.as_deref().zip(self.pinned.as_deref_mut()).ok_or_else(lost)
+    }
+
+    /// The exchange on its route.
     pub(super) fn pinned(&mut self) -> Result<&mut Pinned> {
         self.pinned.as_deref_mut().ok_or_else(lost)
     }
@@ -92,12 +103,18 @@ impl Pinned {
         self.route.metrics.verdict(verdict.filter, word);
     }
 
+    /// The filters of this exchange.
+    pub(super) fn chain(&self) -> &Chain {
+        self.route.chain(self.chain)
+    }
+
     /// The parts that a run of the chain needs.
     pub(super) fn run<'a>(
         &'a mut self,
         request: &'a RequestHeader,
     ) -> (&'a Chain, &'a mut Slots, Exchange<'a>) {
-        (&self.chain, &mut self.slots, Exchange::new(request, &mut self.facts))
+        let exchange = Exchange::new(request, &self.route.name, &mut self.facts);
+        (self.route.chain(self.chain), &mut self.slots, exchange)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The end of an exchange: counters, and the access log line.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::Version;
 use http::header::{HOST, REFERER, USER_AGENT};
@@ -45,14 +45,14 @@ fn count(session: &Session, pinned: &mut Pinned, status: u16, reason: Option<Rea
             (Some(_), 500..) => "server_error",
             (Some(_), _) => "success",
         };
-        attempt.endpoint.metrics().record(outcome, attempt.to_head);
+        attempt.endpoint().metrics().record(outcome, attempt.to_head);
     }
 }
 
 fn log(session: &Session, pinned: &mut Pinned, status: u16, reason: Option<Reason>, duration: Duration) {
     let request = session.req_header();
     let mut entry = LogEntry::default();
-    if pinned.chain.sees_log() {
+    if pinned.chain().sees_log() {
         let (chain, slots, mut exchange) = pinned.run(request);
         chain.log(slots, &mut exchange, &mut entry);
     }
@@ -64,7 +64,7 @@ fn log(session: &Session, pinned: &mut Pinned, status: u16, reason: Option<Reaso
         _ => None,
     };
     pinned.log.write(&Record {
-        time: SystemTime::now() - duration,
+        time: pinned.facts.arrived,
         request_id: id.as_str(),
         client_ip: Some(pinned.facts.client.ip),
         listener: &pinned.listener.name,

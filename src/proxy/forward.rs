@@ -3,7 +3,6 @@
 use std::fmt::Write;
 use std::mem;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -43,8 +42,8 @@ const OURS: [&str; 6] = [
 ///
 /// Field names go in lower case: the engine can keep each name's spelling, but at the price of a second map.
 pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut Context) -> Result<()> {
-    let connection = Arc::clone(&context.arrival()?.connection);
-    let pinned = context.pinned()?;
+    let (arrival, pinned) = context.parts()?;
+    let connection = &arrival.connection;
     // The engine sends the body anew with every attempt.
     pinned.body_in = 0;
     // The wire's own clock: the engine's costs every request a timer, and blames the upstream for a slow client.
@@ -57,10 +56,11 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
     let headers = &mut parts.headers;
     headers.reserve(OURS.len());
     remove_claims(headers, pinned.facts.client.peer_trusted);
-    forwarded(headers, &pinned.facts.client, &connection)?;
+    let host = headers.get(HOST).cloned();
+    forwarded(headers, &pinned.facts.client, connection, host.as_ref())?;
     if let Some(host) = &pinned.facts.rewrite.host {
         headers.insert(HOST, host.clone());
-    } else if !headers.contains_key(HOST) {
+    } else if host.is_none() {
         // HTTP/1.1 wants the field even where there is nothing to say (RFC 9112, section 3.2).
         headers.insert(HOST, HeaderValue::from_static(""));
     }
@@ -74,9 +74,8 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
 /// Removes what a client says in the name of a proxy: from strangers all of it, from everyone the spellings with `_`
 /// of what we say ourselves, and a `Forwarded` that nobody read. One look at each name: most requests have none.
 fn remove_claims(headers: &mut HeaderMap, trusted: bool) {
-    let unread = headers.contains_key(FORWARDED_FOR);
     let claim = |name: &&HeaderName| match name.as_str().as_bytes() {
-        b"forwarded" => unread || !trusted,
+        b"forwarded" => !trusted || headers.contains_key(FORWARDED_FOR),
         [b'x', b'-' | b'_', ..] => is_claim(name.as_str(), trusted),
         _ => false,
     };
@@ -96,19 +95,24 @@ fn is_claim(name: &str, trusted: bool) -> bool {
 }
 
 /// Says who asked: what trusted proxies said, and the peer.
-fn forwarded(headers: &mut HeaderMap, client: &Client, connection: &Connection) -> Result<()> {
+fn forwarded(
+    headers: &mut HeaderMap,
+    client: &Client,
+    connection: &Connection,
+    host: Option<&HeaderValue>,
+) -> Result<()> {
     if client.peer_trusted {
-        return forwarded_for_a_proxy(headers, client);
+        return forwarded_for_a_proxy(headers, client, host);
     }
     headers.insert(FORWARDED_FOR, connection.peer_ip().clone());
-    forwarded_host(headers);
+    forwarded_host(headers, host);
     headers.insert(FORWARDED_PROTO, proto(client));
     headers.insert(FORWARDED_PORT, connection.local_port().clone());
     Ok(())
 }
 
 /// The peer is a proxy that is believed: what it said is passed on, and the peer added to it.
-fn forwarded_for_a_proxy(headers: &mut HeaderMap, client: &Client) -> Result<()> {
+fn forwarded_for_a_proxy(headers: &mut HeaderMap, client: &Client, host: Option<&HeaderValue>) -> Result<()> {
     let peer = client.peer.ip().to_canonical();
     let value =
         |list: String| HeaderValue::try_from(list).or_err(ErrorType::InternalError, "a list of proxies");
@@ -123,7 +127,7 @@ fn forwarded_for_a_proxy(headers: &mut HeaderMap, client: &Client) -> Result<()>
         headers.insert(header::FORWARDED, value(list)?);
     }
     if !headers.contains_key(FORWARDED_HOST) {
-        forwarded_host(headers);
+        forwarded_host(headers, host);
     }
     headers.insert(FORWARDED_PROTO, proto(client));
     headers.insert(FORWARDED_PORT, HeaderValue::from(client.port));
@@ -134,9 +138,9 @@ fn proto(client: &Client) -> HeaderValue {
     HeaderValue::from_static(if client.https { "https" } else { "http" })
 }
 
-fn forwarded_host(headers: &mut HeaderMap) {
-    match headers.get(HOST).cloned() {
-        Some(host) => drop(headers.insert(FORWARDED_HOST, host)),
+fn forwarded_host(headers: &mut HeaderMap, host: Option<&HeaderValue>) {
+    match host {
+        Some(host) => drop(headers.insert(FORWARDED_HOST, host.clone())),
         None => drop(headers.remove(FORWARDED_HOST)),
     }
 }
@@ -169,7 +173,7 @@ pub(super) fn request_body(
             return context.fail(Reason::BODY_TOO_LARGE);
         }
     }
-    if !pinned.chain.sees_request_body() {
+    if !pinned.chain().sees_request_body() {
         return Ok(());
     }
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
@@ -190,25 +194,39 @@ pub(super) fn request_body(
     }
 }
 
-/// Removes what is between the upstream and us only (RFC 9110, section 7.6.1). One look at each name: most responses
-/// have none of them.
+/// Removes what is between the upstream and us only (RFC 9110, section 7.6.1). One look at each field: most responses
+/// have nothing of it.
 pub(super) fn clean_response(head: &mut ResponseHeader) -> Result<()> {
-    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+    if head.status == StatusCode::SWITCHING_PROTOCOLS || is_clean(&head.headers) {
         return Ok(());
     }
-    let between = |name: &&HeaderName| {
-        matches!(name.as_str().len(), 7 | 10 | 16)
-            && matches!(name.as_str(), "connection" | "keep-alive" | "proxy-connection" | "upgrade")
-    };
+    let between = |name: &&HeaderName| BETWEEN.contains(&name.as_str());
     let found: SmallVec<[HeaderName; 4]> = head.headers.keys().filter(between).cloned().collect();
-    let nominated = if found.is_empty() { Vec::new() } else { nominated(&head.headers) };
-    for name in nominated.into_iter().chain(found) {
+    for name in nominated(&head.headers).into_iter().chain(found) {
         // The engine itself still reads this one, and writes its own.
         if name != header::CONNECTION {
             head.remove_header(&name);
         }
     }
     one_length(head)
+}
+
+/// The fields that are between two hops, whatever `Connection` says.
+const BETWEEN: [&str; 4] = ["connection", "keep-alive", "proxy-connection", "upgrade"];
+
+/// Whether the fields of a response can stay as they are.
+fn is_clean(headers: &HeaderMap) -> bool {
+    let mut lengths = 0;
+    headers.iter().all(|(name, value)| match name.as_str().len() {
+        7 | 16 => !BETWEEN.contains(&name.as_str()),
+        10 if *name == header::CONNECTION => matches!(value.as_bytes(), b"keep-alive" | b"close"),
+        10 => !BETWEEN.contains(&name.as_str()),
+        14 if *name == header::CONTENT_LENGTH => {
+            lengths += 1;
+            lengths == 1 && !value.as_bytes().contains(&b',')
+        }
+        _ => true,
+    })
 }
 
 /// The fields that `Connection` names, except those that frame the message.
@@ -255,17 +273,19 @@ pub(super) fn response(
     if context.keepalive.is_some() && context.arrival()?.connection.request_complete() {
         session.as_downstream_mut().set_keepalive(context.keepalive);
     }
-    let connection = &context.arrival()?.connection;
-    connection.responding(Instant::now());
+    let (arrival, pinned) = context.parts()?;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        connection.tunnel();
+        arrival.connection.tunnel();
     }
-    let pinned = context.pinned()?;
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
     if let Err(fault) = chain.response(slots, &mut exchange, head) {
         return faulty(context, &fault);
     }
-    frame(session, head)?;
+    if session.req_header().version == Version::HTTP_10 {
+        unchunk(session, head);
+    } else if chain.shapes_response() {
+        frame(session, head)?;
+    }
     let pinned = context.pinned()?;
     if pinned.log.shows_response_headers() {
         pinned.response = Some(head.headers.clone());
@@ -273,24 +293,29 @@ pub(super) fn response(
     Ok(())
 }
 
-/// Frames a body whose length a filter took away, the engine having looked before the chain ran. HTTP/1.0 knows no
-/// chunks: there it ends with the connection.
-fn frame(session: &mut Session, head: &mut ResponseHeader) -> Result<()> {
-    let bodiless = head.status.is_informational()
-        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
-        || session.req_header().method == Method::HEAD;
-    let counted = head.headers.contains_key(header::CONTENT_LENGTH);
-    if session.req_header().version == Version::HTTP_10 {
-        head.remove_header(&header::TRANSFER_ENCODING);
-        if !bodiless && !counted {
-            session.as_downstream_mut().set_keepalive(None);
-        }
-        return Ok(());
+/// HTTP/1.0 knows no chunks: there a body without a length ends with the connection.
+fn unchunk(session: &mut Session, head: &mut ResponseHeader) {
+    head.remove_header(&header::TRANSFER_ENCODING);
+    if !is_bodiless(session, head) && !head.headers.contains_key(header::CONTENT_LENGTH) {
+        session.as_downstream_mut().set_keepalive(None);
     }
-    if bodiless || counted || head.headers.contains_key(header::TRANSFER_ENCODING) {
+}
+
+/// Frames a body whose length a filter took away, the engine having looked before the chain ran.
+fn frame(session: &Session, head: &mut ResponseHeader) -> Result<()> {
+    let framed = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]
+        .iter()
+        .any(|name| head.headers.contains_key(name));
+    if framed || is_bodiless(session, head) {
         return Ok(());
     }
     head.insert_header(header::TRANSFER_ENCODING, "chunked")
+}
+
+fn is_bodiless(session: &Session, head: &ResponseHeader) -> bool {
+    head.status.is_informational()
+        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || session.req_header().method == Method::HEAD
 }
 
 /// Shows the response body to the chain.
@@ -301,7 +326,7 @@ pub(super) fn response_body(
     context: &mut Context,
 ) -> Result<()> {
     let pinned = context.pinned()?;
-    if !pinned.chain.sees_response_body() {
+    if !pinned.chain().sees_response_body() {
         return Ok(());
     }
     let (chain, slots, mut exchange) = pinned.run(session.req_header());

@@ -30,7 +30,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::edge::Arrival;
 use crate::exchange::Reason;
-use crate::snapshot::Live;
+use crate::snapshot::{Live, Target};
 
 pub use context::Context;
 
@@ -71,17 +71,21 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
-        if let Some(reply) = context.reply.take() {
-            reply::answer(session, context, *reply).await?;
-            return Ok(true);
-        }
-        match reply::of_the_gateway(session, context).await? {
-            Some(reply) => {
-                reply::answer(session, context, reply).await?;
-                Ok(true)
+        // What few requests need is boxed, so that the others do not carry the room for it.
+        let verdict = match context.reply.take() {
+            Some(reply) => Some(*reply),
+            None if context.pinned()?.chain().waits() => {
+                Box::pin(reply::of_the_waiting_chain(session, context)).await?
             }
-            None => Ok(false),
-        }
+            None => reply::of_the_chain(session, context)?,
+        };
+        let reply = match verdict {
+            Some(reply) => reply,
+            None if matches!(context.pinned()?.route.target, Target::Upstream(_)) => return Ok(false),
+            None => Box::pin(reply::of_the_target(session, context)).await?,
+        };
+        Box::pin(reply::answer(session, context, reply)).await?;
+        Ok(true)
     }
 
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
@@ -139,7 +143,7 @@ impl ProxyHttp for Gateway {
             return context.fail(Reason::UPSTREAM_INVALID_RESPONSE);
         }
         if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
-            attempt::answered(context);
+            attempt::answered(context)?;
         }
         forward::clean_response(head)
     }

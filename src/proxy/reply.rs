@@ -1,6 +1,8 @@
 //! The gateway's own answers.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -10,45 +12,60 @@ use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::context::Context;
+use super::context::{Context, Pinned};
 use super::failure;
+use crate::chain::Verdict;
 use crate::edge::Timer;
 use crate::exchange::{Exchange, Fault, Reason, Reply};
 use crate::handler::SharedHandler;
 use crate::snapshot::{Redirect, Target};
 
-/// Runs the chain; the answer, unless an upstream is to give it.
-pub(super) async fn of_the_gateway(session: &mut Session, context: &mut Context) -> Result<Option<Reply>> {
-    let clock = context.arrival()?.connection.left_for_head(std::time::Instant::now());
+/// Runs a chain in which no filter waits; the answer of the filter that gave one.
+pub(super) fn of_the_chain(session: &Session, context: &mut Context) -> Result<Option<Reply>> {
     let pinned = context.pinned()?;
+    let (chain, slots, mut exchange) = pinned.run(session.req_header());
+    let verdict = chain.request_at_once(slots, &mut exchange);
+    Ok(of_the_verdict(verdict, pinned))
+}
+
+/// Runs a chain within the time that the exchange has; the answer of the filter, or the clock, that gave one.
+pub(super) async fn of_the_waiting_chain(session: &Session, context: &mut Context) -> Result<Option<Reply>> {
+    let (arrival, pinned) = context.parts()?;
+    let clock = arrival.connection.left_for_head(Instant::now());
     let (left, timer) = clock.unwrap_or((pinned.route.deadlines.request, Timer::Request));
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
-    let verdict = if chain.waits() {
-        match tokio::time::timeout(left, chain.request(slots, &mut exchange)).await {
-            Ok(verdict) => verdict,
-            Err(_) => return Ok(Some(Reply::refuse(failure::of_the_clock(timer)))),
-        }
-    } else {
-        chain.request(slots, &mut exchange).await
-    };
+    match tokio::time::timeout(left, chain.request(slots, &mut exchange)).await {
+        Ok(verdict) => Ok(of_the_verdict(verdict, pinned)),
+        Err(_) => Ok(Some(Reply::refuse(failure::of_the_clock(timer)))),
+    }
+}
+
+fn of_the_verdict(verdict: Result<Option<Verdict>, Fault>, pinned: &Pinned) -> Option<Reply> {
     match verdict {
-        Err(fault) => return Ok(Some(bug(&fault))),
+        Ok(None) => None,
         Ok(Some(verdict)) => {
             pinned.judged(&verdict);
-            return Ok(Some(*verdict.reply));
+            Some(*verdict.reply)
         }
-        Ok(None) => {}
+        Err(fault) => Some(bug(&fault)),
     }
-    let route = std::sync::Arc::clone(&pinned.route);
+}
+
+/// The answer of a route that has no upstream.
+pub(super) async fn of_the_target(session: &mut Session, context: &mut Context) -> Result<Reply> {
+    let pinned = context.pinned()?;
+    let route = Arc::clone(&pinned.route);
     match &route.target {
-        Target::Upstream(_) => Ok(None),
-        Target::Respond(reply) => Ok(Some(Reply::clone(reply))),
+        Target::Respond(reply) => Ok(Reply::clone(reply)),
         Target::Redirect(redirect) => {
             let (_, _, exchange) = pinned.run(session.req_header());
-            Ok(Some(redirected(redirect, &exchange)))
+            Ok(redirected(redirect, &exchange))
         }
-        Target::Handler(handler) => handled(handler, session, context).await.map(Some),
-        Target::Nothing => Ok(pinned.unmatched.take().map(|reply| *reply)),
+        Target::Handler(handler) => handled(handler, session, context).await,
+        Target::Nothing | Target::Upstream(_) => match pinned.unmatched.take() {
+            Some(reply) => Ok(*reply),
+            None => Ok(bug(&Fault::new("a request came to nothing"))),
+        },
     }
 }
 
@@ -82,7 +99,7 @@ async fn handled(handler: &SharedHandler, session: &mut Session, context: &mut C
         Ok(body) => body,
         Err(reply) => return Ok(*reply),
     };
-    let left = context.arrival()?.connection.left_for_head(std::time::Instant::now());
+    let left = context.arrival()?.connection.left_for_head(Instant::now());
     let pinned = context.pinned()?;
     let (left, timer) = left.unwrap_or((pinned.route.deadlines.request, Timer::Request));
     let (_, _, mut exchange) = pinned.run(session.req_header());
@@ -108,7 +125,7 @@ async fn whole_body(session: &mut Session, context: &mut Context) -> Result<Resu
         if pinned.body_in > pinned.route.body_limit {
             return Ok(Err(Box::new(Reply::refuse(Reason::BODY_TOO_LARGE))));
         }
-        if pinned.chain.sees_request_body() {
+        if pinned.chain().sees_request_body() {
             let (chain, slots, mut exchange) = pinned.run(session.req_header());
             match chain.request_body(slots, &mut exchange, &mut piece, end) {
                 Ok(None) => {}
@@ -150,7 +167,7 @@ pub(super) async fn send(session: &mut Session, context: &mut Context, reply: Re
     if let Some(pinned) = context.pinned.as_deref_mut().filter(|pinned| pinned.log.shows_response_headers()) {
         pinned.response = Some(head.headers.clone());
     }
-    context.arrival()?.connection.responding(std::time::Instant::now());
+    context.arrival()?.connection.responding(Instant::now());
     let downstream = session.as_downstream_mut();
     downstream.write_response_header(Box::new(head)).await?;
     if silent {

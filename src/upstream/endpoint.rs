@@ -10,8 +10,8 @@ use crate::telemetry::EndpointMetrics;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EndpointId(pub u16);
 
-/// One server of an upstream. Cheap to clone; its load is shared by all clones and outlives snapshots.
-#[derive(Debug, Clone)]
+/// One server of an upstream. Its load outlives snapshots.
+#[derive(Debug)]
 pub struct Endpoint {
     id: EndpointId,
     address: SocketAddr,
@@ -61,8 +61,15 @@ impl Endpoint {
     }
 
     /// What is known of its use.
-    pub fn load(&self) -> &Arc<Load> {
+    pub fn load(&self) -> &Load {
         &self.load
+    }
+
+    /// Counts an attempt for as long as the permit lives.
+    pub fn begin(self: Arc<Self>) -> Permit {
+        self.load.active.fetch_add(1, Ordering::Relaxed);
+        self.load.requests.fetch_add(1, Ordering::Relaxed);
+        Permit(self)
     }
 }
 
@@ -81,40 +88,42 @@ impl Load {
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
-
-    /// Counts an attempt for as long as the permit lives.
-    pub fn begin(self: &Arc<Self>) -> Permit {
-        self.active.fetch_add(1, Ordering::Relaxed);
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        Permit(Arc::clone(self))
-    }
 }
 
-/// An attempt under way.
+/// An attempt under way at an endpoint.
 #[derive(Debug)]
-pub struct Permit(Arc<Load>);
+pub struct Permit(Arc<Endpoint>);
 
 impl Permit {
+    /// The endpoint that is tried.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.0
+    }
+
     /// Notes that the attempt failed by the endpoint's fault.
     pub fn failed(&self) {
-        self.0.failures.fetch_add(1, Ordering::Relaxed);
+        self.0.load.failures.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Ordering::Relaxed);
+        self.0.load.active.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::{Buckets, Metrics};
 
     #[test]
     fn an_attempt_counts_while_it_lasts() {
         let load = Arc::new(Load::default());
-        let permit = load.begin();
+        let metrics = Metrics::new("test", Buckets::default()).unwrap().upstream("u").endpoint("a");
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        let endpoint = Endpoint::new(EndpointId(0), address, 1, Arc::clone(&load), metrics);
+        let permit = Arc::new(endpoint).begin();
         permit.failed();
         assert_eq!((load.active(), load.requests(), load.failures()), (1, 1, 1));
         drop(permit);

@@ -20,7 +20,7 @@ pub struct Upstream {
 
 /// The endpoints of an upstream together with the balancer whose tables were built for exactly them.
 pub struct EndpointSet {
-    endpoints: Box<[Endpoint]>,
+    endpoints: Box<[Arc<Endpoint>]>,
     balancer: Box<dyn Balancer>,
 }
 
@@ -72,10 +72,10 @@ impl Upstream {
     }
 
     /// Chooses an endpoint that was not tried; `None` when there is none left.
-    pub fn choose(&self, tried: &Tried) -> Option<Endpoint> {
+    pub fn choose(&self, tried: &Tried) -> Option<Arc<Endpoint>> {
         let set = self.endpoints.load();
         let id = set.balancer.pick(&set, &|id| !tried.contains(id))?;
-        set.get(id).cloned()
+        set.endpoints.get(usize::from(id.0)).cloned()
     }
 }
 
@@ -88,17 +88,17 @@ impl EndpointSet {
 
     /// Endpoints in order, with a balancer built for them.
     pub fn new(endpoints: Vec<Endpoint>, balancer: Box<dyn Balancer>) -> Self {
-        Self { endpoints: endpoints.into_boxed_slice(), balancer }
+        Self { endpoints: endpoints.into_iter().map(Arc::new).collect(), balancer }
     }
 
     /// The endpoint with this id.
     pub fn get(&self, id: EndpointId) -> Option<&Endpoint> {
-        self.endpoints.get(usize::from(id.0))
+        self.endpoints.get(usize::from(id.0)).map(Arc::as_ref)
     }
 
     /// All endpoints, in order; an endpoint's id is its place.
     pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
-        self.endpoints.iter()
+        self.endpoints.iter().map(Arc::as_ref)
     }
 
     /// How many endpoints there are.
