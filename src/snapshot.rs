@@ -76,12 +76,8 @@ pub struct Route {
     pub chains: Arc<[Arc<Chain>]>,
     /// Where its requests go.
     pub target: Target,
-    /// How long its requests may take.
-    pub deadlines: Deadlines,
-    /// How long to wait for its upstream.
-    pub upstream_timeouts: UpstreamTimeouts,
-    /// The longest request body in bytes.
-    pub body_limit: u64,
+    /// What its exchanges may take.
+    pub bounds: Arc<Bounds>,
     /// Its metrics; what they keep is made at its first request.
     pub metrics: Arc<RouteMetrics>,
 }
@@ -108,8 +104,20 @@ pub struct Redirect {
     pub status: StatusCode,
 }
 
+/// What an exchange may take. Routes for which the same holds share it: the fewer places in memory a request visits,
+/// the better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Bounds {
+    /// How long it may take.
+    pub deadlines: Deadlines,
+    /// How long to wait for its upstream.
+    pub upstream: UpstreamTimeouts,
+    /// The longest request body in bytes.
+    pub request_body: u64,
+}
+
 /// How long an exchange may take.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Deadlines {
     /// From the complete request to the response head.
     pub request: Duration,
@@ -120,7 +128,7 @@ pub struct Deadlines {
 }
 
 /// How long to wait for an upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UpstreamTimeouts {
     /// To be connected.
     pub connect: Duration,

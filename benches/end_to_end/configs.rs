@@ -16,9 +16,12 @@ pub struct Setup<'a> {
     pub directory: &'a Path,
 }
 
+/// The hosts that the routes are spread over.
+pub const HOSTS: usize = 1_000;
+
 /// Host of route `number`, of the same length for every number, so that requests differ in nothing but the route.
 pub fn route_host(number: usize) -> String {
-    format!("h{number:06}.test")
+    format!("h{:06}.test", number % HOSTS)
 }
 
 /// Path prefix of route `number`, without the slash at its end.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::configs::{route_host, route_path};
+use super::configs::{HOSTS, route_host, route_path};
 use super::load::{Fleet, Pace, Tally, Target};
 use super::measure::{Cores, Machine, ProcessTree, Window};
 use super::options::Options;
@@ -305,7 +305,8 @@ fn routed_requests(routes: usize) -> Vec<Bytes> {
     (0..ROUTED_REQUESTS)
         .map(|index| match routes {
             0..ROUTED_REQUESTS => index % routes,
-            _ => index * (routes / ROUTED_REQUESTS),
+            // A different host each time, too.
+            _ => index * (routes / ROUTED_REQUESTS) + index * routes / ROUTED_REQUESTS / HOSTS,
         })
         .map(|number| request(&format!("{}/item", route_path(number)), &route_host(number), ""))
         .collect()
@@ -327,8 +328,11 @@ mod tests {
         }
         assert!(
             routed_requests(MANY_ROUTES)[999]
-                .starts_with(b"GET /r049950/item HTTP/1.1\r\nHost: h049950.test\r\n")
+                .starts_with(b"GET /r049999/item HTTP/1.1\r\nHost: h000999.test\r\n")
         );
+        let host = |request: &Bytes| request.split(|byte| *byte == b'\n').nth(1).map(<[u8]>::to_vec);
+        let hosts: HashSet<_> = routed_requests(MANY_ROUTES).iter().map(host).collect();
+        assert_eq!(hosts.len(), HOSTS);
     }
 
     #[test]

@@ -6,14 +6,14 @@ mod routes;
 mod telemetry;
 mod upstreams;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::chain::{ChainBuilder, Link};
 use crate::config::Config;
 use crate::document::{ConfigError, Environment, Errors, closest};
 use crate::registry::Registry;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Bounds, Snapshot};
 use crate::state::State;
 use crate::telemetry::{AccessLog, Metrics, Settings};
 use crate::upstream::Upstream;
@@ -49,7 +49,8 @@ pub struct Compiled {
 pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> {
     let mut errors = Errors::default();
     let upstreams = upstreams::compile(config, inputs, &mut errors);
-    let mut compiler = Compiler { config, inputs, upstreams: &upstreams, used: Vec::new(), errors };
+    let bounds = HashMap::new();
+    let mut compiler = Compiler { config, inputs, upstreams: &upstreams, used: Vec::new(), bounds, errors };
     let listeners = compiler.listeners();
     let routed = compiler.routes(&listeners);
     compiler.unplaced_chains();
@@ -90,6 +91,8 @@ struct Compiler<'a> {
     upstreams: &'a BTreeMap<Arc<str>, Arc<Upstream>>,
     /// Named chains that were placed somewhere.
     used: Vec<&'a str>,
+    /// Those of the routes so far.
+    bounds: HashMap<Bounds, Arc<Bounds>>,
     errors: Errors,
 }
 

@@ -17,7 +17,7 @@ use crate::route::{
     HeaderCondition, ListenerSet, MethodSet, PathPattern, PathRegex, PathSpec, QueryCondition, RouteSpec,
     Router, ValueMatch,
 };
-use crate::snapshot::{Deadlines, Redirect, Route, Target, UpstreamTimeouts};
+use crate::snapshot::{Bounds, Deadlines, Redirect, Route, Target, UpstreamTimeouts};
 use crate::types::HostPattern;
 
 const REQUEST: Duration = Duration::from_secs(30);
@@ -83,17 +83,13 @@ impl<'a> Compiler<'a> {
             [pick(own), None, pick(&defaults.timeouts)]
         };
         let request_body = words.limits.request_body.or(defaults.limits.request_body);
-        Route {
-            name: Arc::from(words.name.as_str()),
-            matches: summary(words).into(),
-            chains,
-            target,
+        let bounds = Bounds {
             deadlines: Deadlines {
                 request: first(of(|t| t.request), REQUEST),
                 stream_idle: first(of(|t| t.stream_idle), STREAM_IDLE),
                 total: own.total.or(defaults.timeouts.total).map(crate::types::Duration::get),
             },
-            upstream_timeouts: UpstreamTimeouts {
+            upstream: UpstreamTimeouts {
                 connect: first(
                     [own.connect, upstream.and_then(|u| u.connect), defaults.timeouts.connect],
                     CONNECT,
@@ -102,8 +98,16 @@ impl<'a> Compiler<'a> {
                 write: first([own.write, upstream.and_then(|u| u.write), defaults.timeouts.write], WRITE),
                 idle: upstream.map_or(POOLED, |upstream| upstream.idle.get()),
             },
-            body_limit: request_body.map_or(BODY_LIMIT, crate::types::ByteSize::get),
-            metrics: self.inputs.metrics.route(&words.name),
+            request_body: request_body.map_or(BODY_LIMIT, crate::types::ByteSize::get),
+        };
+        let metrics = self.inputs.metrics.route(&words.name);
+        Route {
+            name: Arc::clone(metrics.name()),
+            matches: summary(words).into(),
+            chains,
+            target,
+            bounds: Arc::clone(self.bounds.entry(bounds).or_insert_with(|| Arc::new(bounds))),
+            metrics,
         }
     }
 

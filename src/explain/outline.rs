@@ -78,7 +78,7 @@ fn endpoints(upstream: &Upstream) -> String {
 
 fn deadlines(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
     let show = types::Duration::from;
-    let own = &route.deadlines;
+    let own = &route.bounds.deadlines;
     let total = own.total.map_or("off".to_owned(), |total: Duration| show(total).to_string());
     row(
         f,
@@ -86,7 +86,7 @@ fn deadlines(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
         &format_args!("request {}, stream_idle {}, total {total}", show(own.request), show(own.stream_idle)),
     )?;
     if let Target::Upstream(_) = route.target {
-        let to = &route.upstream_timeouts;
+        let to = &route.bounds.upstream;
         row(
             f,
             "",
@@ -99,5 +99,5 @@ fn deadlines(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
             ),
         )?;
     }
-    row(f, "body", &format_args!("at most {}", types::ByteSize::bytes(route.body_limit)))
+    row(f, "body", &format_args!("at most {}", types::ByteSize::bytes(route.bounds.request_body)))
 }

@@ -43,8 +43,8 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
     let known_id =
         client.peer_trusted.then(|| request.headers.get(RequestId::HEADER).and_then(RequestId::accept));
     let route = place.route;
-    connection.begin(arrival.at, &route.deadlines);
-    let too_large = matches!(framing, BodyFraming::Length(length) if length > route.body_limit);
+    connection.begin(arrival.at, &route.bounds.deadlines);
+    let too_large = matches!(framing, BodyFraming::Length(length) if length > route.bounds.request_body);
     let reply = match place.reply {
         None if too_large => Some(Box::new(Reply::refuse(Reason::BODY_TOO_LARGE))),
         reply => reply,

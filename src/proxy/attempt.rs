@@ -22,7 +22,7 @@ pub(super) fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
         return context.fail(Reason::BUG);
     };
     let clock = arrival.connection.left_for_head(now);
-    let (left, timer) = clock.unwrap_or((pinned.route.deadlines.request, Timer::Request));
+    let (left, timer) = clock.unwrap_or((pinned.route.bounds.deadlines.request, Timer::Request));
     if left.is_zero() {
         return context.fail(failure::of_the_clock(timer));
     }
@@ -41,7 +41,7 @@ pub(super) fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
 
 fn peer(endpoint: &Endpoint, arrival: &Arrival, route: &Route, left: Duration) -> Box<HttpPeer> {
     let mut peer = Box::new(HttpPeer::new(endpoint.address(), false, String::new()));
-    let timeouts = &route.upstream_timeouts;
+    let timeouts = &route.bounds.upstream;
     let connect = timeouts.connect.min(left);
     peer.options.connection_timeout = Some(connect);
     peer.options.total_connection_timeout = Some(connect);
@@ -50,7 +50,7 @@ fn peer(endpoint: &Endpoint, arrival: &Arrival, route: &Route, left: Duration) -
     if arrival.has_body() {
         // While a body waits for room on its way up, nothing but the engine watches. It also counts the client's
         // pauses, which are allowed to be as long as `stream_idle`.
-        peer.options.read_timeout = Some(timeouts.read.max(route.deadlines.stream_idle));
+        peer.options.read_timeout = Some(timeouts.read.max(route.bounds.deadlines.stream_idle));
     }
     if !arrival.head.hop_by_hop {
         // The guard has seen that there is nothing to strip.

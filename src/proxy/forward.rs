@@ -47,7 +47,7 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
     // The engine sends the body anew with every attempt.
     pinned.body_in = 0;
     // The wire's own clock: the engine's costs every request a timer, and blames the upstream for a slow client.
-    connection.asking(Instant::now(), pinned.route.upstream_timeouts.read);
+    connection.asking(Instant::now(), pinned.route.bounds.upstream.read);
     let nothing = Request::new(()).into_parts().0;
     let mut parts = Parts::from(mem::replace(head, RequestHeader::from(nothing)));
     if let Some(path) = &pinned.facts.rewrite.path {
@@ -169,7 +169,7 @@ pub(super) fn request_body(
     let pinned = context.pinned()?;
     if let Some(bytes) = body {
         pinned.body_in += bytes.len() as u64;
-        if pinned.body_in > pinned.route.body_limit {
+        if pinned.body_in > pinned.route.bounds.request_body {
             return context.fail(Reason::BODY_TOO_LARGE);
         }
     }

@@ -32,7 +32,7 @@ pub(super) fn of_the_chain(session: &Session, context: &mut Context) -> Result<O
 pub(super) async fn of_the_waiting_chain(session: &Session, context: &mut Context) -> Result<Option<Reply>> {
     let (arrival, pinned) = context.parts()?;
     let clock = arrival.connection.left_for_head(Instant::now());
-    let (left, timer) = clock.unwrap_or((pinned.route.deadlines.request, Timer::Request));
+    let (left, timer) = clock.unwrap_or((pinned.route.bounds.deadlines.request, Timer::Request));
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
     match tokio::time::timeout(left, chain.request(slots, &mut exchange)).await {
         Ok(verdict) => Ok(of_the_verdict(verdict, pinned)),
@@ -101,7 +101,7 @@ async fn handled(handler: &SharedHandler, session: &mut Session, context: &mut C
     };
     let left = context.arrival()?.connection.left_for_head(Instant::now());
     let pinned = context.pinned()?;
-    let (left, timer) = left.unwrap_or((pinned.route.deadlines.request, Timer::Request));
+    let (left, timer) = left.unwrap_or((pinned.route.bounds.deadlines.request, Timer::Request));
     let (_, _, mut exchange) = pinned.run(session.req_header());
     let answer = AssertUnwindSafe(handler.handle(&mut exchange, body)).catch_unwind();
     let outcome = tokio::time::timeout(left, answer).await;
@@ -122,7 +122,7 @@ async fn whole_body(session: &mut Session, context: &mut Context) -> Result<Resu
         let end = piece.is_none();
         let pinned = context.pinned()?;
         pinned.body_in += piece.as_ref().map_or(0, Bytes::len) as u64;
-        if pinned.body_in > pinned.route.body_limit {
+        if pinned.body_in > pinned.route.bounds.request_body {
             return Ok(Err(Box::new(Reply::refuse(Reason::BODY_TOO_LARGE))));
         }
         if pinned.chain().sees_request_body() {

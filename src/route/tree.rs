@@ -48,11 +48,17 @@ struct Node {
     tails: List,
 }
 
-/// The head of a list of routes, best first.
+/// Routes, best first. Most lists have one route, which is looked up nowhere else.
 #[derive(Default, Clone, Copy)]
-struct List(Option<u32>);
+enum List {
+    #[default]
+    Empty,
+    One(RouteId),
+    /// The place of the first link.
+    Linked(u32),
+}
 
-/// A route in a list, and the place of the next.
+/// A route in a list, and those after it.
 struct Link {
     route: RouteId,
     next: List,
@@ -75,8 +81,13 @@ impl Tree {
                 None => self.pattern_list(table, pattern),
             },
         };
-        let next = std::mem::replace(list, List(Some(place)));
-        self.links.push(Link { route, next });
+        let next = *list;
+        if let List::Empty = next {
+            *list = List::One(route);
+        } else {
+            *list = List::Linked(place);
+            self.links.push(Link { route, next });
+        }
     }
 
     /// Gives back the memory that was taken for growth.
@@ -159,9 +170,19 @@ impl Tree {
     }
 
     fn routes(&self, list: List) -> impl Iterator<Item = RouteId> {
-        let first = list.0.map(|place| &self.links[place as usize]);
-        std::iter::successors(first, |link| link.next.0.map(|place| &self.links[place as usize]))
-            .map(|link| link.route)
+        let mut rest = list;
+        std::iter::from_fn(move || {
+            let (route, next) = match rest {
+                List::Empty => return None,
+                List::One(route) => (route, List::Empty),
+                List::Linked(place) => {
+                    let link = &self.links[place as usize];
+                    (link.route, link.next)
+                }
+            };
+            rest = next;
+            Some(route)
+        })
     }
 
     fn walk(&self, root: NodeId, path: &str) -> Walk {
@@ -190,7 +211,7 @@ impl Tree {
     }
 
     fn note_tails(&self, walk: &mut Walk, depth: usize) {
-        let with_tails = walk.ends.iter().filter(|node| self.node(**node).tails.0.is_some());
+        let with_tails = walk.ends.iter().filter(|node| !matches!(self.node(**node).tails, List::Empty));
         walk.tails.extend(with_tails.map(|&node| TailAt { depth, node }));
     }
 }

@@ -6,16 +6,14 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const NODE_SLOTS: usize = 8;
+/// With keys of up to eight bytes, the slots of a list's first part fill one cache line.
+const SLOTS: usize = 4;
 
 /// Counters, one for each key seen. Keys must come from a bounded set: none is ever forgotten.
 #[derive(Debug)]
-pub(super) struct Counts<K>(OnceLock<Box<Node<K>>>);
-
-#[derive(Debug)]
-struct Node<K> {
-    slots: [Slot<K>; NODE_SLOTS],
-    next: Counts<K>,
+pub(super) struct Counts<K> {
+    slots: [Slot<K>; SLOTS],
+    more: OnceLock<Box<Self>>,
 }
 
 #[derive(Debug)]
@@ -24,40 +22,32 @@ struct Slot<K> {
     count: AtomicU64,
 }
 
-impl<K> Default for Counts<K> {
-    fn default() -> Self {
-        Self(OnceLock::new())
-    }
-}
-
 impl<K: Copy + Eq> Counts<K> {
     /// Adds one to the counter of `key`.
     pub(super) fn add_one(&self, key: K) {
         let mut list = self;
         loop {
-            let node = list.0.get_or_init(Box::default);
             // The first free slot becomes the key's own, unless another thread's key is faster.
-            if let Some(slot) = node.slots.iter().find(|slot| *slot.key.get_or_init(|| key) == key) {
+            if let Some(slot) = list.slots.iter().find(|slot| *slot.key.get_or_init(|| key) == key) {
                 slot.count.fetch_add(1, Ordering::Relaxed);
                 return;
             }
-            list = &node.next;
+            list = list.more.get_or_init(Box::default);
         }
     }
 
-    /// Each key with its count, in the order of first use.
+    /// Every key seen and its count.
     pub(super) fn iter(&self) -> impl Iterator<Item = (K, u64)> {
-        let first = self.0.get();
-        let nodes = std::iter::successors(first, |node| node.next.0.get());
-        nodes
-            .flat_map(|node| &node.slots)
+        let lists = std::iter::successors(Some(self), |list| list.more.get().map(Box::as_ref));
+        lists
+            .flat_map(|list| &list.slots)
             .filter_map(|slot| slot.key.get().map(|key| (*key, slot.count.load(Ordering::Relaxed))))
     }
 }
 
-impl<K> Default for Node<K> {
+impl<K> Default for Counts<K> {
     fn default() -> Self {
-        Self { slots: Default::default(), next: Counts::default() }
+        Self { slots: Default::default(), more: OnceLock::new() }
     }
 }
 

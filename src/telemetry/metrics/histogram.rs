@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus::proto;
+use smallvec::SmallVec;
 
 /// Upper bounds of a histogram's buckets, in rising order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +57,8 @@ impl Default for Buckets {
 pub(super) struct Histogram {
     buckets: Arc<Buckets>,
     /// Observations within each bucket alone; the last is for those above every bound.
-    counts: Box<[AtomicU64]>,
+    /// In place for the default buckets: what a request counts lies together.
+    counts: SmallVec<[AtomicU64; 14]>,
     sum_nanos: AtomicU64,
 }
 

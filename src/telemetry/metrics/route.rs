@@ -59,6 +59,12 @@ struct Used {
     requests: Counts<(MethodLabel, u16)>,
     duration: Histogram,
     active: AtomicI64,
+    /// Few routes have any.
+    rare: OnceLock<Box<Rare>>,
+}
+
+#[derive(Debug, Default)]
+struct Rare {
     replies: Counts<&'static str>,
     verdicts: Counts<(&'static str, &'static str)>,
 }
@@ -66,6 +72,11 @@ struct Used {
 impl RouteMetrics {
     pub(super) fn new(name: Arc<str>, buckets: Arc<Buckets>) -> Self {
         Self { name, buckets, used: OnceLock::new() }
+    }
+
+    /// The route's name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
     }
 
     /// Counts a request as in progress until the guard is dropped.
@@ -84,12 +95,12 @@ impl RouteMetrics {
 
     /// Counts a reply that the gateway made itself. The reason is one of the documented codes.
     pub fn reply(&self, reason: &'static str) {
-        self.used().replies.add_one(reason);
+        self.rare().replies.add_one(reason);
     }
 
     /// Counts what a filter decided; both words come from the filter's code.
     pub fn verdict(&self, filter: &'static str, verdict: &'static str) {
-        self.used().verdicts.add_one((filter, verdict));
+        self.rare().verdicts.add_one((filter, verdict));
     }
 
     fn used(&self) -> &Used {
@@ -98,10 +109,13 @@ impl RouteMetrics {
                 requests: Counts::default(),
                 duration: Histogram::new(Arc::clone(&self.buckets)),
                 active: AtomicI64::new(0),
-                replies: Counts::default(),
-                verdicts: Counts::default(),
+                rare: OnceLock::new(),
             })
         })
+    }
+
+    fn rare(&self) -> &Rare {
+        self.used().rare.get_or_init(Box::default)
     }
 }
 
@@ -117,10 +131,11 @@ impl Series for RouteMetrics {
         }
         duration.histogram(&[route], used.duration.proto());
         active.gauge(&[route], used.active.load(Ordering::Relaxed));
-        for (reason, count) in used.replies.iter() {
+        let Some(rare) = used.rare.get() else { return };
+        for (reason, count) in rare.replies.iter() {
             replies.counter(&[route, reason], count);
         }
-        for ((filter, verdict), count) in used.verdicts.iter() {
+        for ((filter, verdict), count) in rare.verdicts.iter() {
             verdicts.counter(&[route, filter, verdict], count);
         }
     }
