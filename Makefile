@@ -45,7 +45,7 @@ setup-build:
 	@command -v $(CARGO) >/dev/null || { \
 	  echo "Rust is missing: install it from https://rustup.rs, open a new shell, and run make again." >&2; exit 1; }
 
-setup-test: setup-build tests/schema/node_modules
+setup-test: setup-build tests/schema/node_modules tests/readers/venv
 	@.ci/need promtool=prometheus systemd-analyze=systemd
 
 setup-bench: setup-build
@@ -55,4 +55,12 @@ setup-bench: setup-build
 tests/schema/node_modules: tests/schema/package.json
 	@.ci/need node=nodejs npm=npm
 	@npm install --prefix tests/schema --no-package-lock --no-audit --no-fund --silent
+	@touch $@
+
+# The parsers that read again what goes upstream.
+tests/readers/venv: tests/readers/requirements.txt
+	@.ci/need python3=python3
+	@python3 -c 'import ensurepip' 2>/dev/null || .ci/need =python3-venv
+	@python3 -m venv --clear $@
+	@$@/bin/pip install --quiet --disable-pip-version-check --requirement $< || { rm -rf $@; exit 1; }
 	@touch $@

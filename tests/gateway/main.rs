@@ -24,6 +24,7 @@ mod patience;
 mod reload;
 mod resources;
 mod routing;
+mod second_readers;
 mod streaming;
 mod suspicions;
 mod telemetry;

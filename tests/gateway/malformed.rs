@@ -10,17 +10,17 @@ use crate::harness::{Client, Gateway, Origin, Response, to};
 /// The limits that the corpus is written for.
 const LIMITS: &str = "listeners: [{ name: web, address: \"127.0.0.1:0\", limits: { uri_bytes: 8KiB } }]";
 
-fn gateway(origin: &Origin) -> Gateway {
+pub fn gateway(origin: &Origin) -> Gateway {
     Gateway::start(&format!("{}{LIMITS}", to(&[origin], "")))
 }
 
 /// Sends what the gateway may have refused before its end.
-fn send(client: &mut Client, raw: &[u8]) {
+pub fn send(client: &mut Client, raw: &[u8]) {
     let _ = client.stream.send(raw);
 }
 
 /// The first answer that is no success, and how many came before it.
-fn refusal(client: &mut Client, name: &str) -> (Response, usize) {
+pub fn refusal(client: &mut Client, name: &str) -> (Response, usize) {
     for before in 0..10 {
         let response = client.try_response("GET").unwrap_or_else(|error| panic!("{name}: {error}"));
         if response.status != 200 {
@@ -121,7 +121,7 @@ fn what_is_accepted_reaches_the_origin_in_one_reading_and_in_step() {
 }
 
 /// Reads the final response of one request; whether the connection stays.
-fn answered(client: &mut Client, entry: &Entry, reading: &Reading) -> bool {
+pub fn answered(client: &mut Client, entry: &Entry, reading: &Reading) -> bool {
     let response = loop {
         let response: Response = client
             .try_response(&reading.method)
