@@ -1,5 +1,7 @@
 //! The corpus of raw requests against the guard: every verdict, and the one reading of what is accepted.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failure here is a failed test")]
+
 mod corpus;
 
 use corpus::{Entry, Expect, Reading};
@@ -61,6 +63,45 @@ fn the_corpus_is_sound_and_covers_every_refusal() {
     for refusal in Refusal::ALL {
         let expect = Expect::Refused(refusal.status(), refusal.reason().to_owned());
         assert!(entries.iter().any(|entry| entry.expect == expect), "no entry for {}", refusal.reason());
+    }
+}
+
+/// What obfuscates a field that decides framing or routing: any byte in any place of its line. Either nobody gets the
+/// request, or the field is what its bytes say and nothing else.
+#[test]
+fn one_byte_more_makes_no_second_reading() {
+    let fields = ["Transfer-Encoding: chunked", "Content-Length: 5", "Host: a.example"];
+    let mut accepted = 0;
+    for (changed, line) in fields.iter().enumerate() {
+        for (at, byte) in (0..=line.len()).flat_map(|at| (0..=255).map(move |byte| (at, byte))) {
+            let mut lines = fields.map(|line| line.as_bytes().to_vec());
+            lines[changed].insert(at, byte);
+            let raw = [b"POST / HTTP/1.1\r\n", lines.join(&b"\r\n"[..]).as_slice(), b"\r\n\r\n"].concat();
+            if let Progress::Done(head) = Head::parse(&raw, &LIMITS) {
+                assert_eq!(head.framing, plain_framing(&raw), "{}", raw.escape_ascii());
+                accepted += 1;
+            }
+        }
+    }
+    assert!(accepted > 1000, "{accepted} accepted");
+}
+
+/// The framing by the names and values that stand there, letter by letter.
+fn plain_framing(raw: &[u8]) -> BodyFraming {
+    let mut fields = [httparse::EMPTY_HEADER; 8];
+    let mut oracle = httparse::Request::new(&mut fields);
+    assert!(oracle.parse(raw).unwrap().is_complete());
+    let value = |name: &str| {
+        let mut values = oracle.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name));
+        let value = values.next().map(|field| std::str::from_utf8(field.value).unwrap());
+        assert!(values.next().is_none());
+        value
+    };
+    match (value("content-length"), value("transfer-encoding")) {
+        (Some(length), None) => BodyFraming::Length(length.parse().unwrap()),
+        (None, Some(coding)) if coding.eq_ignore_ascii_case("chunked") => BodyFraming::Chunked,
+        (None, None) => BodyFraming::None,
+        both => panic!("two framings: {both:?}"),
     }
 }
 

@@ -13,6 +13,9 @@ use crate::corpus::{self, Expect};
 use crate::harness::{Client, Origin, Request, Then, eventually};
 use crate::malformed::{answered, gateway, refusal, send};
 
+/// The limits that the corpus is written for.
+const LIMITS: HeadLimits = HeadLimits { header_bytes: 64 << 10, headers: 100, uri_bytes: 8 << 10 };
+
 /// Bytes that an origin got on one connection, and the whole requests that its own reader found in them.
 struct Stream {
     name: String,
@@ -61,6 +64,33 @@ fn what_is_accepted_is_read_alike_by_others() {
     }
 }
 
+/// Names that are nearly a framing field's are others' fields, to everyone.
+#[test]
+fn names_near_a_framing_field_are_read_alike_by_others() {
+    let origin = Origin::ok();
+    let gateway = gateway(&origin);
+    let names = (b'!'..=b'~').map(char::from).flat_map(|byte| {
+        let (name, other) = ("Transfer-Encoding", "Content-Length");
+        [format!("{byte}{name}"), format!("{name}{byte}"), format!("{byte}{other}"), format!("{other}{byte}")]
+    });
+    let mut streams = Vec::new();
+    for name in names {
+        let raw = format!("POST / HTTP/1.1\r\nHost: a\r\n{name}: chunked\r\nContent-Length: 5\r\n\r\nhello");
+        if !matches!(Head::parse(raw.as_bytes(), &LIMITS), Progress::Done(_)) {
+            continue;
+        }
+        let before = lengths(&origin);
+        let mut client = gateway.client();
+        assert_eq!(client.ask(raw).status, 200, "{name}");
+        assert_eq!(client.get("/after").status, 200, "{name}");
+        streams.extend(streams_since(&origin, &before, &name));
+    }
+    assert!(streams.len() >= 250, "{} streams", streams.len());
+    for verdict in judge(&streams) {
+        assert!(!verdict.cut, "{}", verdict.name);
+    }
+}
+
 #[test]
 fn what_is_refused_on_its_way_is_no_whole_request_to_others() {
     let origin = Origin::start(|visit| {
@@ -91,8 +121,7 @@ fn what_is_refused_on_its_way_is_no_whole_request_to_others() {
 /// Sends a head that is good, waits until it has reached the origin, and sends what follows.
 fn send_so_far(client: &mut Client, raw: &[u8], origin: &Origin) {
     let heads = origin.heads().len();
-    let limits = HeadLimits { header_bytes: 64 << 10, headers: 100, uri_bytes: 8 << 10 };
-    let head = match Head::parse(raw, &limits) {
+    let head = match Head::parse(raw, &LIMITS) {
         Progress::Done(head) if head.framing == BodyFraming::Chunked => head.len,
         _ => 0,
     };

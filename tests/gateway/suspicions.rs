@@ -76,12 +76,18 @@ fn an_upgrade_that_is_none_is_not_forwarded() {
         "GET / HTTP/1.0\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\nupgrade: websocket\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\nconnection: keep-alive\r\nupgrade: websocket\r\n",
-        "POST / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\ncontent-length: 0\r\n",
+        // A tunnel of HTTP/2 would carry requests that nobody here sees.
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket, h2c\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\nupgrade: websocket\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: HTTP/2.0\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: H2C\r\ncontent-length: 0\r\n",
     ] {
         assert_eq!(gateway.ask(format!("{head}\r\n")).status, 200, "{head}");
         let got = origin.last();
         assert_eq!(got.fields.all("upgrade"), Vec::<&str>::new(), "{head}");
         assert_eq!(got.fields.all("connection"), Vec::<&str>::new(), "{head}");
+        assert_eq!(got.fields.all("http2-settings"), Vec::<&str>::new(), "{head}");
     }
 }
 

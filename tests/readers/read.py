@@ -22,6 +22,7 @@ from waitress.parser import HTTPRequestParser
 # What a parser does not read at all, for reasons of its own that concern nobody's safety. Anything else that is refused
 # is a fault, and so is a line here that is not needed.
 UNREAD = {
+    ("gunicorn", "content-type-twice"),  # wants one, which is no matter of framing
     ("httptools", "method-of-32"),  # knows the registered methods only
     ("httptools", "method-lower-case"),
     ("waitress", "method-lower-case"),  # takes upper-case methods only
