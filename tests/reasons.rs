@@ -54,6 +54,8 @@ fn page() -> String {
          When the gateway answers itself, one word says why. It is `code` in the problem document (RFC 9457), `reason` in\n\
          the access log, the label `reason` of `portcullis_gateway_replies_total`, and `details` in the `Proxy-Status`\n\
          header (RFC 9209), beside the `error` of that RFC which comes nearest.\n\n\
+         A client whose `Accept` names `text/html` gets a small page instead of the document, without scripts and without\n\
+         anything from elsewhere; a Content-Security-Policy says so. What the guard refuses is always told by a document.\n\n\
          This page is made of the code's own tables by `make docs`.\n\n\
          ## On the way\n\n\
          | code | status | what happened | Proxy-Status error |\n|---|---|---|---|\n",

@@ -84,6 +84,8 @@ impl Reply {
             }
             Content::Problem { reason, detail } => {
                 let (kind, body) = if wants_html(accept) {
+                    headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
+                    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
                     (HTML, page(reason, &detail, id))
                 } else {
                     (PROBLEM, problem(reason, &detail, id))
@@ -113,13 +115,25 @@ impl Reply {
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+/// What a browser may do with a page of ours: show it, with the style that stands in it.
+const POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
-/// A browser asks for `text/html` by name; `*/*` alone is a program.
+/// A browser asks for `text/html` by name; `*/*` alone is a program, and `;q=0` says that it must not be.
 fn wants_html(accept: Option<&HeaderValue>) -> bool {
-    accept.and_then(|value| value.to_str().ok()).is_some_and(|value| {
-        value.split(',').any(|part| part.split(';').next().map(str::trim) == Some("text/html"))
-    })
+    accept.and_then(|value| value.to_str().ok()).is_some_and(|value| value.split(',').any(is_html))
+}
+
+fn is_html(range: &str) -> bool {
+    let mut parts = range.split(';').map(str::trim);
+    let html = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("text/html"));
+    let unwanted = |part: &str| {
+        let weight = part.split_once('=').filter(|(name, _)| name.eq_ignore_ascii_case("q"));
+        weight.is_some_and(|(_, weight)| weight.parse() == Ok(0.0))
+    };
+    html && !parts.any(unwanted)
 }
 
 fn problem(reason: Reason, detail: &str, id: Option<&RequestId>) -> Vec<u8> {
@@ -140,20 +154,36 @@ fn problem(reason: Reason, detail: &str, id: Option<&RequestId>) -> Vec<u8> {
     body
 }
 
+/// Without a script or anything from elsewhere, and with all text escaped; [`POLICY`] holds browsers to that.
 fn page(reason: Reason, detail: &str, id: Option<&RequestId>) -> Vec<u8> {
     let status = reason.status();
-    let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let detail = if detail.is_empty() { String::new() } else { format!("<p>{}</p>", escaped(detail)) };
     format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{status}</title>\
-         <style>body{{font:16px system-ui;margin:15vh auto;max-width:32rem;padding:0 1rem;color-scheme:light dark}}\
-         small{{opacity:.6}}</style><h1>{}</h1><p>{}</p><p>{}</p><small>{} · {}</small></html>\n",
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <title>{status}</title><style>:root{{color-scheme:light dark}}\
+         body{{font:16px system-ui;margin:15vh auto;max-width:32rem;padding:0 1rem;overflow-wrap:anywhere}}\
+         small{{opacity:.7}}</style><h1>{}</h1><p>{}</p>{detail}<small>{} · {}</small></html>\n",
         status.as_u16(),
-        escape(reason.title()),
-        escape(detail),
-        reason.code(),
-        id.map_or("-", RequestId::as_str),
+        escaped(reason.title()),
+        escaped(reason.code()),
+        escaped(id.map_or("-", RequestId::as_str)),
     )
     .into_bytes()
+}
+
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            _ => escaped.push(character),
+        }
+    }
+    escaped
 }
 
 /// A reply shared by all requests of a route.
@@ -183,9 +213,20 @@ mod tests {
     #[test]
     fn a_browser_gets_a_page_that_cannot_be_scripted() {
         let accept = HeaderValue::from_static("text/html,application/xhtml+xml;q=0.9,*/*;q=0.8");
-        let (headers, body) = Reply::refuse(Reason::BAD_PATH).detail("<script>").render(Some(&accept), None);
+        let reason = Reason::custom("a_<b", StatusCode::FORBIDDEN, "<img src=x>");
+        let reply = Reply::refuse(reason).detail("<script>alert('&\"')</script>");
+        let (headers, body) = reply.render(Some(&accept), None);
         assert_eq!(headers[header::CONTENT_TYPE], "text/html; charset=utf-8");
-        assert!(!String::from_utf8(body.to_vec()).unwrap().contains("<script>"));
+        assert!(
+            headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap().starts_with("default-src 'none';")
+        );
+        assert_eq!(headers[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+        let body = String::from_utf8(body.to_vec()).unwrap();
+        for tag in ["<script", "<img", "<b"] {
+            assert!(!body.contains(tag), "{tag} in {body}");
+        }
+        assert!(body.contains("&lt;script&gt;alert(&#39;&amp;&quot;&#39;)&lt;/script&gt;"), "{body}");
+        assert!(!body.contains("//") && !body.contains("url("), "something from elsewhere: {body}");
     }
 
     #[test]

@@ -156,6 +156,9 @@ fn a_browser_gets_a_page_and_programs_get_json() {
     for (accept, kind) in [
         ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/html; charset=utf-8"),
         ("text/html;q=0.5", "text/html; charset=utf-8"),
+        ("TEXT/HTML; level=1", "text/html; charset=utf-8"),
+        ("application/json, text/html;q=0", "application/problem+json"),
+        ("text/html; Q=0.000", "application/problem+json"),
         ("*/*", "application/problem+json"),
         ("application/json", "application/problem+json"),
         ("text/*", "application/problem+json"),
@@ -164,6 +167,12 @@ fn a_browser_gets_a_page_and_programs_get_json() {
         assert_eq!((answer.status, answer.header("content-type")), (404, Some(kind)), "{accept}");
         let id = answer.header("x-request-id").unwrap();
         assert!(answer.text().contains(id) && answer.text().contains("route_not_found"), "{}", answer.text());
+        let policy = answer.header("content-security-policy").unwrap_or_default();
+        assert_eq!(
+            policy.starts_with("default-src 'none'"),
+            kind.starts_with("text/html"),
+            "{accept}: {policy}"
+        );
     }
     let none = ask(gateway.address(), "GET /none", "");
     assert_eq!(none.header("content-type"), Some("application/problem+json"));
