@@ -14,6 +14,7 @@ mod context;
 mod failure;
 mod finish;
 mod forward;
+mod framing;
 mod reply;
 
 use std::any::Any;
@@ -144,6 +145,9 @@ impl ProxyHttp for Gateway {
         }
         if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
             attempt::answered(context)?;
+        }
+        if !framing::settle(head) {
+            return context.fail(Reason::UPSTREAM_INVALID_RESPONSE);
         }
         forward::clean_response(head)
     }

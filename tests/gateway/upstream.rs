@@ -158,12 +158,121 @@ fn an_answer_with_two_framings_passes_in_one_reading() {
     }
 }
 
+/// Transfer codings that readers take in several ways; bare Pingora passes them on as they are.
+#[test]
+fn an_answer_whose_end_is_uncertain_is_a_502() {
+    let rows = [
+        ("1.1", "transfer-encoding: gzip", "ok"),
+        ("1.1", "transfer-encoding: identity", "ok"),
+        ("1.1", "transfer-encoding: identity\r\ncontent-length: 2", "ok"),
+        ("1.1", "transfer-encoding: xchunked\r\ncontent-length: 2", "ok"),
+        ("1.1", "transfer-encoding:\r\ncontent-length: 2", "ok"),
+        ("1.1", "transfer-encoding: ,chunked", "2\r\nok\r\n0\r\n\r\n"),
+        ("1.1", "transfer-encoding: chunked, chunked", "2\r\nok\r\n0\r\n\r\n"),
+        ("1.1", "transfer-encoding: gzip, chunked", "2\r\nok\r\n0\r\n\r\n"),
+        ("1.1", "transfer-encoding: chunked, identity", "2\r\nok\r\n0\r\n\r\n"),
+        ("1.1", "transfer-encoding: chunked;q=1", "2\r\nok\r\n0\r\n\r\n"),
+        ("1.1", "transfer-encoding: chunked\r\ntransfer-encoding: chunked", "2\r\nok\r\n0\r\n\r\n"),
+        ("1.0", "transfer-encoding: chunked", "2\r\nok\r\n0\r\n\r\n"),
+    ];
+    for (version, framing, body) in rows {
+        let answer = format!("HTTP/{version} 200 OK\r\n{framing}\r\n\r\n{body}");
+        let origin = Origin::answering(answer.as_str());
+        let gateway = Gateway::before(&[&origin]);
+        assert_eq!(gateway.get("/").problem(), (502, "upstream_invalid_response".into()), "{answer:?}");
+        eventually("the connection to the origin ends", || origin.open() == 0);
+    }
+}
+
+#[test]
+fn what_never_has_a_body_frames_none() {
+    for answer in [
+        "HTTP/1.1 204 No Content\r\ncontent-length: 2\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\ntransfer-encoding: chunked\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\ncontent-length: 2\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\ntransfer-encoding: chunked\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+    ] {
+        let origin = Origin::answering(answer);
+        let gateway = Gateway::before(&[&origin]);
+        let mut client = gateway.client();
+        for _ in 0..2 {
+            client.send_get("/");
+            let mut status = 103;
+            while status == 103 {
+                let response = client.response();
+                assert_eq!(response.fields.all("content-length"), Vec::<&str>::new(), "{answer:?}");
+                assert_eq!(response.fields.all("transfer-encoding"), Vec::<&str>::new(), "{answer:?}");
+                status = response.status;
+            }
+            assert_eq!(status, 204, "{answer:?}");
+        }
+    }
+}
+
+/// How the upstream speaks to us is none of the client's business (RFC 9110, section 6.2).
+#[test]
+fn the_version_of_an_answer_is_the_gateways() {
+    for answer in [
+        "HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.0 200 OK\r\n\r\nok",
+        "HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 2\r\n\r\nok",
+    ] {
+        let origin = Origin::start(move |visit| {
+            visit.send(answer);
+            Then::Close
+        });
+        let gateway = Gateway::before(&[&origin]);
+        let mut client = gateway.client();
+        for _ in 0..2 {
+            let response = client.get("/");
+            assert_eq!(
+                (response.version.as_str(), response.text().as_str()),
+                ("HTTP/1.1", "ok"),
+                "{answer:?}"
+            );
+        }
+        let old = gateway.ask("GET / HTTP/1.0\r\n\r\n");
+        assert_eq!((old.version.as_str(), old.text().as_str()), ("HTTP/1.1", "ok"), "{answer:?}");
+        assert_eq!(old.fields.all("transfer-encoding"), Vec::<&str>::new(), "{answer:?}");
+    }
+}
+
+/// What an answer may be forgiven (RFC 9112, sections 2.2, 5.1 and 5.2) is forgiven before others see it.
+#[test]
+fn what_is_mended_in_an_answer_has_one_reading() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nx: a\r\n b\r\ncontent-length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nx: a b\r\ncontent-length:\r\n 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nx: a b\r\ntransfer-encoding:\r\n chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\nx: a b\ncontent-length: 2\n\nok",
+        "HTTP/1.1 200 OK\r\nx : a b\r\ncontent-length : 2\r\n\r\nok",
+        "HTTP/1.1 200\r\nx: a b\r\ncontent-length: 2, 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nx: a b\r\ncontent-length: 002\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nx: a b\r\ntransfer-encoding: Chunked\r\n\r\n2;y=z\r\nok\r\n0\r\ncontent-length: 9\r\nset-cookie: a=b\r\n\r\n",
+    ] {
+        let origin = Origin::answering(answer);
+        let gateway = Gateway::before(&[&origin]);
+        let mut client = gateway.client();
+        for _ in 0..2 {
+            let response = client.get("/");
+            assert_eq!((response.status, response.text().as_str()), (200, "ok"), "{answer:?}");
+            assert_eq!(response.header("x"), Some("a b"), "{answer:?}");
+            assert!(matches!(response.header("content-length"), None | Some("2")), "{answer:?}");
+            assert_eq!(response.trailers.0, [], "{answer:?}");
+        }
+    }
+}
+
 #[test]
 fn bytes_beyond_an_answer_never_reach_another_client() {
     for answer in [
         "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nstolen",
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nstolen",
         "HTTP/1.1 204 No Content\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nstolen",
+        "HTTP/1.1 204 No Content\r\ncontent-length: 44\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nstolen",
+        "HTTP/1.1 304 Not Modified\r\ncontent-length: 44\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nstolen",
+        "HTTP/1.1 304 Not Modified\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
     ] {
         let origin = Origin::answering(answer);
         let gateway = Gateway::before(&[&origin]);
@@ -171,6 +280,21 @@ fn bytes_beyond_an_answer_never_reach_another_client() {
             let response = gateway.get("/");
             assert!(matches!(response.text().as_str(), "ok" | ""), "{answer:?}: {response:?}");
         }
+    }
+}
+
+#[test]
+fn a_body_after_the_answer_to_head_reaches_nobody() {
+    let origin = Origin::answering(
+        "HTTP/1.1 200 OK\r\ncontent-length: 44\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nstolen",
+    );
+    let gateway = Gateway::before(&[&origin]);
+    let mut client = gateway.client();
+    for _ in 0..5 {
+        client.send("HEAD / HTTP/1.1\r\nhost: a\r\n\r\n");
+        assert_eq!(client.response_to("HEAD").header("content-length"), Some("44"));
+        let body = client.get("/").text();
+        assert!(body.starts_with("HTTP/1.1 200 OK") && body.ends_with("stolen"), "{body}");
     }
 }
 
