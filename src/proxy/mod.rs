@@ -14,8 +14,8 @@ mod context;
 mod failure;
 mod finish;
 mod forward;
-mod framing;
 mod reply;
+mod settle;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -146,10 +146,10 @@ impl ProxyHttp for Gateway {
         if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
             attempt::answered(context)?;
         }
-        if !framing::settle(head) {
+        if !settle::response(head) {
             return context.fail(Reason::UPSTREAM_INVALID_RESPONSE);
         }
-        forward::clean_response(head)
+        Ok(())
     }
 
     async fn response_filter(
