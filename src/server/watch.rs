@@ -3,9 +3,10 @@
 //! 1. Directories are watched, not files: editors and Kubernetes put a new file in the old one's place, the latter
 //!    by swapping a link in the directory where the file was named.
 //! 2. What counts is whether a configuration file differs in name, time, size or inode: a log that is written in the
-//!    same directory is no change.
+//!    same directory is no change, and wakes nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -13,14 +14,15 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::event::{EventKind, ModifyKind};
+use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use parking_lot::Mutex;
 
 use super::Reloader;
 
 /// Changes that come closer together than this are one.
 const SETTLE: Duration = Duration::from_millis(100);
-/// The longest that changes are waited out: a log that is written in the same directory never settles.
+/// The longest that changes are waited out: a directory where files come and go all the time never settles.
 const SETTLED_BY: Duration = Duration::from_secs(1);
 
 /// Watches while it lives.
@@ -36,6 +38,9 @@ pub(super) struct Seen {
     stamps: Stamps,
 }
 
+/// What configuration files are called, where they are named and where they are.
+type Names = BTreeSet<OsString>;
+
 /// What tells one state of a file from another: its time, size and inode.
 type Stamp = (i64, i64, u64, u64);
 type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
@@ -47,8 +52,10 @@ pub(super) fn start(seen: Seen, reloader: &Arc<Reloader>) -> Option<Watch> {
     }
     let unwatched = |error: &dyn std::fmt::Display| log::warn!("changed files will not be noticed: {error}");
     let (sender, changes) = channel();
-    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| !event.kind.is_access()) {
+    let names = Arc::new(Mutex::new(seen.names()));
+    let known = Arc::clone(&names);
+    let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        if event.is_ok_and(|event| may_matter(&event, &known.lock())) {
             // Nobody listens any more when the gateway ends.
             let _ = sender.send(());
         }
@@ -56,7 +63,8 @@ pub(super) fn start(seen: Seen, reloader: &Arc<Reloader>) -> Option<Watch> {
     let mut watcher = watcher.map_err(|error| unwatched(&error)).ok()?;
     watch(&mut watcher, &seen.folders);
     let watcher = Arc::new(Mutex::new(watcher));
-    let follower = Follower { seen, watcher: Arc::downgrade(&watcher), reloader: Arc::clone(reloader) };
+    let follower =
+        Follower { seen, names, watcher: Arc::downgrade(&watcher), reloader: Arc::clone(reloader) };
     let spawned = std::thread::Builder::new().name("watch".into()).spawn(move || follower.follow(&changes));
     spawned.map_err(|error| unwatched(&error)).ok()?;
     Some(Watch { _watcher: watcher })
@@ -81,6 +89,12 @@ impl Seen {
         self.files.extend(files);
         self.folders.extend(folders.iter().cloned());
         folders
+    }
+
+    fn names(&self) -> Names {
+        let real = self.files.iter().filter_map(|file| file.canonicalize().ok());
+        let paths = self.files.iter().cloned().chain(real);
+        paths.filter_map(|path| path.file_name().map(OsString::from)).collect()
     }
 
     /// Looks again. Says whether anything has changed.
@@ -121,9 +135,24 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some((data.mtime(), data.mtime_nsec(), data.size(), data.ino()))
 }
 
+/// Whether it is worth a look. Bytes written to a file that is not ours are not: a log beside ours is written many
+/// times a second. Whatever comes, goes or is renamed may be a link that a file of ours is reached by.
+fn may_matter(event: &Event, names: &Names) -> bool {
+    match event.kind {
+        EventKind::Access(_) => false,
+        EventKind::Modify(ModifyKind::Data(_)) => event
+            .paths
+            .iter()
+            .any(|path| is_config(path) || path.file_name().is_none_or(|name| names.contains(name))),
+        _ => true,
+    }
+}
+
 /// Follows the changes of some files.
 struct Follower {
     seen: Seen,
+    /// Shared with the watcher.
+    names: Arc<Mutex<Names>>,
     watcher: Weak<Mutex<RecommendedWatcher>>,
     reloader: Arc<Reloader>,
 }
@@ -147,6 +176,7 @@ impl Follower {
     }
 
     fn look(&mut self) {
+        self.tell_names();
         if !self.seen.has_changed() {
             return;
         }
@@ -156,6 +186,7 @@ impl Follower {
             let known = self.seen.files.len();
             let files = self.reloader.files();
             let folders = self.seen.add(files.iter().map(PathBuf::as_path));
+            self.tell_names();
             if let Some(watcher) = self.watcher.upgrade() {
                 watch(&mut watcher.lock(), &folders);
             }
@@ -164,6 +195,12 @@ impl Follower {
                 return;
             }
         }
+    }
+
+    /// Before each look: what is written after it must be noticed, and a link may lead to another name by now.
+    fn tell_names(&self) {
+        let names = self.seen.names();
+        *self.names.lock() = names;
     }
 }
 
@@ -190,6 +227,52 @@ mod tests {
         std::os::unix::fs::symlink(at("two"), at("data")).unwrap();
         assert!(seen.has_changed());
         assert!(!seen.has_changed());
+    }
+
+    #[test]
+    fn a_log_written_in_the_same_folder_wakes_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let at = |name: &str| root.join(name);
+        for name in ["access.log", "p.yaml", "new.yaml", "real.conf"] {
+            fs::write(at(name), "").unwrap();
+        }
+        std::os::unix::fs::symlink(at("real.conf"), at("routes.conf")).unwrap();
+        let mut seen = Seen::default();
+        seen.add([at("p.yaml").as_path(), &at("routes.conf")]);
+        let names = seen.names();
+        let (sender, events) = channel();
+        let mut watcher = notify::recommended_watcher(sender).unwrap();
+        watch(&mut watcher, &seen.folders);
+
+        let append = |name: &str| {
+            let mut file = fs::OpenOptions::new().append(true).open(at(name)).unwrap();
+            std::io::Write::write_all(&mut file, b"a line\n").unwrap();
+        };
+        ["access.log", "p.yaml", "new.yaml", "real.conf", "access.log"].into_iter().for_each(append);
+        fs::rename(at("routes.conf"), at("moved")).unwrap();
+        fs::create_dir(at("last")).unwrap();
+
+        let mut woken = BTreeSet::new();
+        let mut logged = 0;
+        loop {
+            let event = events.recv_timeout(Duration::from_secs(10)).unwrap().unwrap();
+            let here = event.paths.iter().filter_map(|path| path.file_name()?.to_str());
+            let here: Vec<_> = here.map(str::to_owned).collect();
+            logged += usize::from(here == ["access.log"]);
+            let last = here.iter().any(|name| name == "last");
+            if may_matter(&event, &names) {
+                woken.extend(here);
+            }
+            if last {
+                break;
+            }
+        }
+        assert!(logged > 0);
+        assert_eq!(
+            woken.iter().map(String::as_str).collect::<Vec<_>>(),
+            ["last", "moved", "new.yaml", "p.yaml", "real.conf", "routes.conf"]
+        );
     }
 
     #[test]
