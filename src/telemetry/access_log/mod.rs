@@ -3,7 +3,7 @@
 //! 1. [`AccessLog::wants`] decides (sampling) before anything is gathered or spelled.
 //! 2. [`AccessLog::write`] spells a [`Record`] into the calling thread's buffer. It never waits: what finds no room is
 //!    dropped and counted.
-//! 3. A writer thread writes the buffers every 20 ms, or sooner when 64 KiB have gathered.
+//! 3. A writer thread writes the buffers every 50 ms, or sooner when 256 KiB have gathered.
 //!
 //! Nothing that a client sends can end a line or close a quote, whatever the format.
 

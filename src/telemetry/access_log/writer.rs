@@ -1,8 +1,8 @@
 //! From many workers to one file. Each worker thread appends its lines to a buffer of its own; one writer thread
-//! takes the buffers away every few milliseconds, or when 64 KiB have gathered, and writes each with one call.
+//! takes the buffers away every few milliseconds, or when 256 KiB have gathered, and writes each with one call.
 //!
 //! A worker only ever *tries* a lock, and the writer holds one no longer than swapping two vectors takes: a disk that
-//! hangs costs lines, never time. Lines of one thread keep their order; between threads it holds to some 20 ms.
+//! hangs costs lines, never time. Lines of one thread keep their order; between threads it holds to some 50 ms.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ use super::clock::Clock;
 use super::sink::{Open, Sink};
 
 /// How long the writer lets lines gather.
-const GATHER: Duration = Duration::from_millis(20);
-/// Bytes of one buffer that wake the writer before that, and that a buffer keeps when it is empty.
-const BATCH: usize = 64 * 1024;
+const GATHER: Duration = Duration::from_millis(50);
+/// Bytes of one buffer that wake the writer before that.
+const BATCH: usize = 256 * 1024;
 /// Bytes that one buffer may hold: what a stalled output costs in memory for each worker thread.
 const CAPACITY: usize = 2 * 1024 * 1024;
 /// Threads beyond one a core must find a shard, too: no lock is ever waited for.
@@ -149,7 +149,7 @@ impl Shared {
     }
 
     fn run(&self, sink: &mut Sink) {
-        let mut spare = Vec::with_capacity(BATCH);
+        let mut spare = Vec::new();
         loop {
             let closing = self.closing.load(Ordering::Acquire);
             if self.reopen.swap(false, Ordering::AcqRel) {
@@ -179,14 +179,17 @@ impl Shared {
         for shard in &self.shards {
             let mut shard = shard.0.lock();
             shard.closed = closing;
+            if shard.lines.is_empty() {
+                // The spare buffer is for a thread that has a use for it.
+                continue;
+            }
             mem::swap(&mut shard.lines, spare);
             drop(shard);
-            if !spare.is_empty() {
-                wrote = true;
-                self.note(sink.write(spare));
-                spare.clear();
-                spare.shrink_to(2 * BATCH);
-            }
+            wrote = true;
+            self.note(sink.write(spare));
+            let kept = kept(spare.len());
+            spare.clear();
+            spare.shrink_to(kept);
         }
         wrote
     }
@@ -198,6 +201,12 @@ impl Shared {
             self.dropped.inc_by(lost);
         }
     }
+}
+
+/// How large a buffer stays for the next lines, by the bytes it held: doubled, and rounded so that it does not change
+/// with every batch. What one burst has needed is not kept for ever.
+fn kept(held: usize) -> usize {
+    (2 * held).next_power_of_two().min(2 * BATCH)
 }
 
 /// A small number that tells this thread's shard from others'.
@@ -300,5 +309,26 @@ mod tests {
         assert!(gated.writer.close(LONG));
         assert_eq!(gated.began.try_iter().count(), 1);
         assert_eq!(gated.written.lock().len(), 6 + 1000 * 36);
+    }
+
+    #[test]
+    fn a_buffer_comes_back_to_the_thread_that_fills_it() {
+        let shared = Shared::new(IntCounter::new("dropped", "lines").unwrap());
+        let mut sink = Sink::open(Box::new(|| Ok(Box::new(io::sink())))).unwrap();
+        let mut spare = Vec::new();
+        for _ in 0..3 {
+            shared.shards[3].0.lock().lines.extend_from_slice(&[b'\n'; 1000]);
+            assert!(shared.drain(&mut sink, &mut spare, false));
+        }
+        let kept = |shard: usize| shared.shards[shard].0.lock().lines.capacity();
+        assert!(kept(3) >= 1000, "the next lines find room");
+        assert!((0..shared.shards.len()).all(|shard| shard == 3 || kept(shard) == 0));
+
+        shared.shards[3].0.lock().lines.extend_from_slice(&[b'\n'; CAPACITY]);
+        (0..3).for_each(|_| {
+            shared.shards[3].0.lock().lines.push(b'\n');
+            shared.drain(&mut sink, &mut spare, false);
+        });
+        assert!(kept(3).max(spare.capacity()) < 1000, "what a burst took is given back");
     }
 }
