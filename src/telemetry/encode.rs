@@ -8,7 +8,6 @@ const HEX: [u8; 16] = *b"0123456789abcdef";
 
 /// Appends `bytes` as a JSON string (RFC 8259), quotes included. Invalid UTF-8 becomes U+FFFD; control characters,
 /// DEL, the C1 set and the two Unicode line separators are escaped, too, since a log line ends up on terminals.
-#[inline]
 pub(super) fn json_string(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     json_escaped(out, bytes);
@@ -20,8 +19,13 @@ pub(super) fn json_string(out: &mut Vec<u8>, bytes: &[u8]) {
 pub(super) fn json_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
     if is_plain(bytes) {
         out.extend_from_slice(bytes);
-        return;
+    } else {
+        json_chars(out, bytes);
     }
+}
+
+#[cold]
+fn json_chars(out: &mut Vec<u8>, bytes: &[u8]) {
     for chunk in bytes.utf8_chunks() {
         chunk.valid().chars().for_each(|c| json_char(out, c));
         if !chunk.invalid().is_empty() {
@@ -72,24 +76,53 @@ pub(super) fn visible(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Appends an unsigned number in decimal.
-#[inline]
-pub(super) fn integer(out: &mut Vec<u8>, number: impl itoa::Integer) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+/// Appends an unsigned number in decimal. Those below a million, which are most, are spelled without copying a length
+/// that the compiler does not know.
+#[inline(always)]
+pub(super) fn integer(out: &mut Vec<u8>, number: u64) {
+    match number {
+        0..1000 => up_to_three_digits(out, number as u32),
+        1000..1_000_000 => {
+            up_to_three_digits(out, number as u32 / 1000);
+            out.extend_from_slice(&three_digits(number as u32 % 1000));
+        }
+        _ => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+    }
 }
 
 /// Appends milliseconds with three decimals: `12.345`.
 pub(super) fn millis(out: &mut Vec<u8>, duration: Duration) {
-    let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    integer(out, micros / 1000);
-    out.push(b'.');
-    three_digits(out, micros % 1000);
+    let micros = duration.subsec_micros();
+    match duration.as_secs() {
+        0 => up_to_three_digits(out, micros / 1000),
+        seconds => {
+            integer(out, seconds);
+            out.extend_from_slice(&three_digits(micros / 1000));
+        }
+    }
+    let [a, b, c] = three_digits(micros % 1000);
+    out.extend_from_slice(&[b'.', a, b, c]);
 }
 
-/// Appends `number` (below 1000) with its leading zeros.
+/// Appends `number` (below 1000) without leading zeros.
+#[inline(always)]
+fn up_to_three_digits(out: &mut Vec<u8>, number: u32) {
+    match number {
+        0..10 => out.push(digit(number)),
+        10..100 => out.extend_from_slice(&[digit(number / 10), digit(number % 10)]),
+        _ => out.extend_from_slice(&three_digits(number)),
+    }
+}
+
+/// `number` (below 1000) with its leading zeros.
 #[inline]
-pub(super) fn three_digits(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(&[100, 10, 1].map(|unit| HEX[(number / unit % 10) as usize]));
+pub(super) const fn three_digits(number: u32) -> [u8; 3] {
+    [digit(number / 100), digit(number / 10 % 10), digit(number % 10)]
+}
+
+/// The digit for `number` (below 10).
+const fn digit(number: u32) -> u8 {
+    b'0' + number as u8
 }
 
 /// Appends an address as [`IpAddr`] displays it. IPv4 is spelled here: the formatting machinery costs more than a
@@ -100,10 +133,10 @@ pub(super) fn ip(out: &mut Vec<u8>, address: IpAddr) {
         return;
     };
     let [first, rest @ ..] = v4.octets();
-    integer(out, first);
+    up_to_three_digits(out, first.into());
     for octet in rest {
         out.push(b'.');
-        integer(out, octet);
+        up_to_three_digits(out, octet.into());
     }
 }
 
@@ -115,13 +148,34 @@ pub(super) fn socket(out: &mut Vec<u8>, address: SocketAddr) {
     }
     ip(out, address.ip());
     out.push(b':');
-    integer(out, address.port());
+    integer(out, address.port().into());
 }
 
-/// Whether every byte stands for itself in both encodings. Looks at all of them so that the compiler can look at
-/// sixteen at a time.
-fn is_plain(bytes: &[u8]) -> bool {
-    bytes.iter().fold(true, |plain, &byte| plain & is_plain_byte(byte))
+/// Whether every byte stands for itself in both encodings. Eight are looked at in one go; the last eight may overlap
+/// those before them, so that none is left over.
+pub(super) fn is_plain(bytes: &[u8]) -> bool {
+    if let Some(last) = bytes.last_chunk::<8>() {
+        let are_plain = |word: &[u8; 8]| are_plain(u64::from_ne_bytes(*word));
+        return bytes.as_chunks::<8>().0.iter().all(are_plain) && are_plain(last);
+    }
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        let [first, last] = [first, last].map(|half| u64::from(u32::from_ne_bytes(*half)));
+        return are_plain(first << 32 | last);
+    }
+    bytes.iter().copied().all(is_plain_byte)
+}
+
+/// [`is_plain_byte`] for eight at once. In the lowest byte that is not plain, one of these has its highest bit set:
+/// what is too low after the subtraction of the lowest plain one, a quote or backslash after that of one, what is too
+/// high after either of the sums. Nothing is carried or borrowed out of a plain byte, and its highest bits are clear.
+#[inline]
+const fn are_plain(word: u64) -> bool {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    let from_space = word.wrapping_sub(EACH * b' ' as u64);
+    let from_quote = (word ^ (EACH * b'"' as u64)).wrapping_sub(EACH);
+    let from_backslash = (word ^ (EACH * b'\\' as u64)).wrapping_sub(EACH);
+    let to_delete = word.wrapping_add(EACH);
+    (from_space | from_quote | from_backslash | to_delete) & (EACH * 0x80) == 0
 }
 
 #[inline]
@@ -160,13 +214,32 @@ mod tests {
 
     #[test]
     fn millis_have_three_decimals() {
-        for (micros, shown) in [(0, "0.000"), (7, "0.007"), (1_234_567, "1234.567"), (1_050, "1.050")] {
+        for (micros, shown) in
+            [(0, "0.000"), (7, "0.007"), (1_234_567, "1234.567"), (1_050, "1.050"), (9_000_000, "9000.000")]
+        {
             assert_eq!(written(|out| millis(out, Duration::from_micros(micros))), shown);
         }
-        assert_eq!(written(|out| millis(out, Duration::MAX)), "18446744073709551.615");
+        assert_eq!(written(|out| millis(out, Duration::MAX)), "18446744073709551615999.999");
+    }
+
+    #[test]
+    fn one_byte_that_is_not_plain_is_found_wherever_it_stands() {
+        for (length, byte) in (0..=25).flat_map(|length| (0..=u8::MAX).map(move |byte| (length, byte))) {
+            for (at, around) in (0..length).flat_map(|at| [(at, b' '), (at, b'~'), (at, byte)]) {
+                let mut bytes = vec![around; length];
+                bytes[at] = byte;
+                assert_eq!(is_plain(&bytes), bytes.iter().copied().all(is_plain_byte), "{bytes:?}");
+            }
+        }
     }
 
     proptest! {
+        #[test]
+        fn integers_are_spelled_as_std_spells_them(number: u64, shift in 0..64) {
+            let number = number >> shift;
+            prop_assert_eq!(written(|out| integer(out, number)), number.to_string());
+        }
+
         #[test]
         fn json_reads_back_as_the_lossy_text(bytes: Vec<u8>) {
             let json = written(|out| json_string(out, &bytes));

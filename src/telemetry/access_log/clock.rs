@@ -1,54 +1,57 @@
 //! Wall-clock time as log lines spell it. Lines come many to the second, so the spelled second is kept.
 
+use std::io::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use httpdate::HttpDate;
 
 use crate::telemetry::encode;
 
-/// The last second spelled: `2023-11-14T22:13:20` and `14/Nov/2023:22:13:20 +0000`.
+/// The last second spelled: `2023-11-14T22:13:20.` and `14/Nov/2023:22:13:20 +0000`.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
-    /// Seconds since the epoch that the spellings stand for; none yet when they are empty.
-    second: u64,
-    rfc3339: String,
-    clf: String,
+    /// Seconds since the epoch that the spellings stand for.
+    second: Option<u64>,
+    rfc3339: [u8; 20],
+    clf: [u8; 26],
 }
 
 impl Clock {
     /// Appends RFC 3339 in UTC with milliseconds: `2023-11-14T22:13:20.042Z`.
     pub(super) fn write_rfc3339(&mut self, time: SystemTime, out: &mut Vec<u8>) {
         let millis = self.turn_to(time);
-        out.extend_from_slice(self.rfc3339.as_bytes());
-        out.push(b'.');
-        encode::three_digits(out, millis);
-        out.push(b'Z');
+        out.extend_from_slice(&self.rfc3339);
+        let [a, b, c] = encode::three_digits(millis);
+        out.extend_from_slice(&[a, b, c, b'Z']);
     }
 
     /// Appends the Common Log Format's time without its brackets: `14/Nov/2023:22:13:20 +0000`.
     pub(super) fn write_clf(&mut self, time: SystemTime, out: &mut Vec<u8>) {
         self.turn_to(time);
-        out.extend_from_slice(self.clf.as_bytes());
+        out.extend_from_slice(&self.clf);
     }
 
     /// Spells the second of `time` unless it is the kept one, and returns the milliseconds beyond it.
-    fn turn_to(&mut self, time: SystemTime) -> u64 {
+    #[inline]
+    fn turn_to(&mut self, time: SystemTime) -> u32 {
         let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let second = since_epoch.as_secs().min(LAST_SECOND);
-        if second != self.second || self.rfc3339.is_empty() {
-            self.second = second;
+        if self.second != Some(second) {
+            self.second = Some(second);
             self.spell(second);
         }
-        u64::from(since_epoch.subsec_millis())
+        since_epoch.subsec_millis()
     }
 
+    #[cold]
     fn spell(&mut self, second: u64) {
         let date = HttpDate::from(UNIX_EPOCH + Duration::from_secs(second)).to_string();
         // `Tue, 14 Nov 2023 22:13:20 GMT` (RFC 9110, IMF-fixdate): every part has its place.
         let (day, month, year, time) = (&date[5..7], &date[8..11], &date[12..16], &date[17..25]);
         let number = 1 + MONTHS.iter().position(|name| *name == month).unwrap_or_default();
-        self.rfc3339 = format!("{year}-{number:02}-{day}T{time}");
-        self.clf = format!("{day}/{month}/{year}:{time} +0000");
+        // Each fits its place exactly.
+        let _ = write!(&mut self.rfc3339[..], "{year}-{number:02}-{day}T{time}.");
+        let _ = write!(&mut self.clf[..], "{day}/{month}/{year}:{time} +0000");
     }
 }
 

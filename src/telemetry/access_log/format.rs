@@ -52,13 +52,7 @@ impl Format {
 
 fn write_json(record: &Record<'_>, redact: &Redact, clock: &mut Clock, out: &mut Vec<u8>) {
     let start = out.len();
-    for field in Field::ALL.iter().filter(|field| !field.is_alias()) {
-        let value = field.value(record, redact);
-        if !value.is_missing() {
-            out.extend_from_slice(field.json_key());
-            value.write_json(clock, out);
-        }
-    }
+    record.write_json(redact, clock, out);
     for (name, value) in record.fields {
         out.extend_from_slice(b",");
         encode::json_string(out, name.as_bytes());
@@ -94,11 +88,14 @@ fn write_combined(record: &Record<'_>, redact: &Redact, clock: &mut Clock, out: 
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::Value;
     use super::super::record::tests::{bare, full};
     use super::*;
     use http::header::{REFERER, USER_AGENT};
     use proptest::prelude::*;
     use serde_json::{Value as Json, json};
+    use std::net::{IpAddr, SocketAddr};
+    use std::time::{Duration, SystemTime};
 
     fn line(format: &str, record: &Record<'_>) -> String {
         redacted(format, record, &Redact::default())
@@ -158,7 +155,54 @@ mod tests {
         assert!(matches!("jsno".parse::<Format>(), Err(TemplateError::NoFields { .. })));
     }
 
+    /// A field as the standard library spells it: a JSON line is made of nothing but these.
+    fn spelled(field: Field, record: &Record<'_>) -> Option<String> {
+        let millis =
+            |duration: Duration| format!("{}.{:03}", duration.as_millis(), duration.as_micros() % 1000);
+        let text = |text: &[u8]| {
+            let mut json = Vec::new();
+            encode::json_string(&mut json, text);
+            String::from_utf8(json).unwrap()
+        };
+        let mut shown = Vec::new();
+        match field.value(record, &Redact::default()) {
+            Value::Missing => None,
+            Value::Text(bytes) => Some(text(bytes)),
+            Value::Number(number) => Some(number.to_string()),
+            Value::Millis(duration) => Some(millis(duration)),
+            Value::Ip(address) => Some(format!("\"{address}\"")),
+            Value::Socket(address) => Some(format!("\"{address}\"")),
+            time @ Value::Rfc3339(_) => {
+                time.write_text(&mut Clock::default(), &mut shown);
+                Some(text(&shown))
+            }
+            Value::Clf(_) | Value::Target(..) => None,
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_json_line_is_its_fields_in_their_order(
+            texts: [Option<String>; 6], bytes: [Option<Vec<u8>>; 6], client_ip: Option<IpAddr>,
+            endpoint: Option<SocketAddr>, upstream_duration: Option<Duration>, millis in 0..4_000_000_000_000_u64,
+            status: u16, tries: u32, sizes: [u64; 2], duration: Duration,
+        ) {
+            let text = |index: usize| texts[index].as_deref();
+            let client = |index: usize| bytes[index].as_deref();
+            let record = Record {
+                time: SystemTime::UNIX_EPOCH + Duration::from_millis(millis),
+                request_id: text(0).unwrap_or("-"), client_ip, listener: text(1).unwrap_or("web"), route: text(2),
+                host: client(0), path: client(1).unwrap_or(b"/"), query: client(2), status, reason: text(3), duration,
+                upstream: text(4), endpoint, upstream_duration, tries, bytes_in: sizes[0], bytes_out: sizes[1],
+                user_agent: client(3), referer: client(4), consumer: text(5), ..full()
+            };
+            let fields = Field::ALL.iter().filter_map(|field| {
+                Some(format!("\"{}\":{}", field.name(), spelled(*field, &record)?))
+            });
+            let expected = format!("{{{}}}\n", fields.collect::<Vec<_>>().join(","));
+            prop_assert_eq!(line("json", &record), expected);
+        }
+
         #[test]
         fn no_client_can_forge_a_line_or_a_quote(host: Vec<u8>, path: Vec<u8>, query: Vec<u8>, agent: Vec<u8>) {
             let record = Record {

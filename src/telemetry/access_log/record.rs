@@ -4,7 +4,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
-use http::header::{HOST, REFERER, USER_AGENT};
 
 use super::clock::Clock;
 use super::redact::Redact;
@@ -65,7 +64,8 @@ pub struct Record<'a> {
     pub fields: &'a [(&'static str, String)],
 }
 
-/// Declares [`Field`]: each variant, the name users write, and (from the name) its JSON key.
+/// Declares [`Field`]: each variant, the name users write, and (from the name) its JSON key. The JSON line is the same
+/// list written out, a field after the other, so that the compiler knows each one's key and kind.
 macro_rules! fields {
     ($($variant:ident = $name:literal,)+) => {
         /// A part of a [`Record`] that a template may name.
@@ -81,9 +81,16 @@ macro_rules! fields {
                 match self { $(Field::$variant => $name,)+ }
             }
 
-            /// `,"name":`.
-            pub(super) const fn json_key(self) -> &'static [u8] {
-                match self { $(Field::$variant => concat!(",\"", $name, "\":").as_bytes(),)+ }
+            /// `,"name":"`, for a string.
+            const fn json_key(self) -> &'static [u8] {
+                match self { $(Field::$variant => concat!(",\"", $name, "\":\"").as_bytes(),)+ }
+            }
+        }
+
+        impl Record<'_> {
+            /// Appends `,"name":value` for each field that there is.
+            pub(super) fn write_json(&self, redact: &Redact, clock: &mut Clock, out: &mut Vec<u8>) {
+                $(Field::$variant.write_json(self, redact, clock, out);)+
             }
         }
     };
@@ -117,13 +124,38 @@ fields! {
 }
 
 impl Field {
+    /// Appends `,"name":value`, or nothing when there is no value. Inlined where the field is known: one arm of both
+    /// matches is left, and the key is a constant.
+    #[inline(always)]
+    fn write_json(self, record: &Record<'_>, redact: &Redact, clock: &mut Clock, out: &mut Vec<u8>) {
+        let key = self.json_key();
+        match self.value(record, redact) {
+            _ if self.is_alias() => {}
+            Value::Missing => {}
+            number @ (Value::Number(_) | Value::Millis(_)) => {
+                out.extend_from_slice(&key[..key.len() - 1]);
+                number.write_plain(clock, out);
+            }
+            Value::Text(text) => {
+                out.extend_from_slice(key);
+                encode::json_escaped(out, text);
+                out.push(b'"');
+            }
+            other => {
+                out.extend_from_slice(key);
+                other.write_plain(clock, out);
+                out.push(b'"');
+            }
+        }
+    }
+
     /// Whether it only spells another field differently, for text forms.
-    pub(super) const fn is_alias(self) -> bool {
+    const fn is_alias(self) -> bool {
         matches!(self, Field::ClfTime | Field::Target)
     }
 
     /// What `record` has to show for this field.
-    #[inline]
+    #[inline(always)]
     pub(super) fn value<'a>(self, record: &Record<'a>, redact: &Redact) -> Value<'a> {
         match self {
             Field::Time => Value::Rfc3339(record.time),
@@ -133,7 +165,7 @@ impl Field {
             Field::Listener => record.listener.into(),
             Field::Route => record.route.into(),
             Field::Method => record.method.into(),
-            Field::Host => redact.shown(&HOST, record.host).into(),
+            Field::Host => redact.host(record.host).into(),
             Field::Path => Value::Text(record.path),
             Field::Query => record.query.into(),
             Field::Target => Value::Target(record.path, record.query),
@@ -147,8 +179,8 @@ impl Field {
             Field::Tries => Value::Number(record.tries.into()),
             Field::BytesIn => Value::Number(record.bytes_in),
             Field::BytesOut => Value::Number(record.bytes_out),
-            Field::UserAgent => redact.shown(&USER_AGENT, record.user_agent).into(),
-            Field::Referer => redact.shown(&REFERER, record.referer).into(),
+            Field::UserAgent => redact.user_agent(record.user_agent).into(),
+            Field::Referer => redact.referer(record.referer).into(),
             Field::Consumer => record.consumer.into(),
         }
     }
@@ -169,11 +201,6 @@ pub(super) enum Value<'a> {
 }
 
 impl Value<'_> {
-    /// Whether the record has nothing to show.
-    pub(super) const fn is_missing(&self) -> bool {
-        matches!(self, Value::Missing)
-    }
-
     /// Appends the value to a line of text; `-` stands for what is missing.
     pub(super) fn write_text(self, clock: &mut Clock, out: &mut Vec<u8>) {
         match self {
@@ -190,21 +217,8 @@ impl Value<'_> {
         }
     }
 
-    /// Appends the value as JSON: a number, or a string. What is missing has no JSON: the caller leaves out its key.
-    #[inline]
-    pub(super) fn write_json(self, clock: &mut Clock, out: &mut Vec<u8>) {
-        match self {
-            Value::Text(text) => encode::json_string(out, text),
-            Value::Number(_) | Value::Millis(_) => self.write_plain(clock, out),
-            _ => {
-                out.push(b'"');
-                self.write_plain(clock, out);
-                out.push(b'"');
-            }
-        }
-    }
-
     /// The values that are spelled alike everywhere: digits, addresses, times.
+    #[inline(always)]
     fn write_plain(self, clock: &mut Clock, out: &mut Vec<u8>) {
         match self {
             Value::Number(number) => encode::integer(out, number),
@@ -294,7 +308,7 @@ pub(super) mod tests {
     #[test]
     fn names_are_unique_and_are_the_json_keys() {
         for (index, field) in Field::ALL.iter().enumerate() {
-            assert_eq!(field.json_key(), format!(",\"{}\":", field.name()).as_bytes());
+            assert_eq!(field.json_key(), format!(",\"{}\":\"", field.name()).as_bytes());
             assert!(Field::ALL[..index].iter().all(|other| other.name() != field.name()));
         }
     }
