@@ -217,18 +217,24 @@ impl PlainAuthority {
         if authority.len() > MAX_LABEL {
             return None;
         }
-        let mut after_dot = true;
-        for (at, byte) in authority.iter().enumerate() {
-            match IN_NAME[usize::from(*byte)] {
-                InName::Letter => after_dot = false,
-                InName::Dot if !after_dot => after_dot = true,
-                InName::Colon if !after_dot => {
-                    return Some(Self { name_len: at, port: Some(plain_port(&authority[at + 1..])?) });
-                }
-                _ => return None,
+        // What stands before the name is no letter, as a dot is none: two of them in a row make an empty label.
+        let (mut last, mut empty_label) = (InName::Dot, false);
+        let mut name_len = 0;
+        for byte in authority {
+            let kind = IN_NAME[usize::from(*byte)];
+            if matches!(kind, InName::End) {
+                break;
             }
+            empty_label |= matches!((last, kind), (InName::Dot, InName::Dot));
+            last = kind;
+            name_len += 1;
         }
-        (!after_dot).then_some(Self { name_len: authority.len(), port: None })
+        let port = match &authority[name_len..] {
+            [] => None,
+            [b':', digits @ ..] => Some(plain_port(digits)?),
+            _ => return None,
+        };
+        (!empty_label && matches!(last, InName::Letter)).then_some(Self { name_len, port })
     }
 }
 
@@ -236,19 +242,17 @@ impl PlainAuthority {
 enum InName {
     Letter,
     Dot,
-    Colon,
-    Odd,
+    End,
 }
 
 const IN_NAME: [InName; 256] = {
-    let mut table = [InName::Odd; 256];
+    let mut table = [InName::End; 256];
     let mut byte = 0;
     while byte < 256 {
         table[byte] = match byte as u8 {
             b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => InName::Letter,
             b'.' => InName::Dot,
-            b':' => InName::Colon,
-            _ => InName::Odd,
+            _ => InName::End,
         };
         byte += 1;
     }
