@@ -42,9 +42,7 @@ pub(super) async fn answer(admin: &Arc<Admin>, session: &mut ServerSession) -> R
     if asked != *method {
         let mut refusal =
             problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path has another method.");
-        if let Ok(allow) = HeaderValue::from_str(method.as_str()) {
-            refusal.headers_mut().insert(ALLOW, allow);
-        }
+        refusal.headers_mut().insert(ALLOW, allow(method));
         return refusal;
     }
     if asked == Method::GET {
@@ -57,6 +55,15 @@ pub(super) async fn answer(admin: &Arc<Admin>, session: &mut ServerSession) -> R
             "body_too_large",
             "The body is too large or did not arrive.",
         ),
+    }
+}
+
+/// What a path answers, for the `Allow` field: HEAD wherever it answers GET.
+fn allow(method: &Method) -> HeaderValue {
+    match *method {
+        Method::GET => HeaderValue::from_static("GET, HEAD"),
+        Method::PUT => HeaderValue::from_static("PUT"),
+        _ => HeaderValue::from_static("POST"),
     }
 }
 

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::ops::ControlFlow;
 
 use ahash::HashMap;
+use http::Method;
 
 use super::captures::{CapturePlan, Captures};
 use super::condition::{
@@ -50,7 +51,7 @@ pub enum Found<'r, T> {
     },
     /// No route matches, but some would with another method (405).
     MethodNotAllowed {
-        /// The methods of all those routes, for the `Allow` field.
+        /// The methods of all those routes, and OPTIONS, which is answered wherever another method is: the `Allow` field.
         allow: MethodSet,
     },
     /// No route matches (404).
@@ -78,7 +79,11 @@ impl<T> Router<T> {
                 return Found::Route { target, captures };
             }
         }
-        if allow.is_empty() { Found::NotFound } else { Found::MethodNotAllowed { allow } }
+        if allow.is_empty() {
+            return Found::NotFound;
+        }
+        allow.insert(Method::OPTIONS);
+        Found::MethodNotAllowed { allow }
     }
 }
 
@@ -218,7 +223,7 @@ mod tests {
     use super::*;
     use crate::route::{PathPattern, ValueMatch};
     use crate::types::{Host, NormalPath};
-    use http::{HeaderMap, HeaderName, HeaderValue, Method};
+    use http::{HeaderMap, HeaderName, HeaderValue};
     use proptest::prelude::*;
 
     /// A route as plain words: `~` in front of the path makes it a regex.
@@ -482,13 +487,13 @@ mod tests {
         let delete = Request { method: "DELETE", ..Request::get("a.test", "/a") };
         let allow =
             |methods: &[&str]| Outcome::Allow(methods.iter().map(|method| (*method).to_owned()).collect());
-        assert_eq!(find(&router, &delete), allow(&["GET", "HEAD", "POST", "PURGE"]));
+        assert_eq!(find(&router, &delete), allow(&["GET", "HEAD", "OPTIONS", "POST", "PURGE"]));
         assert_eq!(find(&router, &Request { method: "POST", ..delete.clone() }), route(1, &[]));
         assert_eq!(find(&router, &Request { method: "PURGE", ..delete.clone() }), route(2, &[]));
         let elsewhere = Request { path: "/z".to_owned(), ..delete };
         assert_eq!(
             find(&router, &elsewhere),
-            allow(&["PURGE"]),
+            allow(&["OPTIONS", "PURGE"]),
             "a regex that does not match allows nothing"
         );
     }
@@ -547,6 +552,9 @@ mod tests {
             }
             if allow.iter().any(|method| method == "GET") {
                 allow.push("HEAD".to_owned());
+            }
+            if !allow.is_empty() {
+                allow.push("OPTIONS".to_owned());
             }
             allow.sort();
             allow.dedup();
