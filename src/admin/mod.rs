@@ -4,6 +4,8 @@
 //! 2. With a token, every other request must carry it. Without one the listener is on loopback, and `Host` must
 //!    name loopback too, so that no web page can reach it by a name that resolves there.
 //! 3. A request with an `Origin` other than its own host is refused: the API is not for other pages' scripts.
+//! 4. Places are few, so a connection keeps its own only while it has something to say: it has to bring a whole request
+//!    head in time, whoever it is.
 
 mod access;
 mod routes;
@@ -14,11 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::Response;
-use pingora::apps::ServerApp;
-use pingora::apps::http_app::{HttpServer, ServeHttp};
+use http::{Method, Response};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::l4::stream::Stream;
+use pingora::server::ShutdownWatch;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
@@ -32,6 +34,8 @@ pub use status::Status;
 const CONNECTIONS: usize = 128;
 /// The most that one connection may last.
 const LIFETIME: Duration = Duration::from_secs(300);
+/// How long a connection that was just accepted or answered has for the next whole request head.
+const HEAD: Duration = Duration::from_secs(10);
 
 /// The operator's API.
 pub struct Admin {
@@ -73,7 +77,7 @@ impl Admin {
     pub async fn listen(self: Arc<Self>, listener: TcpListener) {
         let mut handed_over = self.drain.watch_handed_over();
         let connections_end = handed_over.clone();
-        let app = Arc::new(HttpServer::new_app(Api(self)));
+        let app = Arc::new(Api(self));
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             let accepted = tokio::select! {
@@ -107,7 +111,28 @@ impl Admin {
 struct Api(Arc<Admin>);
 
 #[async_trait]
-impl ServeHttp for Api {
+impl HttpServerApp for Api {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        handed_over: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        // The engine's own timeout begins anew with every byte.
+        let Ok(Ok(true)) = tokio::time::timeout(HEAD, session.read_request()).await else { return None };
+        session.set_keepalive((!*handed_over.borrow()).then_some(HEAD.as_secs()));
+        let (head, body) = self.response(&mut session).await.into_parts();
+        let silent = body.is_empty() || session.req_header().method == Method::HEAD;
+        session.write_response_header(Box::new(head.into())).await.ok()?;
+        if !silent {
+            session.write_response_body(body.into(), true).await.ok()?;
+        }
+        let settings = HttpPersistentSettings::for_session(&session);
+        let stream = session.finish().await.ok()??;
+        Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+    }
+}
+
+impl Api {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let admin = &self.0;
         match access::check(admin.token.as_ref(), session.req_header()) {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use http::StatusCode;
 use portcullis::{Reply, Route};
@@ -87,6 +88,35 @@ fn the_api_keeps_a_connection_in_step() {
         client.send(format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\n\r\n"));
         assert_eq!(client.response_to(method).status, status, "{method} {path}");
     }
+}
+
+#[test]
+fn nobody_keeps_a_place_without_a_request() {
+    let gateway = with_token();
+    let connect = |words: &str| {
+        let mut client = Client::connect(gateway.admin());
+        client.send(words);
+        client
+    };
+    let mut silent = connect("");
+    let mut idle = connect("GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(idle.response().status, 200);
+    let slow_head = connect("GET /healthz HTTP/1.1\r\nhost: a\r\nx: ");
+    let mut slow_body = connect("POST /reload HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n");
+    assert_eq!(slow_body.response().status, 401);
+
+    let mut slow = [slow_head, slow_body];
+    let mut is_given_up = [false, false];
+    eventually("the slow ones to be given up", || {
+        for (client, is_given_up) in slow.iter_mut().zip(&mut is_given_up) {
+            // A byte now and then: no single wait is long.
+            *is_given_up = *is_given_up
+                || !client.is_silent(Duration::from_millis(100))
+                || client.stream.send(b"x").is_err();
+        }
+        is_given_up == [true, true]
+    });
+    assert!(silent.ends() && idle.ends());
 }
 
 #[test]
@@ -364,7 +394,11 @@ routes:
             json!({ "method": method, "url": "http://api.test/users/7", "headers": { "x-env": "canary" } }),
         );
         let other = other.json();
-        assert_eq!((&other["status"], &other["allow"]), (&status.into(), &"GET, HEAD, OPTIONS".into()), "{method}");
+        assert_eq!(
+            (&other["status"], &other["allow"]),
+            (&status.into(), &"GET, HEAD, OPTIONS".into()),
+            "{method}"
+        );
         let asked = ask(gateway.address(), &format!("{method} /users/7"), "host: api.test\nx-env: canary");
         assert_eq!(asked.status, status, "{method}: what is explained is what happens");
     }
