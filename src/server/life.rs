@@ -94,7 +94,7 @@ impl ShutdownSignalWatch for Life {
             if end != End::Now {
                 tokio::select! {
                     () = self.drain(end) => {}
-                    () = told_again(end, &mut commands) => log::warn!("ending at once, as told again"),
+                    () = told_again(end, &mut commands, || self.reopen()) => log::warn!("ending at once, as told again"),
                 }
             }
         }
@@ -138,7 +138,7 @@ impl Life {
                     continue;
                 }
                 Command::Reopen => {
-                    self.live.load().access_log.reopen();
+                    self.reopen();
                     continue;
                 }
                 Command::Upgrade(asker) => {
@@ -153,6 +153,10 @@ impl Life {
             }
             return end;
         }
+    }
+
+    fn reopen(&self) {
+        self.live.load().access_log.reopen();
     }
 
     fn reload(&self) {
@@ -248,14 +252,15 @@ async fn answer(asker: Option<Asker>, outcome: &Result<u32, String>) {
     }
 }
 
-/// Ends when told once more to end. After a handover nobody has told so yet.
-async fn told_again(end: End, commands: &mut UnboundedReceiver<Command>) {
+/// Ends when told once more to end. After a handover nobody has told so yet. What is still served goes on being logged.
+async fn told_again(end: End, commands: &mut UnboundedReceiver<Command>, reopen: impl Fn()) {
     let mut left = if end == End::HandedOver { 2 } else { 1 };
     while left > 0 {
         match commands.recv().await {
             Some(Command::Shutdown) => left -= 1,
             Some(Command::Upgrade(asker)) => answer(asker, &Err(ENDING.into())).await,
-            Some(Command::Reload | Command::Reopen) => {}
+            Some(Command::Reopen) => reopen(),
+            Some(Command::Reload) => log::warn!("not reloaded: {ENDING}"),
             Some(Command::Stop) | None => return,
         }
     }
@@ -274,7 +279,7 @@ mod tests {
             let mut hastened = |orders| {
                 commands.send(Command::Reload);
                 (0..orders).for_each(|_| commands.send(Command::Shutdown));
-                told_again(end, &mut receiver).now_or_never().is_some()
+                told_again(end, &mut receiver, || {}).now_or_never().is_some()
             };
             assert!(!hastened(more - 1), "{end:?}");
             assert!(hastened(more), "{end:?}");

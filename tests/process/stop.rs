@@ -1,5 +1,6 @@
 //! The end: unready first, then no new connections, then no longer than the last request takes.
 
+use std::fs;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -129,6 +130,30 @@ fn told_twice_it_ends_at_once() {
         gateway.signal(Signal::TERM);
         assert_eq!(gateway.ended().code(), Some(0));
     }
+}
+
+#[test]
+fn the_access_log_is_opened_anew_while_draining_too() {
+    let origin = Origin::start();
+    let home = Home::new();
+    let (path, old) = (home.path("access.log"), home.path("access.log.1"));
+    let mut words = home.words(origin.address);
+    words.telemetry = format!("access_log: {{ output: {} }}", path.display());
+    home.write(&words);
+    let mut gateway = home.start();
+    let mut held = Client::connect(gateway.home.web).unwrap();
+    held.send("GET", "/held", "").unwrap();
+    origin.holds(1);
+    gateway.signal(Signal::TERM);
+    eventually("the listeners to close", || refuses(&gateway).then_some(()));
+    fs::rename(&path, &old).unwrap();
+    gateway.signal(Signal::USR1);
+    eventually("the new file", || path.exists().then_some(()));
+    origin.open();
+    assert_eq!(held.receive().unwrap().status, 200);
+    assert_eq!(gateway.ended().code(), Some(0));
+    assert!(fs::read_to_string(&path).unwrap().contains("/held"));
+    assert!(fs::read_to_string(&old).unwrap().is_empty());
 }
 
 /// A reload that has begun does not hold up the end.
