@@ -67,6 +67,9 @@ pub enum ControlError {
     /// The configuration is refused.
     #[error("{0}")]
     Refused(String),
+    /// A new process has the sockets and the configuration.
+    #[error("a new process has taken over and reads the configuration; ask that one")]
+    HandedOver,
     /// A mistake of ours.
     #[error("{0}")]
     Bug(String),

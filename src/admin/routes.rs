@@ -152,6 +152,7 @@ fn failed(error: &ControlError) -> Response<Vec<u8>> {
         ControlError::Refused(message) => {
             problem(StatusCode::UNPROCESSABLE_ENTITY, "config_refused", message)
         }
+        ControlError::HandedOver => problem(StatusCode::CONFLICT, "handed_over", &error.to_string()),
         ControlError::Bug(message) => {
             log::error!("admin: {message}");
             problem(

@@ -103,12 +103,13 @@ impl Engine {
         if let Some(operator) = self.operator {
             server.add_service(operator);
         }
-        let _watch = watch::start(self.seen, &self.reloader);
+        let watch = watch::start(self.seen, &self.reloader);
         server.bootstrap();
         let life = Life {
             commands: self.commands,
             drain: self.drain,
             reloader: self.reloader,
+            watch: Mutex::new(watch),
             live: self.live,
             sockets: Mutex::new(Some(self.sockets)),
             predecessor,

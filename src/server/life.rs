@@ -11,6 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use super::handover::{Predecessor, Upgrade};
 use super::sockets::Sockets;
 use super::upgrade_socket::{Asker, UpgradeSocket};
+use super::watch::Watch;
 use super::{Reloader, notify};
 use crate::edge::Drain;
 use crate::snapshot::Live;
@@ -67,6 +68,8 @@ pub(super) struct Life {
     pub(super) commands: Commands,
     pub(super) drain: Drain,
     pub(super) reloader: Arc<Reloader>,
+    /// Follows the configuration's files; gone once a new process does.
+    pub(super) watch: Mutex<Option<Watch>>,
     pub(super) live: Arc<Live>,
     /// What is handed over; gone when draining, so that nobody waits at a socket that is not listened to.
     pub(super) sockets: Mutex<Option<Sockets>>,
@@ -212,6 +215,8 @@ impl Life {
 
     async fn drain(&self, end: End) {
         if end == End::HandedOver {
+            self.reloader.hand_over();
+            drop(self.watch.lock().take());
             self.drain.hand_over();
         } else {
             notify::stopping();

@@ -276,7 +276,7 @@ impl Running {
     ///
     /// Why it was refused; the old one stays in force.
     pub fn reload(&self) -> Result<u64, String> {
-        self.reloader.reload()
+        self.reloader.reload().map_err(|error| error.to_string())
     }
 
     /// Ends gracefully: as on SIGTERM. Waits until it has.

@@ -3,9 +3,11 @@
 //! 1. A new configuration is read and compiled aside, at low priority. Nothing of it is in force until all of it is.
 //! 2. What is wrong with it leaves the old one in force, and is told in the log, in a metric and in `/status`.
 //! 3. What only a new process can change refuses the whole configuration, with a word on `portcullis upgrade`.
+//! 4. Once a new process has taken over, the configuration is its business: this one keeps what it has.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -29,11 +31,18 @@ pub struct Reloader {
     current: Mutex<Frame>,
     /// What the last reload read.
     files: Mutex<Vec<PathBuf>>,
+    handed_over: AtomicBool,
 }
 
 impl Reloader {
     pub(super) fn new(parts: Arc<Parts>, live: Arc<Live>, frame: Frame, status: Arc<Status>) -> Self {
-        Self { parts, live, status, current: Mutex::new(frame), files: Mutex::default() }
+        let (current, files) = (Mutex::new(frame), Mutex::default());
+        Self { parts, live, status, current, files, handed_over: AtomicBool::new(false) }
+    }
+
+    /// From here on a new process reads the configuration.
+    pub(super) fn hand_over(&self) {
+        self.handed_over.store(true, Ordering::Relaxed);
     }
 
     /// Reads the configuration again and puts it in force. Returns its generation. Blocks while it compiles.
@@ -41,10 +50,13 @@ impl Reloader {
     /// # Errors
     ///
     /// Why it was refused; the old one stays in force.
-    pub fn reload(&self) -> Result<u64, String> {
+    pub fn reload(&self) -> Result<u64, ControlError> {
         let started = Instant::now();
         // One at a time: whoever waits here reads what the one before could not have seen.
         let mut current = self.current.lock();
+        if self.handed_over.load(Ordering::Relaxed) {
+            return Err(ControlError::HandedOver);
+        }
         let outcome = self.next(&current);
         match outcome {
             Ok((frame, snapshot)) => {
@@ -65,7 +77,7 @@ impl Reloader {
                 self.parts.metrics.config_refused();
                 self.status.reloaded(Some(message.clone()));
                 log::error!("the new configuration is refused, the old one stays in force:\n{message}");
-                Err(message)
+                Err(ControlError::Refused(message))
             }
         }
     }
@@ -79,8 +91,7 @@ impl Reloader {
             };
             let spawned = std::thread::Builder::new().name("reload".into()).spawn_scoped(scope, work);
             let thread = spawned.map_err(|error| ControlError::Bug(format!("no thread: {error}")))?;
-            let reloaded = thread.join().map_err(|_| ControlError::Bug("the reload panicked".into()))?;
-            reloaded.map_err(ControlError::Refused)
+            thread.join().map_err(|_| ControlError::Bug("the reload panicked".into()))?
         })
     }
 

@@ -51,6 +51,11 @@ impl Client {
         self.stream.get_mut().write_all(head.as_bytes())
     }
 
+    /// Sends a part of a request.
+    pub fn write(&mut self, bytes: &str) {
+        self.stream.get_mut().write_all(bytes.as_bytes()).unwrap();
+    }
+
     /// Asks another host.
     pub fn send_for(&mut self, host: &str, path: &str) -> io::Result<()> {
         let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n\r\n");

@@ -83,6 +83,45 @@ fn under_load_no_request_is_lost_twice_in_a_row() {
 }
 
 #[test]
+fn a_process_that_has_handed_over_reads_no_configuration_any_more() {
+    let origin = Origin::start();
+    let (gateway, words) = start(&origin);
+    let mut held = Client::connect(gateway.home.web).unwrap();
+    held.send("GET", "/held", "").unwrap();
+    origin.holds(1);
+    let old = gateway.pid();
+    assert!(follows_files(old));
+    // The old process has the head of a request to reload before it hands over, and its body only then.
+    let mut late = Client::connect(gateway.home.admin).unwrap();
+    assert_eq!(late.get("/healthz").unwrap().status, 200);
+    late.write(&format!(
+        "POST /reload HTTP/1.1\r\nhost: {}\r\ncontent-length: 1\r\n\r\n",
+        gateway.home.admin
+    ));
+    let new = upgrade(&gateway);
+    eventually("the old process to stop following files", || (!follows_files(old)).then_some(()));
+    late.write("x");
+    let refused = late.receive().unwrap();
+    assert_eq!(refused.status, 409, "{}", refused.text());
+    assert!(refused.text().contains("handed_over"), "{}", refused.text());
+
+    assert!(follows_files(new));
+    gateway.home.write(&Words { routes: "{ name: new, path: /*, respond: { body: new } }".into(), ..words });
+    eventually("the new process to follow the file", || (gateway.body("/") == "new").then_some(()));
+    assert_eq!(gateway.log().iter().filter(|line| line.contains("is in force")).count(), 1);
+    gateway.signal(Signal::HUP);
+    gateway.logged("not reloaded");
+}
+
+/// Whether a process watches any folder.
+fn follows_files(pid: u32) -> bool {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    links
+        .filter_map(|link| fs::read_link(link.path()).ok())
+        .any(|target| target == Path::new("anon_inode:inotify"))
+}
+
+#[test]
 fn a_signal_upgrades_under_load() {
     let origin = Origin::start();
     let (mut gateway, _) = start(&origin);
