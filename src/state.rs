@@ -35,7 +35,7 @@ impl State {
         value
     }
 
-    /// Forgets the keys whose values nobody holds. Called after a snapshot was retired.
+    /// Forgets the keys whose values nobody holds. Called whenever a snapshot or a candidate for one is gone.
     pub fn sweep(&self) {
         self.held.lock().retain(|_, value| value.strong_count() > 0);
     }

@@ -74,6 +74,7 @@ impl Reloader {
                 Ok(generation)
             }
             Err(message) => {
+                self.parts.state.sweep();
                 self.parts.metrics.config_refused();
                 self.status.reloaded(Some(message.clone()));
                 log::error!("the new configuration is refused, the old one stays in force:\n{message}");
@@ -156,5 +157,56 @@ impl Control for Reloader {
 
     fn metrics(&self) -> Result<String, ControlError> {
         self.parts.metrics.render().map_err(|error| ControlError::Bug(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::document::Environment;
+    use crate::registry::Registry;
+    use crate::server::source::Source;
+    use crate::telemetry::Buckets;
+
+    /// Two endpoints: two loads in the state.
+    const GOOD: &str = "listeners: [{ name: web, address: 127.0.0.1:0 }]
+telemetry: { access_log: { output: \"off\" } }
+upstreams: { app: { endpoints: [127.0.0.1:1, 127.0.0.1:2] } }
+";
+
+    fn reloader(path: PathBuf) -> Reloader {
+        let (source, environment) = (Source::File(path), Environment::default());
+        let loaded = source.load(&environment).unwrap();
+        let parts = Parts::new(source, Registry::default(), environment, Buckets::default()).unwrap();
+        let (frame, compiled) = loaded.compile(&parts).unwrap();
+        let snapshot = parts.open(compiled, 1).unwrap();
+        let live = Arc::new(Live::new(Arc::new(snapshot)));
+        Reloader::new(Arc::new(parts), live, frame, Arc::new(Status::new(Instant::now())))
+    }
+
+    #[test]
+    fn a_refused_candidate_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("portcullis.yaml");
+        fs::write(&path, GOOD).unwrap();
+        let reloader = reloader(path.clone());
+        assert_eq!(reloader.parts.state.len(), 2);
+
+        let others = GOOD.replace(":1,", ":3, 127.0.0.1:4,");
+        for wrong in [format!("{others}filters: [none]"), others.replace("name: web", "name: other")] {
+            fs::write(&path, &wrong).unwrap();
+            assert!(matches!(reloader.reload(), Err(ControlError::Refused(_))));
+            assert_eq!(reloader.parts.state.len(), 2, "after a reload of {wrong}");
+            assert!(reloader.check(&format!("{others}filters: [none]")).is_err());
+            assert_eq!(reloader.parts.state.len(), 2, "after a check of {wrong}");
+        }
+        assert!(reloader.check(&others).is_ok());
+        assert_eq!(reloader.parts.state.len(), 2, "what is checked is not put in force");
+
+        fs::write(&path, &others).unwrap();
+        assert!(reloader.reload().is_ok());
+        assert_eq!(reloader.parts.state.len(), 3);
     }
 }

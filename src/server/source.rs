@@ -177,8 +177,9 @@ pub fn check(path: &Path, registry: Registry) -> Result<Checked, Refusal> {
 pub(super) fn check_text(text: &str, parts: &Parts) -> Result<(), serde_json::Value> {
     // Whoever may ask this may not learn what the environment holds, nor what files there are.
     let loaded = words(Document::alone("config", text, &parts.environment.withheld()));
-    let compiled = loaded.and_then(|loaded| loaded.compile(parts));
-    compiled.map(drop).map_err(|refusal| refusal.report())
+    let compiled = loaded.and_then(|loaded| loaded.compile(parts)).map(drop);
+    parts.state.sweep();
+    compiled.map_err(|refusal| refusal.report())
 }
 
 /// A configuration that was checked and not put in force.
