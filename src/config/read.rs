@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 
-use super::{Config, Unread};
+use super::{Config, Telemetry, Unread};
 use crate::document::{ConfigError, Document, Errors, Node, Value, decode, join, suggest};
 
 /// What stands at the top of a document; `include` is gone by now.
@@ -21,6 +21,9 @@ const SECTIONS: [&str; 10] = [
     "routes",
 ];
 
+/// The parts of `telemetry`.
+const TELEMETRY: [&str; 3] = ["log", "access_log", "metrics"];
+
 impl Config {
     /// Reads a document. What could not be read is left out and told in `errors`.
     pub fn read(document: &Document, errors: &mut Errors) -> Self {
@@ -33,13 +36,13 @@ impl Config {
 
     fn sections(document: &Document, errors: &mut Errors) -> Self {
         let root = &document.root;
-        unknown(root, errors);
+        unknown(root, "", &SECTIONS, &["include"], errors);
         Self {
             version: one(root, "version", errors).unwrap_or_default(),
             server: one(root, "server", errors).unwrap_or_default(),
             listeners: list(root, "listeners", errors),
             admin: one(root, "admin", errors),
-            telemetry: one(root, "telemetry", errors).unwrap_or_default(),
+            telemetry: telemetry(root, errors),
             upstreams: map(root, "upstreams", errors),
             defaults: one(root, "defaults", errors).unwrap_or_default(),
             filters: list(root, "filters", errors),
@@ -50,11 +53,12 @@ impl Config {
     }
 }
 
-fn unknown(root: &Node, errors: &mut Errors) {
-    for (key, _) in root.entries().iter().filter(|(key, _)| !SECTIONS.contains(&&*key.text)) {
-        let words = [SECTIONS.as_slice(), &["include"]].concat();
-        let error = ConfigError::new(join("", &key.text), format!("unknown key `{}`", key.text)).at(key.mark);
-        errors.push(match suggest(&key.text, &words) {
+/// Tells every key of `node`, which stands at `path`, that is not in `known`; a hint may name those `elsewhere`, too.
+fn unknown(node: &Node, path: &str, known: &[&str], elsewhere: &[&str], errors: &mut Errors) {
+    for (key, _) in node.entries().iter().filter(|(key, _)| !known.contains(&&*key.text)) {
+        let error =
+            ConfigError::new(join(path, &key.text), format!("unknown key `{}`", key.text)).at(key.mark);
+        errors.push(match suggest(&key.text, &[known, elsewhere].concat()) {
             Some(hint) => error.with_hint(hint),
             None => error,
         });
@@ -68,6 +72,27 @@ fn section<'n>(root: &'n Node, name: &str) -> Option<&'n Node> {
 
 fn one<T: DeserializeOwned>(root: &Node, path: &str, errors: &mut Errors) -> Option<T> {
     section(root, path).and_then(|node| decode(node, path, errors))
+}
+
+fn telemetry(root: &Node, errors: &mut Errors) -> Telemetry {
+    let path = "telemetry";
+    let Some(node) = section(root, path) else {
+        return Telemetry::default();
+    };
+    if !matches!(node.value, Value::Map(_)) {
+        return decode(node, path, errors).unwrap_or_default();
+    }
+    unknown(node, path, &TELEMETRY, &[], errors);
+    Telemetry {
+        log: part(node, path, "log", errors).unwrap_or_default(),
+        access_log: part(node, path, "access_log", errors).unwrap_or_default(),
+        metrics: part(node, path, "metrics", errors).unwrap_or_default(),
+    }
+}
+
+/// A part of the section that stands at `path`.
+fn part<T: DeserializeOwned>(section: &Node, path: &str, name: &str, errors: &mut Errors) -> Option<T> {
+    section.get(name).and_then(|node| decode(node, &join(path, name), errors))
 }
 
 fn list<T: DeserializeOwned>(root: &Node, path: &str, errors: &mut Errors) -> Vec<T> {
