@@ -1,7 +1,8 @@
 //! Reloads when the configuration's files change.
 //!
 //! 1. Directories are watched, not files: editors and Kubernetes put a new file in the old one's place, the latter
-//!    by swapping a link in the directory where the file was named.
+//!    by swapping a link in the directory where the file was named. Any link that leads to a file may be swapped, so
+//!    the directory of each is watched; where they lead is found out anew after each change.
 //! 2. What counts is whether a configuration file differs in name, time, size or inode: a log that is written in the
 //!    same directory is no change, and wakes nobody.
 
@@ -9,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ use super::Reloader;
 const SETTLE: Duration = Duration::from_millis(100);
 /// The longest that changes are waited out: a directory where files come and go all the time never settles.
 const SETTLED_BY: Duration = Duration::from_secs(1);
+/// The most links on the way to one file: the kernel follows no more.
+const LINKS: usize = 40;
 
 /// Watches while it lives.
 pub(super) struct Watch {
@@ -34,7 +37,10 @@ pub(super) struct Watch {
 #[derive(Debug, Default, Clone)]
 pub(super) struct Seen {
     files: BTreeSet<PathBuf>,
+    /// Where the files are named, and where they are: what is new there counts.
     folders: BTreeSet<PathBuf>,
+    /// The same, and where the links are that lead from one to the other.
+    watched: BTreeSet<PathBuf>,
     stamps: Stamps,
 }
 
@@ -61,7 +67,7 @@ pub(super) fn start(seen: Seen, reloader: &Arc<Reloader>) -> Option<Watch> {
         }
     });
     let mut watcher = watcher.map_err(|error| unwatched(&error)).ok()?;
-    watch(&mut watcher, &seen.folders);
+    watch(&mut watcher, &seen.watched);
     let watcher = Arc::new(Mutex::new(watcher));
     let follower =
         Follower { seen, names, watcher: Arc::downgrade(&watcher), reloader: Arc::clone(reloader) };
@@ -80,15 +86,22 @@ fn watch<'f>(watcher: &mut RecommendedWatcher, folders: impl IntoIterator<Item =
 
 impl Seen {
     /// Adds files: call it for the main one before it is read, since what changes while it is read counts.
-    /// Returns the folders that are new.
+    /// Returns the folders that are to be watched from now on.
     pub(super) fn add<'f>(&mut self, files: impl IntoIterator<Item = &'f Path>) -> BTreeSet<PathBuf> {
         let files: BTreeSet<_> = files.into_iter().map(Path::to_owned).collect();
         let files: BTreeSet<_> = files.difference(&self.files).cloned().collect();
-        let folders: BTreeSet<_> = folders(&files).difference(&self.folders).cloned().collect();
-        self.stamps.extend(stamps(&files, &folders));
-        self.files.extend(files);
-        self.folders.extend(folders.iter().cloned());
-        folders
+        self.files.extend(files.iter().cloned());
+        let folders = folders(&self.files);
+        let added = folders.difference(&self.folders).cloned().collect();
+        self.stamps.retain(|path, _| {
+            self.files.contains(path) || path.parent().is_some_and(|folder| folders.contains(folder))
+        });
+        self.stamps.extend(stamps(&files, &added));
+        let mut watched = folders.clone();
+        self.files.iter().for_each(|file| links(file, &mut watched));
+        let fresh = watched.difference(&self.watched).cloned().collect();
+        (self.folders, self.watched) = (folders, watched);
+        fresh
     }
 
     fn names(&self) -> Names {
@@ -111,6 +124,34 @@ fn folders(files: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
     let named = files.iter().filter_map(|file| Some(std::path::absolute(file).ok()?.parent()?.to_owned()));
     let real = files.iter().filter_map(|file| Some(file.canonicalize().ok()?.parent()?.to_owned()));
     named.chain(real).collect()
+}
+
+/// Adds the folder of every link on the way to a file, be it to the file or to a folder above it.
+fn links(file: &Path, folders: &mut BTreeSet<PathBuf>) {
+    let Ok(mut ahead) = std::path::absolute(file) else { return };
+    let mut at = PathBuf::new();
+    let mut left = LINKS;
+    loop {
+        let mut steps = ahead.components();
+        let Some(step) = steps.next() else { return };
+        let rest = steps.as_path();
+        ahead = match fs::read_link(at.join(step)) {
+            Ok(_) if left == 0 => return,
+            Ok(target) => {
+                left -= 1;
+                folders.insert(at.clone());
+                target.join(rest)
+            }
+            Err(_) => {
+                match step {
+                    Component::CurDir => {}
+                    Component::ParentDir => drop(at.pop()),
+                    step => at.push(step),
+                }
+                rest.to_owned()
+            }
+        };
+    }
 }
 
 fn stamps(files: &BTreeSet<PathBuf>, folders: &BTreeSet<PathBuf>) -> Stamps {
@@ -190,8 +231,10 @@ impl Follower {
             if let Some(watcher) = self.watcher.upgrade() {
                 watch(&mut watcher.lock(), &folders);
             }
-            // A file that is new to the configuration may have changed between its reading and the watching: once more.
-            if self.seen.files.len() == known {
+            // What is new to the configuration may have changed between its reading and the watching: once more.
+            let may_have_changed =
+                self.seen.files.len() > known || !folders.is_empty() && self.seen.has_changed();
+            if !may_have_changed {
                 return;
             }
         }
@@ -227,6 +270,26 @@ mod tests {
         std::os::unix::fs::symlink(at("two"), at("data")).unwrap();
         assert!(seen.has_changed());
         assert!(!seen.has_changed());
+    }
+
+    #[test]
+    fn the_folder_of_every_link_is_watched_and_rings_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let at = |name: &str| root.join(name);
+        for name in ["a", "b/c", "d"] {
+            fs::create_dir_all(at(name)).unwrap();
+        }
+        fs::write(at("b/c/file"), "").unwrap();
+        std::os::unix::fs::symlink("./a/link", at("p.yaml")).unwrap();
+        std::os::unix::fs::symlink("../d/folder/file", at("a/link")).unwrap();
+        std::os::unix::fs::symlink(at("b/c"), at("d/folder")).unwrap();
+        let watched = |name: &str| Seen::default().add([at(name).as_path()]);
+        assert!(watched("p.yaml").is_superset(&["", "a", "d", "b/c"].map(|name| root.join(name)).into()));
+
+        std::os::unix::fs::symlink("two", at("one")).unwrap();
+        std::os::unix::fs::symlink("one", at("two")).unwrap();
+        assert_eq!(watched("one").len(), 1);
     }
 
     #[test]

@@ -309,6 +309,32 @@ fn a_swapped_link_is_noticed() {
 }
 
 #[test]
+fn a_link_swapped_in_the_middle_of_a_chain_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for part in ["etc", "current", "one", "two", "three"] {
+        fs::create_dir(at(part)).unwrap();
+    }
+    for word in ["one", "two", "three"] {
+        fs::write(at(word).join("gateway.yaml"), whole(word)).unwrap();
+    }
+    // The file is a link to a link, whose own folder holds neither the first nor the last.
+    symlink(at("current/link"), at("etc/p.yaml")).unwrap();
+    symlink(at("one/gateway.yaml"), at("current/link")).unwrap();
+    let gateway = started(&at("etc/p.yaml"));
+    assert_becomes(&gateway, "one");
+    for word in ["two", "three"] {
+        let file = at(word).join("gateway.yaml");
+        symlink(&file, at("current/next")).unwrap();
+        fs::rename(at("current/next"), at("current/link")).unwrap();
+        assert_becomes(&gateway, word);
+        let again = format!("{word}-again");
+        fs::write(&file, whole(&again)).unwrap();
+        assert_becomes(&gateway, &again);
+    }
+}
+
+#[test]
 fn included_files_are_watched_those_of_a_later_configuration_too() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
