@@ -1,6 +1,6 @@
 //! The gateway inside Pingora's server: one service for the listeners, one for the operator.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,9 +11,9 @@ use pingora::services::Service;
 use pingora_proxy::HttpProxy;
 
 use super::frame::Frame;
-use super::handover::Predecessor;
-use super::life::{Commands, Life};
-use super::sockets::Sockets;
+use super::life::{Audience, Commands, Life};
+use super::readiness::{Readiness, Word};
+use super::sockets::{Bound, Sockets};
 use super::upgrade_socket::UpgradeSocket;
 use super::{Reloader, StartError, threads, watch};
 use crate::admin::Admin;
@@ -31,7 +31,8 @@ pub(super) struct Engine {
     pub(super) reloader: Arc<Reloader>,
     pub(super) commands: Commands,
     pub(super) doors: Vec<Door>,
-    pub(super) operator: Option<Operator>,
+    /// The API and its listener, where there is one.
+    pub(super) operator: Option<(Arc<Admin>, Bound)>,
     /// All listening sockets, to hand over.
     pub(super) sockets: Sockets,
     pub(super) upgrade_socket: Option<UpgradeSocket>,
@@ -41,18 +42,18 @@ pub(super) struct Engine {
 
 /// A bound listener for clients.
 pub(super) struct Door {
-    name: String,
-    socket: TcpListener,
+    socket: Bound,
     metrics: ListenerMetrics,
 }
 
 impl Door {
     /// One for each listener of the configuration, in its order.
     pub(super) fn all(sockets: &Sockets, metrics: &Metrics) -> Result<Vec<Self>, StartError> {
-        let doors = sockets.listeners().map(|(name, socket)| {
-            let metrics = ListenerMetrics::new(metrics, name);
+        let doors = sockets.listeners().map(|socket| {
+            let socket = socket?;
+            let metrics = ListenerMetrics::new(metrics, &socket.name);
             let metrics = metrics.map_err(|error| StartError::Bug(error.to_string()))?;
-            Ok(Self { name: name.to_owned(), socket: socket?, metrics })
+            Ok(Self { socket, metrics })
         });
         doors.collect()
     }
@@ -79,8 +80,12 @@ impl Engine {
         Arc::clone(&self.live)
     }
 
-    /// Serves until it is ended. An older process hears when this one is ready.
-    pub(super) fn serve(self, predecessor: Option<Arc<Predecessor>>) {
+    /// Serves until it is ended. The audience hears when this one is ready.
+    ///
+    /// # Errors
+    ///
+    /// When a listener cannot be used; nobody heard that this one is ready then.
+    pub(super) fn serve(self, audience: Audience) -> Result<(), StartError> {
         for (name, address) in self.addresses() {
             log::info!("listener {name} on {address}");
         }
@@ -97,25 +102,31 @@ impl Engine {
                 metrics: Arc::new(door.metrics),
                 drain: self.drain.clone(),
             };
-            (door.name, door.socket, Arc::new(edge))
+            (door.socket, Arc::new(edge))
         });
-        server.add_service(Front { listeners: listeners.collect() });
-        if let Some(operator) = self.operator {
-            server.add_service(operator);
+        let mut readiness = Readiness::default();
+        server.add_service(Front { listeners: listeners.collect(), word: Some(readiness.one_more()) });
+        if let Some((admin, socket)) = self.operator {
+            let word = Some(readiness.one_more());
+            server.add_service(Operator { admin, socket: Some(socket), word });
         }
         let watch = watch::start(self.seen, &self.reloader);
         server.bootstrap();
+        let failure = Arc::default();
         let life = Life {
             commands: self.commands,
+            readiness: Mutex::new(readiness),
+            failure: Arc::clone(&failure),
             drain: self.drain,
             reloader: self.reloader,
             watch: Mutex::new(watch),
             live: self.live,
             sockets: Mutex::new(Some(self.sockets)),
-            predecessor,
+            audience,
             upgrade_socket: self.upgrade_socket,
         };
         server.run(RunArgs { shutdown_signal: Box::new(life) });
+        failure.lock().take().map_or(Ok(()), Err)
     }
 }
 
@@ -136,19 +147,19 @@ type ProxyEdge = Edge<HttpProxy<Gateway>>;
 
 /// The listeners for clients.
 struct Front {
-    listeners: Vec<(String, TcpListener, Arc<ProxyEdge>)>,
+    listeners: Vec<(Bound, Arc<ProxyEdge>)>,
+    word: Option<Word>,
 }
 
 #[async_trait]
 impl Service for Front {
     async fn start_service(&mut self, _: Option<ListenFds>, mut shutdown: ShutdownWatch, _: usize) {
-        let mut tasks = Vec::new();
-        for (name, socket, edge) in self.listeners.drain(..) {
-            match tokio::net::TcpListener::from_std(socket) {
-                Ok(listener) => tasks.push(tokio::spawn(edge.listen(listener))),
-                Err(error) => log::error!("listener {name} cannot be used: {error}"),
-            }
-        }
+        let registered = self.listeners.drain(..).map(|(socket, edge)| Ok((socket.register()?, edge)));
+        // Nothing is accepted before all of them can be.
+        let listening = registered.collect::<Result<Vec<_>, _>>().map(|listeners| {
+            listeners.into_iter().for_each(|(socket, edge)| drop(tokio::spawn(edge.listen(socket))));
+        });
+        tell(self.word.take(), listening);
         // The service lives as long as the server: its connections are counted elsewhere.
         let _ = shutdown.wait_for(|shutdown| *shutdown).await;
     }
@@ -159,24 +170,22 @@ impl Service for Front {
 }
 
 /// The listener for the operator, on a thread of its own: it answers when the workers are busy.
-pub(super) struct Operator {
+struct Operator {
     admin: Arc<Admin>,
-    socket: Option<TcpListener>,
-}
-
-impl Operator {
-    pub(super) fn new(admin: Arc<Admin>, socket: TcpListener) -> Self {
-        Self { admin, socket: Some(socket) }
-    }
+    socket: Option<Bound>,
+    word: Option<Word>,
 }
 
 #[async_trait]
 impl Service for Operator {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         let Some(socket) = self.socket.take() else { return };
-        match tokio::net::TcpListener::from_std(socket) {
-            Ok(listener) => Arc::clone(&self.admin).listen(listener).await,
-            Err(error) => log::error!("the admin listener cannot be used: {error}"),
+        match socket.register() {
+            Ok(listener) => {
+                tell(self.word.take(), Ok(()));
+                Arc::clone(&self.admin).listen(listener).await;
+            }
+            Err(error) => tell(self.word.take(), Err(error)),
         }
     }
 
@@ -186,5 +195,12 @@ impl Service for Operator {
 
     fn threads(&self) -> Option<usize> {
         Some(1)
+    }
+}
+
+/// Says whether a service listens. Nobody hears it when the server has ended before.
+fn tell(word: Option<Word>, listening: Result<(), StartError>) {
+    if let Some(word) = word {
+        let _ = word.send(listening);
     }
 }

@@ -1,14 +1,16 @@
 //! The life of the process: commands, upgrades, draining, the end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::StartError;
 use super::handover::{Predecessor, Upgrade};
+use super::readiness::Readiness;
 use super::sockets::Sockets;
 use super::upgrade_socket::{Asker, UpgradeSocket};
 use super::watch::Watch;
@@ -66,6 +68,10 @@ impl Commands {
 /// Decides when the server ends.
 pub(super) struct Life {
     pub(super) commands: Commands,
+    /// Taken by the wait for the listeners.
+    pub(super) readiness: Mutex<Readiness>,
+    /// What kept a listener from being used.
+    pub(super) failure: Arc<Mutex<Option<StartError>>>,
     pub(super) drain: Drain,
     pub(super) reloader: Arc<Reloader>,
     /// Follows the configuration's files; gone once a new process does.
@@ -73,9 +79,18 @@ pub(super) struct Life {
     pub(super) live: Arc<Live>,
     /// What is handed over; gone when draining, so that nobody waits at a socket that is not listened to.
     pub(super) sockets: Mutex<Option<Sockets>>,
-    /// The older process that waits for word that this one is ready.
-    pub(super) predecessor: Option<Arc<Predecessor>>,
+    pub(super) audience: Audience,
     pub(super) upgrade_socket: Option<UpgradeSocket>,
+}
+
+/// Who waits for word that this process serves.
+pub(super) enum Audience {
+    /// Whoever watches processes, if anyone does.
+    ServiceManager,
+    /// The older process; it tells the service manager, which takes its word only.
+    Predecessor(Arc<Predecessor>),
+    /// The program that this gateway is a part of.
+    Program(mpsc::Sender<()>),
 }
 
 /// Why draining starts.
@@ -90,16 +105,9 @@ enum End {
 #[async_trait]
 impl ShutdownSignalWatch for Life {
     async fn recv(&self) -> ShutdownSignal {
-        let receiver = self.commands.receiver.lock().take();
-        if let Some(mut commands) = receiver {
-            self.ready();
-            let end = self.obey(&mut commands).await;
-            if end != End::Now {
-                tokio::select! {
-                    () = self.drain(end) => {}
-                    () = told_again(end, &mut commands, || self.reopen()) => log::warn!("ending at once, as told again"),
-                }
-            }
+        match self.start().await {
+            Ok(()) => self.serve().await,
+            Err(error) => *self.failure.lock() = Some(error),
         }
         // Nothing is left to wait for: the engine's own grace is zero.
         ShutdownSignal::FastShutdown
@@ -107,19 +115,36 @@ impl ShutdownSignalWatch for Life {
 }
 
 impl Life {
-    /// Everything listens: says so to whoever waits for it.
-    fn ready(&self) {
-        if let Some(socket) = &self.upgrade_socket
-            && let Err(error) = socket.publish(&self.commands)
-        {
-            log::error!("upgrade socket {}: {error}", socket.path().display());
+    /// Waits until everything listens, and says so to whoever waits for it.
+    async fn start(&self) -> Result<(), StartError> {
+        let readiness = std::mem::take(&mut *self.readiness.lock());
+        readiness.all().await?;
+        if let Some(socket) = &self.upgrade_socket {
+            let path = socket.path().to_owned();
+            socket.publish(&self.commands).map_err(|error| StartError::UpgradeSocket { path, error })?;
         }
-        match &self.predecessor {
-            // It tells the service manager, which takes its word only.
-            Some(predecessor) => predecessor.ready(),
-            None => notify::ready(),
+        match &self.audience {
+            Audience::ServiceManager => notify::ready(),
+            Audience::Predecessor(predecessor) => predecessor.ready(),
+            Audience::Program(program) => {
+                notify::ready();
+                // A program that no longer waits has no use for the word.
+                let _ = program.send(());
+            }
         }
         log::info!("ready");
+        Ok(())
+    }
+
+    async fn serve(&self) {
+        let Some(mut commands) = self.commands.receiver.lock().take() else { return };
+        let end = self.obey(&mut commands).await;
+        if end != End::Now {
+            tokio::select! {
+                () = self.drain(end) => {}
+                () = told_again(end, &mut commands, || self.reopen()) => log::warn!("ending at once, as told again"),
+            }
+        }
     }
 
     /// Does as told, until told to end or until a new process has taken over.

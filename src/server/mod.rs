@@ -7,6 +7,7 @@ mod handover;
 mod life;
 mod notify;
 mod panics;
+mod readiness;
 mod reload;
 mod signals;
 mod sockets;
@@ -17,7 +18,7 @@ mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -37,9 +38,10 @@ pub use reload::Reloader;
 pub use source::{Checked, Source, check};
 pub use upgrade_socket::ask as ask_upgrade;
 
-use engine::{Door, Engine, Operator};
+use engine::{Door, Engine};
 use frame::Frame;
 use handover::Predecessor;
+use life::Audience;
 use sockets::Sockets;
 use upgrade_socket::UpgradeSocket;
 
@@ -56,7 +58,7 @@ pub struct Running {
     admin: Option<SocketAddr>,
     commands: Commands,
     reloader: Arc<Reloader>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Result<(), StartError>>>,
 }
 
 /// Everything that is decided before the first socket listens.
@@ -116,9 +118,9 @@ impl Server {
         let started = Instant::now();
         let engine = assemble(self.plan()?, inherited, commands.clone(), started)?;
         let log = engine.live();
-        engine.serve(predecessor);
+        let served = engine.serve(predecessor.map_or(Audience::ServiceManager, Audience::Predecessor));
         close(&log);
-        Ok(())
+        served
     }
 
     /// Starts in a thread of its own, without taking the process's signals.
@@ -140,12 +142,22 @@ impl Server {
             thread: None,
         };
         let log = assembled.live();
-        let thread = std::thread::Builder::new().name("gateway".into()).spawn(move || {
-            assembled.serve(None);
+        let (program, ready) = mpsc::channel();
+        let serve = move || {
+            let served = assembled.serve(Audience::Program(program));
             close(&log);
-        });
-        running.thread = Some(thread.map_err(StartError::Thread)?);
-        Ok(running)
+            served
+        };
+        let thread = std::thread::Builder::new().name("gateway".into()).spawn(serve);
+        let thread = thread.map_err(StartError::Thread)?;
+        if ready.recv().is_ok() {
+            running.thread = Some(thread);
+            return Ok(running);
+        }
+        match thread.join() {
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(())) | Err(_) => Err(StartError::Bug("the gateway ended before it was ready".into())),
+        }
     }
 
     fn plan(self) -> Result<Plan, StartError> {
@@ -201,7 +213,7 @@ impl Parts {
     }
 }
 
-/// Binds what is not inherited and puts the parts together. Nothing is accepted yet, and nothing fails after this.
+/// Binds what is not inherited and puts the parts together. Nothing is accepted yet.
 fn assemble(
     plan: Plan,
     inherited: Option<Sockets>,
@@ -230,8 +242,7 @@ fn assemble(
         })),
     };
     let doors = Door::all(&sockets, &parts.metrics)?;
-    let operator =
-        admin.map(|admin| Ok::<_, StartError>(Operator::new(admin, sockets.admin()?))).transpose()?;
+    let operator = admin.map(|admin| Ok::<_, StartError>((admin, sockets.admin()?))).transpose()?;
     Ok(Engine {
         frame,
         live,

@@ -17,9 +17,10 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Sockets(Vec<Bound>);
 
+/// The socket of one listener.
 #[derive(Debug)]
-struct Bound {
-    name: String,
+pub(super) struct Bound {
+    pub(super) name: String,
     /// The address as configured; port 0 stays 0 here.
     wanted: SocketAddr,
     listener: TcpListener,
@@ -47,14 +48,13 @@ impl Sockets {
         Self(sockets.into_iter().map(bound).collect())
     }
 
-    /// Second handles to the listeners, with their names; the admin listener left out.
-    pub(super) fn listeners(&self) -> impl Iterator<Item = (&str, Result<TcpListener, StartError>)> {
-        let public = self.0.iter().filter(|bound| bound.name != ADMIN);
-        public.map(|bound| (bound.name.as_str(), bound.again()))
+    /// Second handles to the listeners; the admin listener left out.
+    pub(super) fn listeners(&self) -> impl Iterator<Item = Result<Bound, StartError>> {
+        self.0.iter().filter(|bound| bound.name != ADMIN).map(Bound::again)
     }
 
     /// A second handle to the admin listener.
-    pub(super) fn admin(&self) -> Result<TcpListener, StartError> {
+    pub(super) fn admin(&self) -> Result<Bound, StartError> {
         let admin = self.0.iter().find(|bound| bound.name == ADMIN);
         admin.ok_or_else(|| StartError::Bug("there is no admin listener".into()))?.again()
     }
@@ -84,8 +84,19 @@ impl Sockets {
 }
 
 impl Bound {
-    fn again(&self) -> Result<TcpListener, StartError> {
-        self.listener.try_clone().map_err(|error| failed(&self.name, self.wanted, error))
+    /// Hands the socket to the runtime, in whose context this is called.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be waited at: a descriptor that was handed over may be anything.
+    pub(super) fn register(self) -> Result<tokio::net::TcpListener, StartError> {
+        let Self { name, wanted, listener } = self;
+        tokio::net::TcpListener::from_std(listener).map_err(|error| failed(&name, wanted, error))
+    }
+
+    fn again(&self) -> Result<Self, StartError> {
+        let listener = self.listener.try_clone().map_err(|error| failed(&self.name, self.wanted, error))?;
+        Ok(Self { name: self.name.clone(), wanted: self.wanted, listener })
     }
 }
 

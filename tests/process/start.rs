@@ -2,11 +2,16 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::net::TcpListener;
+use std::io::{IoSlice, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use rustix::process::Signal;
 
 use crate::gateway::{Home, PROGRAM, errors, eventually};
@@ -85,6 +90,43 @@ fn an_access_log_that_cannot_be_opened_ends_it_with_1() {
     let output = home.fails();
     assert_eq!(output.status.code(), Some(1));
     assert!(errors(&output).contains("/proc/none/access.log"), "{}", errors(&output));
+}
+
+/// What an older process hands over may be anything: here it is a file, which cannot be waited at.
+#[test]
+fn a_listener_that_cannot_be_used_ends_it_with_1_and_it_is_never_ready() {
+    for which in ["web", " admin"] {
+        let home = Home::new();
+        home.write(&home.words("127.0.0.1:1"));
+        let address = if which == "web" { home.web } else { home.admin };
+        let file = fs::OpenOptions::new().read(true).custom_flags(NONBLOCKING).open(home.config()).unwrap();
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        hand_over(&mut ours, which, address, &file);
+        let mut command = home.command(PROGRAM, &["run", "-c", "portcullis.yaml"]);
+        command.env("PORTCULLIS_HANDOVER", "stdin").stdin(OwnedFd::from(theirs));
+        let mut gateway = home.spawn(command);
+        assert_eq!(gateway.ended().code(), Some(1));
+        let mut said = String::new();
+        ours.read_to_string(&mut said).unwrap();
+        let expected = format!("refused cannot listen on {address} for `{}`", which.trim());
+        assert!(said.starts_with(&expected), "{said}");
+        assert!(!gateway.log().iter().any(|line| line.contains("\"msg\":\"ready\"")));
+    }
+}
+
+/// `O_NONBLOCK`, as a listening socket has it.
+const NONBLOCKING: i32 = 0o4000;
+
+/// Hands over as an older process does.
+fn hand_over(channel: &mut UnixStream, name: &str, address: SocketAddr, file: &fs::File) {
+    let words = format!("[{{\"name\": \"{name}\", \"address\": \"{address}\"}}]");
+    let length = u32::try_from(words.len()).unwrap().to_be_bytes();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [file.as_fd()];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&descriptors)));
+    sendmsg(&*channel, &[IoSlice::new(&length)], &mut control, SendFlags::empty()).unwrap();
+    channel.write_all(words.as_bytes()).unwrap();
 }
 
 #[test]
