@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::chain::{Filter, Link, SharedFilter, Stage};
 use crate::document::{Errors, Node, decode};
 use crate::handler::{Handler, SharedHandler};
 use crate::state::State;
+use crate::types::{CredentialFields, MASK};
 
 /// What makes a filter nameable in configuration files. A code-first filter need not have it.
 pub trait FilterKind: Filter + Sized {
@@ -19,8 +21,9 @@ pub trait FilterKind: Filter + Sized {
     const STAGE: Stage;
     /// A configuration of it in YAML, shown in the reference and compiled by a test.
     const EXAMPLE: &'static str;
-    /// The words of its configuration; their doc comments become the reference.
-    type Config: DeserializeOwned + JsonSchema;
+    /// The words of its configuration; their doc comments become the reference. They are shown as they serialize: a
+    /// [`Secret`](crate::types::Secret) masks itself.
+    type Config: DeserializeOwned + Serialize + JsonSchema;
 
     /// Makes a filter of its configuration. Starts nothing.
     ///
@@ -28,6 +31,10 @@ pub trait FilterKind: Filter + Sized {
     ///
     /// What the words alone could not tell; paths count from the filter's own configuration.
     fn compile(config: Self::Config, scope: &Scope<'_>) -> Result<Self, Errors>;
+
+    /// Masks what may not be shown of its configuration and is no secret by its type: the values of header fields that
+    /// carry credentials.
+    fn mask(_config: &mut Self::Config, _fields: &CredentialFields) {}
 }
 
 /// What a filter may know where it is placed.
@@ -68,6 +75,7 @@ pub struct Kind {
     /// The schema of its configuration.
     pub schema: fn(&mut SchemaGenerator) -> Schema,
     build: fn(&Node, &str, &Scope<'_>, &mut Errors) -> Option<SharedFilter>,
+    show: fn(&Node, &CredentialFields) -> Option<Node>,
 }
 
 impl Kind {
@@ -80,6 +88,12 @@ impl Kind {
         errors: &mut Errors,
     ) -> Option<SharedFilter> {
         (self.build)(config, path, scope, errors)
+    }
+
+    /// A configuration as it may be shown, with its defaults and without its secrets. Of one that cannot be read,
+    /// nothing is shown: where its secrets are is not known.
+    pub fn show(&self, config: &Node, fields: &CredentialFields) -> Node {
+        (self.show)(config, fields).unwrap_or_else(|| Node::of_data(MASK.into()))
     }
 }
 
@@ -95,6 +109,7 @@ impl Registry {
                 example: F::EXAMPLE,
                 schema: |generator| generator.subschema_for::<F::Config>(),
                 build: build::<F>,
+                show: show::<F>,
             },
         );
         self
@@ -151,6 +166,12 @@ fn build<F: FilterKind>(
             None
         }
     }
+}
+
+fn show<F: FilterKind>(config: &Node, fields: &CredentialFields) -> Option<Node> {
+    let mut config = decode::<F::Config>(config, "", &mut Errors::default())?;
+    F::mask(&mut config, fields);
+    serde_json::to_value(config).ok().map(Node::of_data)
 }
 
 impl Scope<'_> {

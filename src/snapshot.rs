@@ -20,7 +20,7 @@ use crate::upstream::Upstream;
 pub struct Snapshot {
     /// How often the configuration has changed since the start, from 1.
     pub generation: u64,
-    /// A fingerprint of the configuration's words.
+    /// A fingerprint of the configuration's words, secrets masked.
     pub hash: String,
     /// The configuration as in force, secrets masked, as JSON.
     pub config: Box<str>,

@@ -3,6 +3,7 @@
 mod chains;
 mod listeners;
 mod routes;
+mod shown;
 mod telemetry;
 mod upstreams;
 
@@ -16,9 +17,11 @@ use crate::registry::Registry;
 use crate::snapshot::{Bounds, Snapshot};
 use crate::state::State;
 use crate::telemetry::{AccessLog, Metrics, Settings};
+use crate::types::CredentialFields;
 use crate::upstream::Upstream;
 
 pub use listeners::admin_token;
+pub use shown::shown;
 
 /// What a configuration is compiled against.
 #[derive(Clone, Copy)]
@@ -49,8 +52,9 @@ pub struct Compiled {
 pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> {
     let mut errors = Errors::default();
     let upstreams = upstreams::compile(config, inputs, &mut errors);
-    let bounds = HashMap::new();
-    let mut compiler = Compiler { config, inputs, upstreams: &upstreams, used: Vec::new(), bounds, errors };
+    let (credentials, bounds) = (shown::credentials(config), HashMap::new());
+    let mut compiler =
+        Compiler { config, inputs, upstreams: &upstreams, credentials, used: Vec::new(), bounds, errors };
     let listeners = compiler.listeners();
     let routed = compiler.routes(&listeners);
     compiler.unplaced_chains();
@@ -60,7 +64,7 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
     if config.server.upgrade_timeout.get().is_zero() {
         compiler.error("server.upgrade_timeout", "a timeout cannot be zero");
     }
-    let text = serde_json::to_string(config).unwrap_or_default();
+    let text = serde_json::to_string(&shown(config, inputs.registry)).unwrap_or_default();
     let errors = compiler.errors;
     let settings = access_log.unwrap_or_else(Settings::off);
     let (router, routes, unmatched) = routed;
@@ -89,6 +93,8 @@ struct Compiler<'a> {
     config: &'a Config,
     inputs: Inputs<'a>,
     upstreams: &'a BTreeMap<Arc<str>, Arc<Upstream>>,
+    /// Header fields whose values are not shown.
+    credentials: CredentialFields,
     /// Named chains that were placed somewhere.
     used: Vec<&'a str>,
     /// Those of the routes so far.
@@ -102,7 +108,7 @@ impl Compiler<'_> {
     }
 }
 
-/// A short fingerprint of the words (FNV-1a, 64 bit): equal words, equal fingerprint.
+/// A short fingerprint of the words as they are shown (FNV-1a, 64 bit): it tells nothing of secrets.
 fn fingerprint(text: &str) -> String {
     let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     format!("{:016x}", text.bytes().fold(0xcbf2_9ce4_8422_2325, step))

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::listeners::Listeners;
-use super::{Compiler, Links, in_order, unknown};
+use super::{Compiler, Links, in_order, shown, unknown};
 use crate::chain::Chain;
 use crate::config::{Matcher, Path, Redirect as RedirectWords, Respond, Route as Words, Timeouts};
 use crate::document::{ConfigError, join};
@@ -18,7 +18,7 @@ use crate::route::{
     Router, ValueMatch,
 };
 use crate::snapshot::{Bounds, Deadlines, Redirect, Route, Target, UpstreamTimeouts};
-use crate::types::HostPattern;
+use crate::types::{CredentialFields, HostPattern};
 
 const REQUEST: Duration = Duration::from_secs(30);
 const STREAM_IDLE: Duration = Duration::from_secs(300);
@@ -103,7 +103,7 @@ impl<'a> Compiler<'a> {
         let metrics = self.inputs.metrics.route(&words.name);
         Route {
             name: Arc::clone(metrics.name()),
-            matches: summary(words).into(),
+            matches: summary(words, &self.credentials).into(),
             chains,
             target,
             bounds: Arc::clone(self.bounds.entry(bounds).or_insert_with(|| Arc::new(bounds))),
@@ -295,16 +295,19 @@ fn not_a_regex(source: &str, error: &regex::Error) -> String {
 }
 
 /// What a route matches, in short: `GET,POST api.test/orders/* header x-env=canary on web`.
-fn summary(words: &Words) -> String {
+fn summary(words: &Words, credentials: &CredentialFields) -> String {
     let path = match &words.path {
         Path::Pattern(pattern) => pattern.clone(),
         Path::Regex(words) => format!("~{}", words.regex),
     };
     let methods = if words.methods.is_empty() { "*".to_owned() } else { words.methods.join(",") };
     let mut summary = format!("{methods} {}{path}", words.hosts.join(","));
-    let headers = words.headers.iter().map(|condition| ("header", condition));
-    let query = words.query.iter().map(|condition| ("query", condition));
-    for (kind, (name, matcher)) in headers.chain(query) {
+    let headers = words
+        .headers
+        .iter()
+        .map(|(name, wanted)| ("header", name, shown::matcher(name, wanted, credentials)));
+    let query = words.query.iter().map(|(name, wanted)| ("query", name, wanted.clone()));
+    for (kind, name, matcher) in headers.chain(query) {
         summary.push_str(&match matcher {
             Matcher::Exact(value) => format!(" {kind} {name}={value}"),
             Matcher::Present(presence) if presence.present => format!(" {kind} {name}"),

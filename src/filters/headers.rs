@@ -15,6 +15,7 @@ use crate::chain::{Filter, Phases, Stage};
 use crate::document::{ConfigError, Errors};
 use crate::exchange::{Exchange, Fault, RequestHeader, ResponseHeader, Result, Template, is_reserved};
 use crate::registry::{FilterKind, Scope};
+use crate::types::CredentialFields;
 
 /// Changes header fields of requests and responses.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +40,10 @@ struct Changes {
 }
 
 impl Changes {
+    fn mask(&mut self, fields: &CredentialFields) {
+        self.set.iter_mut().chain(&mut self.add).for_each(|(name, value)| fields.mask(name, value));
+    }
+
     fn is_empty(&self) -> bool {
         self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
     }
@@ -77,6 +82,11 @@ impl FilterKind for Headers {
         let request = Plan::compile("request", config.request, scope, &mut errors);
         let response = Plan::compile("response", config.response, scope, &mut errors);
         errors.or(Self { request, response })
+    }
+
+    fn mask(config: &mut Config, fields: &CredentialFields) {
+        config.request.mask(fields);
+        config.response.mask(fields);
     }
 }
 
@@ -134,10 +144,8 @@ impl Value {
         match template.literal().map(HeaderValue::from_str) {
             Some(Ok(value)) => Some(Self::Fixed(value)),
             Some(Err(_)) => {
-                errors.push(ConfigError::new(
-                    path,
-                    format!("`{text}` has characters that a header cannot carry"),
-                ));
+                // The value is not repeated: it may be a secret.
+                errors.push(ConfigError::new(path, "the value has characters that a header cannot carry"));
                 None
             }
             None => Some(Self::Filled(template)),

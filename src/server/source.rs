@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Parts;
 use super::frame::Frame;
-use crate::compile::Compiled;
+use crate::compile::{Compiled, shown};
 use crate::config::Config;
 use crate::document::{ConfigError, Document, Environment, Errors, Failure, Sources};
 use crate::registry::Registry;
@@ -164,7 +164,7 @@ pub fn check(path: &Path, registry: Registry) -> Result<Checked, Refusal> {
         .map_err(|error| {
             Place::Code.refusal(Errors::default(), ConfigError::new("", error.to_string()).into())
         })?;
-    let config = loaded.config.clone();
+    let config = shown(&loaded.config, &parts.registry);
     let (_, compiled) = loaded.compile(&parts)?;
     Ok(Checked { config, snapshot: compiled.snapshot })
 }
@@ -184,7 +184,7 @@ pub(super) fn check_text(text: &str, parts: &Parts) -> Result<(), serde_json::Va
 
 /// A configuration that was checked and not put in force.
 pub struct Checked {
-    /// The words.
+    /// The words, secrets masked.
     pub config: Config,
     /// What they compile to.
     pub snapshot: Snapshot,

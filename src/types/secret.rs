@@ -5,6 +5,12 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 
+/// What is shown instead of a secret.
+pub const MASK: &str = "***";
+
+/// Header fields that carry credentials, whoever says so.
+const CREDENTIALS: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"];
+
 /// A word that must not leave the process: printing and serializing it give `***`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -34,13 +40,13 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
+        f.write_str(MASK)
     }
 }
 
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("***")
+        serializer.serialize_str(MASK)
     }
 }
 
@@ -54,6 +60,25 @@ impl JsonSchema for Secret {
     }
 }
 
+/// Names of header fields whose values are credentials.
+#[derive(Debug, Clone, Default)]
+pub struct CredentialFields(Vec<String>);
+
+impl CredentialFields {
+    /// Those that are known to carry credentials, and these.
+    pub fn with<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Self {
+        Self(names.into_iter().map(Into::into).collect())
+    }
+
+    /// Masks the value of a field that carries credentials.
+    pub fn mask(&self, name: &str, value: &mut String) {
+        let known = CREDENTIALS.into_iter().chain(self.0.iter().map(String::as_str));
+        if known.into_iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            MASK.clone_into(value);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +88,22 @@ mod tests {
         let secret = Secret::new("hunter2");
         assert_eq!(format!("{secret:?}"), "***");
         assert_eq!(serde_json::to_string(&secret).unwrap(), "\"***\"");
+    }
+
+    #[test]
+    fn credentials_are_known_by_the_name_of_their_field() {
+        let fields = CredentialFields::with(["X-Tenant-Key"]);
+        for (name, shown) in [
+            ("Authorization", MASK),
+            ("x-api-key", MASK),
+            ("x-tenant-key", MASK),
+            ("x-tenant", "value"),
+            ("cookies", "value"),
+        ] {
+            let mut value = "value".to_owned();
+            fields.mask(name, &mut value);
+            assert_eq!(value, shown, "{name}");
+        }
     }
 
     #[test]

@@ -246,6 +246,51 @@ fn secrets_are_never_told() {
 }
 
 #[test]
+fn header_fields_that_carry_credentials_are_shown_without_their_values() {
+    let gateway = Gateway::start(
+        r#"
+telemetry: { access_log: { output: "off", redact: [X-Tenant-Key] } }
+listeners: [{ name: web, address: "127.0.0.1:0", filters: [{ headers: { request: { set: { cookie: hunter1 } } } }] }]
+filters: [{ headers: { response: { add: { set-cookie: hunter2, x-a: open } } } }]
+chains: { c: [{ headers: { request: { add: { proxy-authorization: "hunter3 {id}" } } } }] }
+routes:
+  - name: a
+    path: /{id}
+    headers: { x-api-key: hunter4, authorization: { regex: hunter5 } }
+    filters: [{ use: c }, { headers: { request: { set: { AUTHORIZATION: hunter6, x-tenant-key: hunter7 } } } }]
+    respond: { headers: { x-api-key: hunter8, x-b: open } }
+"#,
+    );
+    for path in ["/config", "/routes", "/status"] {
+        let told = gateway.admin_get(path);
+        assert!(!told.text().contains("hunter"), "{path}: {}", told.text());
+    }
+    let config = gateway.admin_get("/config").json();
+    let route = &config["routes"][0];
+    for (at, shown) in [
+        (&config["filters"][0]["headers"]["response"]["add"], json!({ "set-cookie": "***", "x-a": "open" })),
+        (
+            &route["filters"][1]["headers"]["request"]["set"],
+            json!({ "AUTHORIZATION": "***", "x-tenant-key": "***" }),
+        ),
+        (&route["respond"]["headers"], json!({ "x-api-key": "***", "x-b": "open" })),
+        (&route["headers"], json!({ "x-api-key": "***", "authorization": { "regex": "***" } })),
+    ] {
+        assert_eq!(*at, shown);
+    }
+    let answer = ask(gateway.address(), "GET /1", "x-api-key: hunter4\nauthorization: hunter5");
+    assert_eq!((answer.header("x-api-key"), answer.header("set-cookie")), (Some("hunter8"), Some("hunter2")));
+
+    let check = gateway.admin_ask(
+        "POST",
+        "/config/check",
+        "filters: [{ headers: { request: { set: { authorization: \"hunter9\\n\" } } } }]",
+    );
+    assert_eq!(check.status, 422);
+    assert!(!check.text().contains("hunter"), "{}", check.text());
+}
+
+#[test]
 fn status_config_routes_and_upstreams_say_what_is_in_force() {
     let origin = echo();
     let gateway = Gateway::start(&format!(

@@ -8,12 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode};
 use portcullis::document::Errors;
+use portcullis::types::Secret;
 use portcullis::{
     Chunk, Exchange, Fault, Filter, FilterKind, Flow, Handler, LogEntry, Parameters, Phases, Reason, Reply,
     RequestHeader, ResponseHeader, Result, Route, Scope, Stage,
 };
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::ask::{Ask, Asked, ask, echo, upstream};
 use crate::harness::process_log::{self, heard};
@@ -153,7 +154,7 @@ struct Greeter {
     names: usize,
 }
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Greeting {
     /// What to say.
@@ -161,6 +162,9 @@ struct Greeting {
     /// Refuses everyone.
     #[serde(default)]
     refuse: bool,
+    /// Something to know.
+    #[serde(default)]
+    password: Option<Secret>,
 }
 
 impl FilterKind for Greeter {
@@ -210,6 +214,19 @@ routes: [{ name: a, path: "/{x}/{y}", filters: [{ use: polite }, { greeter: { wo
     let explained = gateway.admin_ask("POST", "/explain", r#"{ "url": "http://a.test/1/2" }"#).json();
     assert_eq!(explained["chain"][0]["filter"], "greeter");
     assert_eq!(explained["chain"][0]["stage"], "transform");
+}
+
+#[test]
+fn a_secret_of_a_filter_is_not_shown() {
+    let yaml = r#"
+filters: [{ greeter: { word: all, password: hunter2 } }]
+routes: [{ name: a, path: /, filters: [{ greeter: { word: hello, password: hunter3 } }], respond: { body: a } }]
+"#;
+    let gateway = Gateway::start_with(yaml, |gateway| gateway.filter_kind::<Greeter>());
+    let config = gateway.admin_get("/config");
+    assert!(!config.text().contains("hunter"), "{}", config.text());
+    let shown = &config.json()["routes"][0]["filters"][0]["greeter"];
+    assert_eq!(*shown, serde_json::json!({ "word": "hello", "refuse": false, "password": "***" }));
 }
 
 #[test]

@@ -15,7 +15,7 @@ listeners: [{ name: web, address: "127.0.0.1:0", filters: [request_id] }]
 admin: { address: "127.0.0.1:0", token: 0123456789abcdef }
 upstreams:
   shop: { endpoints: ["127.0.0.1:1", { address: "127.0.0.1:2", weight: 3 }], timeouts: { read: 5s } }
-chains: { names: [{ headers: { request: { set: { x-user: "{id}" } } } }] }
+chains: { names: [{ headers: { request: { set: { x-user: "{id}", x-api-key: 0123456789abcdef } } } }] }
 routes:
   - { name: user, hosts: ["*.shop.test"], path: "/users/{id}", methods: [GET], upstream: shop, filters: [{ use: names }] }
   - { name: old, path: "/old/{rest*}", redirect: { to: "/new/{rest}", status: 308 } }

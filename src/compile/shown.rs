@@ -1,0 +1,52 @@
+//! The words as they may be shown.
+
+use crate::config::{Config, FilterUse, Matcher, Route};
+use crate::registry::Registry;
+use crate::types::CredentialFields;
+
+/// A configuration without what must not leave the process: secrets, and the values of header fields that carry
+/// credentials, those that the access log redacts included.
+pub fn shown(config: &Config, registry: &Registry) -> Config {
+    let fields = credentials(config);
+    let mut config = config.clone();
+    for route in &mut config.routes {
+        mask(route, &fields);
+    }
+    let listeners = config.listeners.iter_mut().flat_map(|listener| &mut listener.filters);
+    let routes = config.routes.iter_mut().flat_map(|route| &mut route.filters);
+    let chains = config.chains.values_mut().flatten();
+    for filter in config.filters.iter_mut().chain(chains).chain(listeners).chain(routes) {
+        show(filter, registry, &fields);
+    }
+    config
+}
+
+/// The header fields that carry credentials here.
+pub(super) fn credentials(config: &Config) -> CredentialFields {
+    CredentialFields::with(config.telemetry.access_log.redact.iter().cloned())
+}
+
+/// What is wanted of a header field, as it may be shown.
+pub(super) fn matcher(name: &str, wanted: &Matcher, fields: &CredentialFields) -> Matcher {
+    let mut shown = wanted.clone();
+    match &mut shown {
+        Matcher::Exact(value) => fields.mask(name, value),
+        Matcher::Regex(value) => fields.mask(name, &mut value.regex),
+        Matcher::Present(_) => {}
+    }
+    shown
+}
+
+fn mask(route: &mut Route, fields: &CredentialFields) {
+    for (name, wanted) in &mut route.headers {
+        *wanted = matcher(name, wanted, fields);
+    }
+    let set = route.respond.iter_mut().flat_map(|respond| &mut respond.headers);
+    set.for_each(|(name, value)| fields.mask(name, value));
+}
+
+fn show(filter: &mut FilterUse, registry: &Registry, fields: &CredentialFields) {
+    if let Some(kind) = registry.kind(&filter.name) {
+        filter.config = kind.show(&filter.config, fields);
+    }
+}
