@@ -51,13 +51,11 @@ impl<'a> Compiler<'a> {
             }
             let spec = self.spec(&path, words);
             let captures: Vec<&str> = spec.as_ref().map(|spec| spec.path.captures()).unwrap_or_default();
-            let chains = match words.filters.is_empty() {
-                true => Arc::clone(&bare),
-                false => {
-                    let own =
-                        self.links(&format!("{path}.filters"), &words.filters, Parameters::Of(&captures));
-                    chains(&global, listeners, &own)
-                }
+            let chains = if words.filters.is_empty() {
+                Arc::clone(&bare)
+            } else {
+                let path = format!("{path}.filters");
+                chains(&global, listeners, &self.links(&path, &words.filters, Parameters::Of(&captures)))
             };
             let target = self.target(&path, words, &captures);
             if let (Some(spec), Some(target)) = (spec, target) {
@@ -129,37 +127,46 @@ impl<'a> Compiler<'a> {
     /// What a route matches; `None` when it cannot be told.
     fn spec(&mut self, path: &str, words: &Words) -> Option<RouteSpec> {
         self.check_timeouts(&format!("{path}.timeouts"), &words.timeouts);
-        let hosts =
-            words.hosts.iter().enumerate().filter_map(|(at, host)| {
-                self.parsed(format!("{path}.hosts[{at}]"), HostPattern::parse(host))
-            });
-        let hosts: Vec<HostPattern> = hosts.collect();
-        let methods = words.methods.iter().enumerate().filter_map(|(at, method)| {
-            let parsed =
-                Method::from_bytes(method.as_bytes()).map_err(|_| format!("`{method}` is not a method"));
-            let parsed = parsed.and_then(|known| match method.chars().any(char::is_lowercase) {
-                true => {
-                    Err(format!("`{method}`: methods are case-sensitive, and those of HTTP are upper case"))
-                }
-                false => Ok(known),
-            });
-            self.parsed(format!("{path}.methods[{at}]"), parsed)
-        });
-        let methods: Vec<Method> = methods.collect();
-        let headers = words.headers.iter().filter_map(|(name, matcher)| {
+        let hosts = self.hosts(path, words);
+        let methods = self.methods(path, words);
+        let headers = self.header_conditions(path, words);
+        let query = self.query_conditions(path, words);
+        let listeners = self.listener_set(path, words);
+        let path = self.path(path, words)?;
+        Some(RouteSpec { hosts, path, methods, headers, query, listeners })
+    }
+
+    fn hosts(&mut self, path: &str, words: &Words) -> Vec<HostPattern> {
+        let hosts = words.hosts.iter().enumerate();
+        hosts
+            .filter_map(|(at, host)| self.parsed(format!("{path}.hosts[{at}]"), HostPattern::parse(host)))
+            .collect()
+    }
+
+    fn methods(&mut self, path: &str, words: &Words) -> MethodSet {
+        let methods = words.methods.iter().enumerate();
+        methods.filter_map(|(at, text)| self.parsed(format!("{path}.methods[{at}]"), method(text))).collect()
+    }
+
+    fn header_conditions(&mut self, path: &str, words: &Words) -> Vec<HeaderCondition> {
+        let condition = |(name, matcher): (&String, &Matcher)| {
             let path = join(&format!("{path}.headers"), name);
-            let parsed = HeaderName::try_from(name).map_err(|_| format!("`{name}` is not a header name"));
-            let name = self.parsed(path.clone(), parsed)?;
+            let name = self.parsed(path.clone(), header_name(name))?;
             Some(HeaderCondition { name, value: self.value_match(path, matcher)? })
-        });
-        let headers: Vec<HeaderCondition> = headers.collect();
-        let query = words.query.iter().filter_map(|(name, matcher)| {
+        };
+        words.headers.iter().filter_map(condition).collect()
+    }
+
+    fn query_conditions(&mut self, path: &str, words: &Words) -> Vec<QueryCondition> {
+        let condition = |(name, matcher): (&String, &Matcher)| {
             let path = join(&format!("{path}.query"), name);
             Some(QueryCondition { name: name.as_str().into(), value: self.value_match(path, matcher)? })
-        });
-        let query: Vec<QueryCondition> = query.collect();
-        let listeners = self.listener_set(path, words);
-        let spec = match &words.path {
+        };
+        words.query.iter().filter_map(condition).collect()
+    }
+
+    fn path(&mut self, path: &str, words: &Words) -> Option<PathSpec> {
+        match &words.path {
             Path::Pattern(pattern) => {
                 self.parsed(format!("{path}.path"), PathPattern::parse(pattern)).map(PathSpec::Pattern)
             }
@@ -168,15 +175,7 @@ impl<'a> Compiler<'a> {
                     PathRegex::parse(&words.regex).map_err(|error| not_a_regex(&words.regex, &error));
                 self.parsed(format!("{path}.path.regex"), parsed).map(PathSpec::Regex)
             }
-        };
-        Some(RouteSpec {
-            hosts,
-            path: spec?,
-            methods: MethodSet::from_iter(methods),
-            headers,
-            query,
-            listeners,
-        })
+        }
     }
 
     fn parsed<T, E: ToString>(&mut self, path: String, parsed: Result<T, E>) -> Option<T> {
@@ -251,12 +250,7 @@ impl<'a> Compiler<'a> {
         let mut headers = HeaderMap::new();
         for (name, value) in &words.headers {
             let path = join(&format!("{path}.headers"), name);
-            let parsed = HeaderName::try_from(name).map_err(|_| format!("`{name}` is not a header name"));
-            let parsed = parsed.and_then(|name| match is_reserved(&name) {
-                true => Err(format!("`{name}` is the gateway's own to send")),
-                false => Ok(name),
-            });
-            let name = self.parsed(path.clone(), parsed);
+            let name = self.parsed(path.clone(), sendable(name));
             let value = self
                 .parsed(path, HeaderValue::from_str(value).map_err(|_| "a header cannot carry this value"));
             if let (Some(name), Some(value)) = (name, value) {
@@ -281,6 +275,27 @@ impl<'a> Compiler<'a> {
         self.errors.extend(unknown);
         Some(Target::Redirect(Redirect { to, status: status? }))
     }
+}
+
+fn method(text: &str) -> Result<Method, String> {
+    let method = Method::from_bytes(text.as_bytes()).map_err(|_| format!("`{text}` is not a method"))?;
+    if text.chars().any(char::is_lowercase) {
+        return Err(format!("`{text}`: methods are case-sensitive, and those of HTTP are upper case"));
+    }
+    Ok(method)
+}
+
+fn header_name(text: &str) -> Result<HeaderName, String> {
+    HeaderName::try_from(text).map_err(|_| format!("`{text}` is not a header name"))
+}
+
+/// The name of a header field that a configuration may have the gateway send.
+fn sendable(text: &str) -> Result<HeaderName, String> {
+    let name = header_name(text)?;
+    if is_reserved(&name) {
+        return Err(format!("`{name}` is the gateway's own to send"));
+    }
+    Ok(name)
 }
 
 /// Why a regular expression is refused, in one line: the parser draws a picture and ends with the reason.
