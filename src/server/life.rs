@@ -149,42 +149,60 @@ impl Life {
 
     /// Does as told, until told to end or until a new process has taken over.
     async fn obey(&self, commands: &mut UnboundedReceiver<Command>) -> End {
-        let mut upgrade = None;
+        let mut under_way = None;
         loop {
             let command = tokio::select! {
                 command = commands.recv() => command.unwrap_or(Command::Stop),
-                outcome = outcome(&mut upgrade) => match self.conclude(&mut upgrade, outcome).await {
-                    Some(end) => return end,
-                    None => continue,
-                },
-            };
-            let end = match command {
-                Command::Shutdown => End::Graceful,
-                Command::Stop => End::Now,
-                Command::Reload => {
-                    self.reload();
-                    continue;
-                }
-                Command::Reopen => {
-                    self.reopen();
-                    continue;
-                }
-                Command::Upgrade(asker) => {
-                    self.upgrade(&mut upgrade, asker).await;
+                outcome = outcome(&mut under_way) => {
+                    if self.has_handed_over(under_way.take(), outcome).await {
+                        return End::HandedOver;
+                    }
                     continue;
                 }
             };
-            if let Some(UnderWay { upgrade, asker }) = upgrade {
-                log::warn!("the upgrade is given up: the gateway is ending");
-                upgrade.cancel().await;
-                answer(asker, &Err(ENDING.into())).await;
+            match command {
+                Command::Upgrade(asker) => self.upgrade(&mut under_way, asker).await,
+                Command::Reload => self.reload(),
+                Command::Reopen => self.reopen(),
+                Command::Shutdown => return given_up(under_way, End::Graceful).await,
+                Command::Stop => return given_up(under_way, End::Now).await,
             }
-            return end;
         }
     }
 
-    fn reopen(&self) {
-        self.live.load().access_log.reopen();
+    /// Starts a new process, unless one is being started.
+    async fn upgrade(&self, under_way: &mut Option<UnderWay>, asker: Option<Asker>) {
+        if under_way.is_some() {
+            log::warn!("an upgrade is under way already");
+            return answer(asker, &Err("an upgrade is under way already".into())).await;
+        }
+        let patience = self.live.load().upgrade_timeout;
+        let started = match &*self.sockets.lock() {
+            Some(sockets) => Upgrade::start(sockets, patience),
+            None => Err(ENDING.into()),
+        };
+        match started {
+            Ok(upgrade) => *under_way = Some(UnderWay { upgrade, asker }),
+            Err(message) => failed(asker, message).await,
+        }
+    }
+
+    /// Whether the new process has taken over; tells whoever asked for it.
+    async fn has_handed_over(&self, under_way: Option<UnderWay>, outcome: Result<u32, String>) -> bool {
+        let asker = under_way.and_then(|under_way| under_way.asker);
+        match outcome {
+            Ok(successor) => {
+                log::info!("process {successor} has taken over");
+                self.commands.handed_over.store(true, Ordering::Relaxed);
+                notify::main_process(successor);
+                answer(asker, &Ok(successor)).await;
+                true
+            }
+            Err(message) => {
+                failed(asker, message).await;
+                false
+            }
+        }
     }
 
     fn reload(&self) {
@@ -202,40 +220,8 @@ impl Life {
         }
     }
 
-    async fn upgrade(&self, under_way: &mut Option<UnderWay>, asker: Option<Asker>) {
-        if under_way.is_some() {
-            log::warn!("an upgrade is under way already");
-            return answer(asker, &Err("an upgrade is under way already".into())).await;
-        }
-        let patience = self.live.load().upgrade_timeout;
-        let started = match &*self.sockets.lock() {
-            Some(sockets) => Upgrade::start(sockets, patience),
-            None => Err(ENDING.into()),
-        };
-        match started {
-            Ok(upgrade) => *under_way = Some(UnderWay { upgrade, asker }),
-            Err(message) => {
-                log::error!("the upgrade failed, this process goes on: {message}");
-                answer(asker, &Err(message)).await;
-            }
-        }
-    }
-
-    async fn conclude(&self, under_way: &mut Option<UnderWay>, outcome: Result<u32, String>) -> Option<End> {
-        let end = match &outcome {
-            Ok(successor) => {
-                log::info!("process {successor} has taken over");
-                self.commands.handed_over.store(true, Ordering::Relaxed);
-                notify::main_process(*successor);
-                Some(End::HandedOver)
-            }
-            Err(message) => {
-                log::error!("the upgrade failed, this process goes on: {message}");
-                None
-            }
-        };
-        answer(under_way.take().and_then(|under_way| under_way.asker), &outcome).await;
-        end
+    fn reopen(&self) {
+        self.live.load().access_log.reopen();
     }
 
     async fn drain(&self, end: End) {
@@ -274,6 +260,21 @@ async fn outcome(under_way: &mut Option<UnderWay>) -> Result<u32, String> {
         Some(UnderWay { upgrade, .. }) => upgrade.outcome().await,
         None => std::future::pending().await,
     }
+}
+
+/// Ends the upgrade under way, since the gateway itself is to end.
+async fn given_up(under_way: Option<UnderWay>, end: End) -> End {
+    if let Some(UnderWay { upgrade, asker }) = under_way {
+        log::warn!("the upgrade is given up: the gateway is ending");
+        upgrade.cancel().await;
+        answer(asker, &Err(ENDING.into())).await;
+    }
+    end
+}
+
+async fn failed(asker: Option<Asker>, message: String) {
+    log::error!("the upgrade failed, this process goes on: {message}");
+    answer(asker, &Err(message)).await;
 }
 
 async fn answer(asker: Option<Asker>, outcome: &Result<u32, String>) {
