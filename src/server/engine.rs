@@ -12,7 +12,7 @@ use pingora_proxy::HttpProxy;
 
 use super::frame::Frame;
 use super::life::{Audience, Commands, Life};
-use super::readiness::{Readiness, Word};
+use super::readiness::{Listeners, Readiness, Word};
 use super::sockets::{Bound, Sockets};
 use super::upgrade_socket::UpgradeSocket;
 use super::{Reloader, StartError, threads, watch};
@@ -157,7 +157,7 @@ impl Service for Front {
         let registered = self.listeners.drain(..).map(|(socket, edge)| Ok((socket.register()?, edge)));
         // Nothing is accepted before all of them can be.
         let listening = registered.collect::<Result<Vec<_>, _>>().map(|listeners| {
-            listeners.into_iter().for_each(|(socket, edge)| drop(tokio::spawn(edge.listen(socket))));
+            listeners.into_iter().map(|(socket, edge)| tokio::spawn(edge.listen(socket))).collect()
         });
         tell(self.word.take(), listening);
         // The service lives as long as the server: its connections are counted elsewhere.
@@ -182,7 +182,7 @@ impl Service for Operator {
         let Some(socket) = self.socket.take() else { return };
         match socket.register() {
             Ok(listener) => {
-                tell(self.word.take(), Ok(()));
+                tell(self.word.take(), Ok(Listeners::new()));
                 Arc::clone(&self.admin).listen(listener).await;
             }
             Err(error) => tell(self.word.take(), Err(error)),
@@ -199,7 +199,7 @@ impl Service for Operator {
 }
 
 /// Says whether a service listens. Nobody hears it when the server has ended before.
-fn tell(word: Option<Word>, listening: Result<(), StartError>) {
+fn tell(word: Option<Word>, listening: Result<Listeners, StartError>) {
     if let Some(word) = word {
         let _ = word.send(listening);
     }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -10,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::StartError;
 use super::handover::{Predecessor, Upgrade};
-use super::readiness::Readiness;
+use super::readiness::{Listeners, Readiness};
 use super::sockets::Sockets;
 use super::upgrade_socket::{Asker, UpgradeSocket};
 use super::watch::Watch;
@@ -106,7 +107,7 @@ enum End {
 impl ShutdownSignalWatch for Life {
     async fn recv(&self) -> ShutdownSignal {
         match self.start().await {
-            Ok(()) => self.serve().await,
+            Ok(listeners) => self.serve(listeners).await,
             Err(error) => *self.failure.lock() = Some(error),
         }
         // Nothing is left to wait for: the engine's own grace is zero.
@@ -116,9 +117,9 @@ impl ShutdownSignalWatch for Life {
 
 impl Life {
     /// Waits until everything listens, and says so to whoever waits for it.
-    async fn start(&self) -> Result<(), StartError> {
+    async fn start(&self) -> Result<Listeners, StartError> {
         let readiness = std::mem::take(&mut *self.readiness.lock());
-        readiness.all().await?;
+        let listeners = readiness.all().await?;
         if let Some(socket) = &self.upgrade_socket {
             let path = socket.path().to_owned();
             socket.publish(&self.commands).map_err(|error| StartError::UpgradeSocket { path, error })?;
@@ -133,15 +134,15 @@ impl Life {
             }
         }
         log::info!("ready");
-        Ok(())
+        Ok(listeners)
     }
 
-    async fn serve(&self) {
+    async fn serve(&self, listeners: Listeners) {
         let Some(mut commands) = self.commands.receiver.lock().take() else { return };
         let end = self.obey(&mut commands).await;
         if end != End::Now {
             tokio::select! {
-                () = self.drain(end) => {}
+                () = self.drain(end, listeners) => {}
                 () = told_again(end, &mut commands, || self.reopen()) => log::warn!("ending at once, as told again"),
             }
         }
@@ -224,7 +225,7 @@ impl Life {
         self.live.load().access_log.reopen();
     }
 
-    async fn drain(&self, end: End) {
+    async fn drain(&self, end: End, listeners: Listeners) {
         if end == End::HandedOver {
             self.reloader.hand_over();
             drop(self.watch.lock().take());
@@ -239,7 +240,7 @@ impl Life {
         self.drain.start();
         let grace = self.live.load().grace_period;
         log::info!("draining {} connections, for at most {grace:?}", self.drain.connections());
-        if !self.drain.finished(grace).await {
+        if !all_left(&self.drain, listeners, grace).await {
             log::warn!("{} connections were cut off after {grace:?}", self.drain.connections());
         }
     }
@@ -283,6 +284,15 @@ async fn answer(asker: Option<Asker>, outcome: &Result<u32, String>) {
     }
 }
 
+/// Waits until draining listeners and connections have ended, connections for at most `grace`. Says whether they have.
+async fn all_left(drain: &Drain, listeners: Listeners, grace: Duration) -> bool {
+    for listener in listeners {
+        // What it accepted at the last moment is counted when it has ended, not before. One that panicked has ended, too.
+        let _ = listener.await;
+    }
+    drain.finished(grace).await
+}
+
 /// Ends when told once more to end. After a handover nobody has told so yet. What is still served goes on being logged.
 async fn told_again(end: End, commands: &mut UnboundedReceiver<Command>, reopen: impl Fn()) {
     let mut left = if end == End::HandedOver { 2 } else { 1 };
@@ -301,6 +311,29 @@ async fn told_again(end: End, commands: &mut UnboundedReceiver<Command>, reopen:
 mod tests {
     use super::*;
     use futures_util::FutureExt;
+
+    #[tokio::test]
+    async fn a_connection_accepted_at_the_last_moment_is_waited_for() {
+        let drain = Drain::default();
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
+        let (mut draining, counted) = (drain.watch(), drain.clone());
+        let listener = tokio::spawn(async move {
+            draining.wait_for(|draining| *draining).await.unwrap();
+            tokio::task::yield_now().await;
+            let connection = counted.enter();
+            tokio::spawn(async move { released.await.map(|()| drop(connection)) });
+        });
+        drain.start();
+        let ending = drain.clone();
+        let end =
+            tokio::spawn(async move { all_left(&ending, vec![listener], Duration::from_secs(60)).await });
+        while drain.connections() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!end.is_finished());
+        release.send(()).unwrap();
+        assert!(end.await.unwrap());
+    }
 
     #[test]
     fn the_end_is_hastened_by_the_second_order_to_end() {

@@ -1,15 +1,19 @@
 //! Whether everything listens: what is said to be ready has to be.
 
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 use super::StartError;
 
-/// What a service says once: that it listens, or why it does not.
-pub(super) type Word = oneshot::Sender<Result<(), StartError>>;
+/// The tasks that accept connections for clients.
+pub(super) type Listeners = Vec<JoinHandle<()>>;
+
+/// What a service says once: that it listens, for clients or for others, or why it does not.
+pub(super) type Word = oneshot::Sender<Result<Listeners, StartError>>;
 
 /// The words of the services that have to listen.
 #[derive(Default)]
-pub(super) struct Readiness(Vec<oneshot::Receiver<Result<(), StartError>>>);
+pub(super) struct Readiness(Vec<oneshot::Receiver<Result<Listeners, StartError>>>);
 
 impl Readiness {
     /// One more service that is to give its word.
@@ -24,11 +28,13 @@ impl Readiness {
     /// # Errors
     ///
     /// Why one does not.
-    pub(super) async fn all(self) -> Result<(), StartError> {
+    pub(super) async fn all(self) -> Result<Listeners, StartError> {
+        let mut listeners = Listeners::new();
         for given in self.0 {
-            given.await.map_err(|_| StartError::Bug("a service ended before it listened".into()))??;
+            let unsaid = |_| StartError::Bug("a service ended before it listened".into());
+            listeners.extend(given.await.map_err(unsaid)??);
         }
-        Ok(())
+        Ok(listeners)
     }
 }
 
@@ -44,9 +50,9 @@ mod tests {
         let mut all = Box::pin(readiness.all());
         for word in words {
             assert!((&mut all).now_or_never().is_none());
-            word.send(Ok(())).unwrap();
+            word.send(Ok(Listeners::new())).unwrap();
         }
-        assert!(matches!(all.now_or_never(), Some(Ok(()))));
+        assert!(matches!(all.now_or_never(), Some(Ok(_))));
     }
 
     #[test]
