@@ -103,7 +103,7 @@ impl Reply {
                     headers.insert(PROXY_STATUS, value);
                 }
                 if let Some(id) = id {
-                    headers.insert(RequestId::HEADER, id.header().clone());
+                    headers.insert(RequestId::HEADER, id.header());
                 }
                 Bytes::from(body)
             }

@@ -3,11 +3,18 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{HeaderName, HeaderValue};
+use uuid::fmt::Simple;
 use uuid::{Builder, Uuid};
 
 /// The id of one request: printable ASCII, 1 to 128 characters, safe in headers, logs and JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RequestId(HeaderValue);
+pub struct RequestId(Text);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Text {
+    Ours([u8; Simple::LENGTH]),
+    Theirs(HeaderValue),
+}
 
 impl RequestId {
     /// The field that carries it, upstream and back to the client.
@@ -20,27 +27,34 @@ impl RequestId {
         // A version 4 is random but for the bytes in its middle.
         let [a, b, c, d, e, f, _, g, _, h, i, j, ..] = Uuid::new_v4().into_bytes();
         let id = Builder::from_unix_timestamp_millis(millis, &[a, b, c, d, e, f, g, h, i, j]).into_uuid();
-        let mut text = [0u8; uuid::fmt::Simple::LENGTH];
+        let mut text = [0; Simple::LENGTH];
         id.simple().encode_lower(&mut text);
-        // Hexadecimal digits are always a valid value.
-        HeaderValue::from_bytes(&text).map_or_else(|_| Self(HeaderValue::from_static("0")), Self)
+        Self(Text::Ours(text))
     }
 
     /// A client's own id, when it is fit to be kept.
     pub fn accept(value: &HeaderValue) -> Option<Self> {
         let fit = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:=+/@".contains(byte);
         let bytes = value.as_bytes();
-        (!bytes.is_empty() && bytes.len() <= 128 && bytes.iter().all(fit)).then(|| Self(value.clone()))
+        (!bytes.is_empty() && bytes.len() <= 128 && bytes.iter().all(fit))
+            .then(|| Self(Text::Theirs(value.clone())))
     }
 
     /// The id as a header value.
-    pub fn header(&self) -> &HeaderValue {
-        &self.0
+    pub fn header(&self) -> HeaderValue {
+        match &self.0 {
+            // Hexadecimal digits are always a valid value.
+            Text::Ours(text) => HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static("0")),
+            Text::Theirs(value) => value.clone(),
+        }
     }
 
     /// The id as text.
     pub fn as_str(&self) -> &str {
-        self.0.to_str().unwrap_or_default()
+        match &self.0 {
+            Text::Ours(text) => str::from_utf8(text).unwrap_or_default(),
+            Text::Theirs(value) => value.to_str().unwrap_or_default(),
+        }
     }
 }
 
@@ -52,7 +66,7 @@ mod tests {
     fn generated_ids_differ_and_are_acceptable() {
         let (one, two) = (RequestId::generate(SystemTime::now()), RequestId::generate(SystemTime::now()));
         assert_ne!(one, two);
-        assert_eq!(RequestId::accept(one.header()), Some(one));
+        assert_eq!(RequestId::accept(&one.header()).unwrap().as_str(), one.as_str());
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
         headers.insert(HOST, HeaderValue::from_static(""));
     }
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
-    headers.insert(RequestId::HEADER, exchange.request_id().header().clone());
+    headers.insert(RequestId::HEADER, exchange.request_id().header());
     *head = RequestHeader::from(parts);
     let shaped = chain.upstream_request(slots, &mut exchange, head);
     shaped.or_else(|fault| faulty(context, &fault))

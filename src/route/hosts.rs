@@ -2,16 +2,20 @@
 
 use ahash::HashMap;
 use memchr::memchr_iter;
+use smallvec::SmallVec;
 
 use super::tree::TableId;
 use crate::types::HostPattern;
 
+/// A name, in place when it is as short as most.
+type Name = SmallVec<[u8; 24]>;
+
 /// The table of every host pattern.
 #[derive(Default)]
 pub(super) struct Hosts {
-    exact: HashMap<Box<str>, TableId>,
+    exact: HashMap<Name, TableId>,
     /// By what stands after `*.`.
-    wildcard: HashMap<Box<str>, TableId>,
+    wildcard: HashMap<Name, TableId>,
     /// The most labels that a wildcard's suffix has: longer suffixes of a host need no probe.
     deepest: usize,
     any: Option<TableId>,
@@ -24,18 +28,18 @@ impl Hosts {
             None => self.any = Some(table),
             Some(pattern) if pattern.is_wildcard() => {
                 self.deepest = self.deepest.max(pattern.name().split('.').count());
-                self.wildcard.insert(pattern.name().into(), table);
+                self.wildcard.insert(pattern.name().as_bytes().into(), table);
             }
             Some(pattern) => {
-                self.exact.insert(pattern.name().into(), table);
+                self.exact.insert(pattern.name().as_bytes().into(), table);
             }
         }
     }
 
     /// The tables for a canonical host: its own, those of its suffixes from the longest on, the one for any.
     pub fn tables(&self, host: &str) -> impl Iterator<Item = TableId> {
-        let exact = self.exact.get(host);
-        let wildcards = self.suffixes(host).filter_map(|suffix| self.wildcard.get(suffix));
+        let exact = self.exact.get(host.as_bytes());
+        let wildcards = self.suffixes(host).filter_map(|suffix| self.wildcard.get(suffix.as_bytes()));
         exact.into_iter().chain(wildcards).chain(&self.any).copied()
     }
 

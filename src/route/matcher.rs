@@ -106,14 +106,13 @@ impl<T> RouterBuilder<T> {
         let mut tree = Tree::default();
         let mut tables: HashMap<Vec<RouteId>, TableId> = HashMap::default();
         for (host, routes) in routes_by_host(&self.routes) {
-            let table = *tables.entry(routes).or_insert_with_key(|routes| {
-                let table = tree.add_table();
-                for &id in routes {
-                    tree.insert(table, &self.routes[id as usize].0.path, id);
-                }
-                table
-            });
+            let table = *tables.entry(routes).or_insert_with(|| tree.add_table());
             hosts.insert(host, table);
+        }
+        for (routes, table) in tables {
+            for id in routes {
+                tree.insert(table, &self.routes[id as usize].0.path, id);
+            }
         }
         tree.shrink();
         let routes = self.routes.into_iter();

@@ -1,14 +1,16 @@
-//! Where routes are kept by path: the exact ones in a map for each table of hosts, patterns in one tree of segments
+//! Where routes are kept by path: the exact ones of all tables of hosts in one map, patterns in one tree of segments
 //! with a root for each table.
 //!
-//! Texts of segments are interned, so that an edge of the tree is a pair of numbers in one hash map, whatever the
-//! number of children. A walk goes level by level: it visits no node twice and ends when no node is left, so its cost
+//! What a look-up costs is the places in memory that it visits. So the edges of all nodes are in one hash map, whatever
+//! the number of children, short texts lie in place, and what every look-up in a table needs lies close together. A walk goes level by level: it visits no node twice and ends when no node is left, so its cost
 //! is bounded by the depth and size of the table's own tree, never by the length of the path.
 
+use std::hash::{Hash, Hasher};
 use std::ops::ControlFlow;
 
-use ahash::HashMap;
-use smallvec::SmallVec;
+use ahash::RandomState;
+use hashbrown::{Equivalent, HashMap};
+use smallvec::{Array, SmallVec};
 
 use super::pattern::{PathPattern, PathSpec, Segment};
 
@@ -19,7 +21,6 @@ pub(super) type RouteId = u32;
 pub(super) type TableId = u32;
 
 type NodeId = u32;
-type Symbol = u32;
 
 /// The routes of every table, by path. A table serves all hosts that have the same routes.
 #[derive(Default)]
@@ -27,14 +28,15 @@ pub(super) struct Tree {
     tables: Vec<Table>,
     nodes: Vec<Node>,
     /// The children by literal segments.
-    edges: HashMap<(NodeId, Symbol), NodeId>,
-    symbols: HashMap<Box<str>, Symbol>,
+    edges: HashMap<Under<[u8; 16]>, NodeId, RandomState>,
+    /// The routes of exact paths by table.
+    exact: HashMap<Under<[u8; 24]>, List, RandomState>,
     links: Vec<Link>,
 }
 
 struct Table {
-    exact: HashMap<Box<str>, List>,
     root: NodeId,
+    has_exact: bool,
     regexes: List,
 }
 
@@ -46,6 +48,32 @@ struct Node {
     ends: List,
     /// Routes whose pattern goes on with any segments.
     tails: List,
+}
+
+/// A segment under a node, or an exact path under a table; in place when it is as short as most.
+#[derive(PartialEq, Eq)]
+struct Under<A: Array<Item = u8>> {
+    parent: u32,
+    text: SmallVec<A>,
+}
+
+/// The same to look for.
+#[derive(Hash)]
+struct Wanted<'a> {
+    parent: u32,
+    text: &'a [u8],
+}
+
+impl<A: Array<Item = u8>> Hash for Under<A> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Wanted { parent: self.parent, text: &self.text }.hash(state);
+    }
+}
+
+impl<A: Array<Item = u8>> Equivalent<Under<A>> for Wanted<'_> {
+    fn equivalent(&self, known: &Under<A>) -> bool {
+        self.parent == known.parent && *self.text == *known.text
+    }
 }
 
 /// Routes, best first. Most lists have one route, which is looked up nowhere else.
@@ -65,9 +93,10 @@ struct Link {
 }
 
 impl Tree {
+    /// Adds a table. When all tables come before all routes, their roots lie together.
     pub fn add_table(&mut self) -> TableId {
         let root = self.add_node();
-        self.tables.push(Table { exact: HashMap::default(), root, regexes: List::default() });
+        self.tables.push(Table { root, has_exact: false, regexes: List::default() });
         (self.tables.len() - 1) as TableId
     }
 
@@ -77,7 +106,11 @@ impl Tree {
         let list = match path {
             PathSpec::Regex(_) => &mut self.tables[table as usize].regexes,
             PathSpec::Pattern(pattern) => match pattern.as_exact() {
-                Some(exact) => self.tables[table as usize].exact.entry(exact.into()).or_default(),
+                Some(exact) => {
+                    self.tables[table as usize].has_exact = true;
+                    let exact = Under { parent: table, text: exact.as_bytes().into() };
+                    self.exact.entry(exact).or_default()
+                }
                 None => self.pattern_list(table, pattern),
             },
         };
@@ -92,11 +125,10 @@ impl Tree {
 
     /// Gives back the memory that was taken for growth.
     pub fn shrink(&mut self) {
-        self.tables.iter_mut().for_each(|table| table.exact.shrink_to_fit());
         self.tables.shrink_to_fit();
         self.nodes.shrink_to_fit();
         self.edges.shrink_to_fit();
-        self.symbols.shrink_to_fit();
+        self.exact.shrink_to_fit();
         self.links.shrink_to_fit();
     }
 
@@ -108,8 +140,11 @@ impl Tree {
         path: &str,
         mut visit: impl FnMut(RouteId) -> ControlFlow<B>,
     ) -> ControlFlow<B> {
+        let wanted = Wanted { parent: table, text: path.as_bytes() };
         let table = &self.tables[table as usize];
-        if let Some(list) = table.exact.get(path) {
+        if table.has_exact
+            && let Some(list) = self.exact.get(&wanted)
+        {
             self.routes(*list).try_for_each(&mut visit)?;
         }
         let walk = self.walk(table.root, path);
@@ -138,16 +173,12 @@ impl Tree {
     }
 
     fn literal_child(&mut self, parent: NodeId, text: &str) -> NodeId {
-        let next_symbol = self.symbols.len() as Symbol;
-        let symbol = match self.symbols.get(text) {
-            Some(symbol) => *symbol,
-            None => *self.symbols.entry(text.into()).or_insert(next_symbol),
-        };
-        if let Some(child) = self.edges.get(&(parent, symbol)) {
+        let text = text.as_bytes();
+        if let Some(child) = self.edges.get(&Wanted { parent, text }) {
             return *child;
         }
         let child = self.add_node();
-        self.edges.insert((parent, symbol), child);
+        self.edges.insert(Under { parent, text: text.into() }, child);
         child
     }
 
@@ -200,10 +231,9 @@ impl Tree {
     }
 
     fn children(&self, parents: &[NodeId], segment: &str) -> Level {
-        let symbol = self.symbols.get(segment);
         let mut children = Level::new();
         for &parent in parents {
-            children.extend(symbol.and_then(|symbol| self.edges.get(&(parent, *symbol))).copied());
+            children.extend(self.edges.get(&Wanted { parent, text: segment.as_bytes() }).copied());
             // A capture is never empty.
             children.extend(self.node(parent).capture.filter(|_| !segment.is_empty()));
         }
