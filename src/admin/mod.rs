@@ -122,7 +122,9 @@ impl HttpServerApp for Api {
     ) -> Option<ReusedHttpStream> {
         // The engine's own timeout begins anew with every byte.
         let Ok(Ok(true)) = tokio::time::timeout(HEAD, session.read_request()).await else { return None };
-        session.set_keepalive((!*handed_over.borrow()).then_some(HEAD.as_secs()));
+        // What the engine has given up is not kept against its will: HTTP/1.0, and lengths that contradict each other.
+        let kept = session.get_keepalive().is_some() && !*handed_over.borrow();
+        session.set_keepalive(kept.then_some(HEAD.as_secs()));
         let (head, body) = self.response(&mut session).await.into_parts();
         let silent = body.is_empty() || session.req_header().method == Method::HEAD;
         session.write_response_header(Box::new(head.into())).await.ok()?;

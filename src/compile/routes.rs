@@ -171,8 +171,7 @@ impl<'a> Compiler<'a> {
                 self.parsed(format!("{path}.path"), PathPattern::parse(pattern)).map(PathSpec::Pattern)
             }
             Path::Regex(words) => {
-                let parsed =
-                    PathRegex::parse(&words.regex).map_err(|error| not_a_regex(&words.regex, &error));
+                let parsed = PathRegex::parse(&words.regex).map_err(|error| not_a_regex(&error));
                 self.parsed(format!("{path}.path.regex"), parsed).map(PathSpec::Regex)
             }
         }
@@ -187,8 +186,7 @@ impl<'a> Compiler<'a> {
             Matcher::Exact(value) => Some(ValueMatch::Exact(value.as_str().into())),
             Matcher::Present(presence) => Some(ValueMatch::Present(presence.present)),
             Matcher::Regex(words) => {
-                let parsed =
-                    ValueMatch::regex(&words.regex).map_err(|error| not_a_regex(&words.regex, &error));
+                let parsed = ValueMatch::regex(&words.regex).map_err(|error| not_a_regex(&error));
                 self.parsed(format!("{path}.regex"), parsed)
             }
         }
@@ -298,15 +296,16 @@ fn sendable(text: &str) -> Result<HeaderName, String> {
     Ok(name)
 }
 
-/// Why a regular expression is refused, in one line: the parser draws a picture and ends with the reason.
-fn not_a_regex(source: &str, error: &regex::Error) -> String {
+/// Why a regular expression is refused, in one line: the parser draws a picture and ends with the reason. The expression
+/// itself is not repeated: it may hold a secret.
+fn not_a_regex(error: &regex::Error) -> String {
     let reason = match error {
         regex::Error::CompiledTooBig(limit) => format!("compiled, it is larger than {limit} bytes"),
         error => {
             error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
         }
     };
-    format!("`{source}` is not a regular expression to use here: {reason}")
+    format!("this is not a regular expression to use here: {reason}")
 }
 
 /// What a route matches, in short: `GET,POST api.test/orders/* header x-env=canary on web`.

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::telemetry::{LogFormat, LogLevel};
-use crate::types::{Duration, Percent};
+use crate::types::{CREDENTIAL_FIELDS, Duration, Percent};
 
 /// Logs and metrics.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
@@ -48,12 +48,7 @@ impl Default for AccessLog {
             output: "stdout".into(),
             format: "json".into(),
             sample: Sample::default(),
-            redact: vec![
-                "authorization".into(),
-                "cookie".into(),
-                "set-cookie".into(),
-                "proxy-authorization".into(),
-            ],
+            redact: CREDENTIAL_FIELDS.map(String::from).to_vec(),
         }
     }
 }

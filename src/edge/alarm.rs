@@ -37,7 +37,8 @@ impl Alarm {
             }
             self.reset(at);
         }
-        self.waker = Some(cx.waker().clone());
+        // A task whose budget is spent is refused unheard: the timer knows nobody then.
+        self.waker = tokio::task::coop::has_budget_remaining().then(|| cx.waker().clone());
         Poll::Pending
     }
 
@@ -52,6 +53,23 @@ mod tests {
     use super::*;
     use std::future::poll_fn;
     use std::time::Duration;
+
+    #[tokio::test]
+    async fn it_fires_for_a_task_that_had_no_budget_left_when_it_asked() {
+        let at = Instant::now() + Duration::from_millis(20);
+        let mut alarm = Alarm::new(at);
+        let mut asked = 0;
+        let fired = poll_fn(|cx| {
+            asked += 1;
+            while asked == 1
+                && let Poll::Ready(step) = tokio::task::coop::poll_proceed(cx)
+            {
+                step.made_progress();
+            }
+            alarm.poll_by(cx, at)
+        });
+        tokio::time::timeout(Duration::from_secs(10), fired).await.unwrap();
+    }
 
     #[tokio::test]
     async fn it_fires_at_the_deadline_told_last() {

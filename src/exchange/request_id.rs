@@ -7,10 +7,10 @@ use uuid::fmt::Simple;
 use uuid::{Builder, Uuid};
 
 /// The id of one request: printable ASCII, 1 to 128 characters, safe in headers, logs and JSON.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct RequestId(Text);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Text {
     Ours([u8; Simple::LENGTH]),
     Theirs(HeaderValue),
@@ -58,6 +58,14 @@ impl RequestId {
     }
 }
 
+impl PartialEq for RequestId {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for RequestId {}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,7 +74,7 @@ mod tests {
     fn generated_ids_differ_and_are_acceptable() {
         let (one, two) = (RequestId::generate(SystemTime::now()), RequestId::generate(SystemTime::now()));
         assert_ne!(one, two);
-        assert_eq!(RequestId::accept(&one.header()).unwrap().as_str(), one.as_str());
+        assert_eq!(RequestId::accept(&one.header()), Some(one));
     }
 
     #[test]

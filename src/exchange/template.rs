@@ -37,9 +37,8 @@ impl Template {
                 .split_once('}')
                 .filter(|(name, _)| brace == "{" && !name.is_empty() && !name.contains('{'))
                 .ok_or_else(|| {
-                    format!(
-                        "`{text}` has a stray `{brace}`: write `{{name}}`, or `{brace}{brace}` for the brace"
-                    )
+                    // The text is not repeated: it may be a secret.
+                    format!("there is a stray `{brace}`: write `{{name}}`, or `{brace}{brace}` for the brace")
                 })?;
             if !literal.is_empty() {
                 parts.push(Part::Literal(std::mem::take(&mut literal).into()));

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::header::{ALLOW, EXPECT, HOST, UPGRADE};
+use http::header::{ALLOW, EXPECT, HOST, MAX_FORWARDS, UPGRADE};
 use http::{HeaderValue, Method, StatusCode, Uri};
 use pingora::http::RequestHeader;
 use pingora::{ErrorType, OrErr, Result};
@@ -25,8 +25,8 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
     let framing = arrival.head.framing;
     let listener = snapshot.listener(connection.listener());
 
-    settle(session, &arrival.head);
-    let place = match canonical(session.req_header()) {
+    strip(session, &arrival.head);
+    let mut place = match canonical(session.req_header()) {
         Ok(Place { host, target }) => {
             let host: Box<str> = host.into();
             if let Some(target) = target {
@@ -36,6 +36,10 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
         }
         Err(reply) => Placed { reply: Some(reply), ..Placed::nowhere(&snapshot, Box::default()) },
     };
+    if let Some(left) = forwards_left(session.req_header()) {
+        place.instead = place.instead.or_else(|| last_recipient(session.req_header(), left));
+        session.req_header_mut().insert_header(MAX_FORWARDS, left.saturating_sub(1))?;
+    }
 
     let request = session.req_header();
     let client =
@@ -65,7 +69,7 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
             started,
             arrived: SystemTime::now(),
         },
-        unmatched: place.unmatched,
+        instead: place.instead,
         tries: Tries::default(),
         body_in: 0,
         response: None,
@@ -77,7 +81,7 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
 
 /// Removes what the client's version or its other fields make meaningless, before anyone acts on it: an expectation
 /// on HTTP/1.0, an upgrade that `Connection` does not name (RFC 9110, sections 10.1.1 and 7.8).
-fn settle(session: &mut Session, head: &Head) {
+fn strip(session: &mut Session, head: &Head) {
     if head.hop_by_hop && !head.upgrade {
         session.req_header_mut().remove_header(&UPGRADE);
     }
@@ -106,13 +110,13 @@ struct Placed {
     captures: Captures,
     /// An answer before the chain.
     reply: Option<Box<Reply>>,
-    /// An answer after the chain of requests that match no route.
-    unmatched: Option<Box<Reply>>,
+    /// An answer after the chain, in place of the route's target.
+    instead: Option<Box<Reply>>,
 }
 
 impl Placed {
     fn on(route: &Arc<Route>, host: Box<str>, captures: Captures) -> Self {
-        Self { route: Arc::clone(route), host, captures, reply: None, unmatched: None }
+        Self { route: Arc::clone(route), host, captures, reply: None, instead: None }
     }
 
     fn nowhere(snapshot: &Snapshot, host: Box<str>) -> Self {
@@ -171,14 +175,33 @@ fn find(snapshot: &Snapshot, request: &RequestHeader, host: Box<str>, listener: 
                 Method::OPTIONS => Reply::content(StatusCode::NO_CONTENT, ""),
                 _ => Reply::refuse(Reason::METHOD_NOT_ALLOWED),
             };
-            let unmatched = Some(Box::new(reply.header(ALLOW, allow)));
-            Placed { unmatched, ..Placed::nowhere(snapshot, host) }
+            let instead = Some(Box::new(reply.header(ALLOW, allow)));
+            Placed { instead, ..Placed::nowhere(snapshot, host) }
         }
         Found::NotFound => {
-            let unmatched = Some(Box::new(Reply::refuse(Reason::ROUTE_NOT_FOUND)));
-            Placed { unmatched, ..Placed::nowhere(snapshot, host) }
+            let instead = Some(Box::new(Reply::refuse(Reason::ROUTE_NOT_FOUND)));
+            Placed { instead, ..Placed::nowhere(snapshot, host) }
         }
     }
+}
+
+/// How many may forward a request that asks for its way (RFC 9110, section 7.6.2).
+fn forwards_left(request: &RequestHeader) -> Option<u64> {
+    let asks = matches!(request.method, Method::OPTIONS | Method::TRACE);
+    let left = asks.then(|| request.headers.get(MAX_FORWARDS)).flatten()?;
+    left.to_str().ok().filter(|left| left.bytes().all(|byte| byte.is_ascii_digit()))?.parse().ok()
+}
+
+/// The answer of the last who may have such a request. What came is not reflected: it may hold what scripts must not see.
+fn last_recipient(request: &RequestHeader, left: u64) -> Option<Box<Reply>> {
+    let reply = match request.method {
+        _ if left > 0 => return None,
+        Method::TRACE => {
+            Reply::refuse(Reason::METHOD_NOT_ALLOWED).header(ALLOW, HeaderValue::from_static("OPTIONS"))
+        }
+        _ => Reply::content(StatusCode::NO_CONTENT, ""),
+    };
+    Some(Box::new(reply))
 }
 
 /// The path and query that go upstream.

@@ -11,7 +11,7 @@ use pingora::{Error, ErrorType, Result};
 use crate::chain::{Chain, Slots, Verdict};
 use crate::edge::Arrival;
 use crate::exchange::{Exchange, Facts, Reason, Reply};
-use crate::snapshot::{ListenerPolicy, Route};
+use crate::snapshot::{ListenerPolicy, Route, Target};
 use crate::telemetry::{AccessLog, ActiveRequest};
 use crate::upstream::{Endpoint, Permit, Tried};
 
@@ -39,8 +39,8 @@ pub(super) struct Pinned {
     pub(super) listener: Arc<ListenerPolicy>,
     pub(super) log: Arc<AccessLog>,
     pub(super) facts: Facts,
-    /// What answers when the chain lets a request pass that no route takes.
-    pub(super) unmatched: Option<Box<Reply>>,
+    /// What answers in place of the route's target when the chain lets the request pass.
+    pub(super) instead: Option<Box<Reply>>,
     pub(super) tries: Tries,
     /// Bytes of the request body so far.
     pub(super) body_in: u64,
@@ -106,6 +106,11 @@ impl Pinned {
     /// The filters of this exchange.
     pub(super) fn chain(&self) -> &Chain {
         self.route.chain(self.chain)
+    }
+
+    /// Whether an upstream is to answer.
+    pub(super) fn goes_upstream(&self) -> bool {
+        self.instead.is_none() && matches!(self.route.target, Target::Upstream(_))
     }
 
     /// The parts that a run of the chain needs.

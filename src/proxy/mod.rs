@@ -31,7 +31,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use crate::edge::Arrival;
 use crate::exchange::Reason;
-use crate::snapshot::{Live, Target};
+use crate::snapshot::Live;
 
 pub use context::Context;
 
@@ -82,7 +82,7 @@ impl ProxyHttp for Gateway {
         };
         let reply = match verdict {
             Some(reply) => reply,
-            None if matches!(context.pinned()?.route.target, Target::Upstream(_)) => return Ok(false),
+            None if context.pinned()?.goes_upstream() => return Ok(false),
             None => Box::pin(reply::of_the_target(session, context)).await?,
         };
         Box::pin(reply::answer(session, context, reply)).await?;
@@ -141,13 +141,13 @@ impl ProxyHttp for Gateway {
     ) -> Result<()> {
         if head.status == StatusCode::SWITCHING_PROTOCOLS && !session.as_downstream().is_upgrade_req() {
             // Bytes would pass the guard unseen.
-            return context.fail(Reason::UPSTREAM_INVALID_RESPONSE);
+            return invalid(context);
         }
         if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
             attempt::answered(context)?;
         }
         if !settle::response(head) {
-            return context.fail(Reason::UPSTREAM_INVALID_RESPONSE);
+            return invalid(context);
         }
         Ok(())
     }
@@ -200,4 +200,9 @@ impl ProxyHttp for Gateway {
     fn suppress_proxy_warn_log(&self, _: &Session, _: &Context, _: &Error, _: ProxyWarnLogContext) -> bool {
         true
     }
+}
+
+/// Ends the exchange for an answer that cannot be passed on, by the upstream's fault.
+fn invalid(context: &mut Context) -> Result<()> {
+    context.fail(Reason::UPSTREAM_INVALID_RESPONSE).map_err(|error| error.into_up())
 }

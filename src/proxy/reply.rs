@@ -51,9 +51,12 @@ fn of_the_verdict(verdict: Result<Option<Verdict>, Fault>, pinned: &Pinned) -> O
     }
 }
 
-/// The answer of a route that has no upstream.
+/// The answer to a request that goes to no upstream.
 pub(super) async fn of_the_target(session: &mut Session, context: &mut Context) -> Result<Reply> {
     let pinned = context.pinned()?;
+    if let Some(reply) = pinned.instead.take() {
+        return Ok(*reply);
+    }
     let route = Arc::clone(&pinned.route);
     match &route.target {
         Target::Respond(reply) => Ok(Reply::clone(reply)),
@@ -62,10 +65,7 @@ pub(super) async fn of_the_target(session: &mut Session, context: &mut Context) 
             Ok(redirected(redirect, &exchange))
         }
         Target::Handler(handler) => handled(handler, session, context).await,
-        Target::Nothing | Target::Upstream(_) => match pinned.unmatched.take() {
-            Some(reply) => Ok(*reply),
-            None => Ok(bug(&Fault::new("a request came to nothing"))),
-        },
+        Target::Nothing | Target::Upstream(_) => Ok(bug(&Fault::new("a request came to nothing"))),
     }
 }
 

@@ -109,6 +109,8 @@ impl<T> RouterBuilder<T> {
             let table = *tables.entry(routes).or_insert_with(|| tree.add_table());
             hosts.insert(host, table);
         }
+        let mut tables: Vec<_> = tables.into_iter().collect();
+        tables.sort_unstable_by_key(|(_, table)| *table);
         for (routes, table) in tables {
             for id in routes {
                 tree.insert(table, &self.routes[id as usize].0.path, id);

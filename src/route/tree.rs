@@ -2,8 +2,9 @@
 //! with a root for each table.
 //!
 //! What a look-up costs is the places in memory that it visits. So the edges of all nodes are in one hash map, whatever
-//! the number of children, short texts lie in place, and what every look-up in a table needs lies close together. A walk goes level by level: it visits no node twice and ends when no node is left, so its cost
-//! is bounded by the depth and size of the table's own tree, never by the length of the path.
+//! the number of children, short texts lie in place, and what every look-up in a table needs lies close together. A
+//! walk goes level by level: it visits no node twice and ends when no node is left, so it makes no more steps than the
+//! table's own tree has levels and nodes, however many segments the path has.
 
 use std::hash::{Hash, Hasher};
 use std::ops::ControlFlow;

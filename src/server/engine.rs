@@ -12,7 +12,7 @@ use pingora_proxy::HttpProxy;
 
 use super::frame::Frame;
 use super::life::{Audience, Commands, Life};
-use super::readiness::{Listeners, Readiness, Word};
+use super::readiness::{Listeners, Readiness, Start, Word};
 use super::sockets::{Bound, Sockets};
 use super::upgrade_socket::UpgradeSocket;
 use super::{Reloader, StartError, threads, watch};
@@ -105,10 +105,11 @@ impl Engine {
             (door.socket, Arc::new(edge))
         });
         let mut readiness = Readiness::default();
-        server.add_service(Front { listeners: listeners.collect(), word: Some(readiness.one_more()) });
+        let word = Some(readiness.one_more());
+        server.add_service(Front { listeners: listeners.collect(), word, start: readiness.start() });
         if let Some((admin, socket)) = self.operator {
             let word = Some(readiness.one_more());
-            server.add_service(Operator { admin, socket: Some(socket), word });
+            server.add_service(Operator { admin, socket: Some(socket), word, start: readiness.start() });
         }
         let watch = watch::start(self.seen, &self.reloader);
         server.bootstrap();
@@ -149,15 +150,23 @@ type ProxyEdge = Edge<HttpProxy<Gateway>>;
 struct Front {
     listeners: Vec<(Bound, Arc<ProxyEdge>)>,
     word: Option<Word>,
+    start: Start,
 }
 
 #[async_trait]
 impl Service for Front {
     async fn start_service(&mut self, _: Option<ListenFds>, mut shutdown: ShutdownWatch, _: usize) {
         let registered = self.listeners.drain(..).map(|(socket, edge)| Ok((socket.register()?, edge)));
-        // Nothing is accepted before all of them can be.
         let listening = registered.collect::<Result<Vec<_>, _>>().map(|listeners| {
-            listeners.into_iter().map(|(socket, edge)| tokio::spawn(edge.listen(socket))).collect()
+            let listen = |(socket, edge): (_, Arc<ProxyEdge>)| {
+                let start = self.start.clone();
+                tokio::spawn(async move {
+                    if start.comes().await {
+                        edge.listen(socket).await;
+                    }
+                })
+            };
+            listeners.into_iter().map(listen).collect()
         });
         tell(self.word.take(), listening);
         // The service lives as long as the server: its connections are counted elsewhere.
@@ -174,6 +183,7 @@ struct Operator {
     admin: Arc<Admin>,
     socket: Option<Bound>,
     word: Option<Word>,
+    start: Start,
 }
 
 #[async_trait]
@@ -183,7 +193,9 @@ impl Service for Operator {
         match socket.register() {
             Ok(listener) => {
                 tell(self.word.take(), Ok(Listeners::new()));
-                Arc::clone(&self.admin).listen(listener).await;
+                if self.start.clone().comes().await {
+                    Arc::clone(&self.admin).listen(listener).await;
+                }
             }
             Err(error) => tell(self.word.take(), Err(error)),
         }

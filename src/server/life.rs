@@ -118,12 +118,13 @@ impl ShutdownSignalWatch for Life {
 impl Life {
     /// Waits until everything listens, and says so to whoever waits for it.
     async fn start(&self) -> Result<Listeners, StartError> {
-        let readiness = std::mem::take(&mut *self.readiness.lock());
+        let mut readiness = std::mem::take(&mut *self.readiness.lock());
         let listeners = readiness.all().await?;
         if let Some(socket) = &self.upgrade_socket {
             let path = socket.path().to_owned();
             socket.publish(&self.commands).map_err(|error| StartError::UpgradeSocket { path, error })?;
         }
+        readiness.go();
         match &self.audience {
             Audience::ServiceManager => notify::ready(),
             Audience::Predecessor(predecessor) => predecessor.ready(),

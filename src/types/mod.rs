@@ -13,5 +13,5 @@ pub use duration::Duration;
 pub use host::{Host, HostError, HostPattern, HostPatternError, PlainAuthority};
 pub use path::{NormalPath, PathError};
 pub use percent::Percent;
-pub use secret::{CredentialFields, MASK, Secret};
+pub use secret::{CREDENTIAL_FIELDS, CredentialFields, MASK, Secret};
 pub use size::ByteSize;

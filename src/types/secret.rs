@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize, Serializer};
 pub const MASK: &str = "***";
 
 /// Header fields that carry credentials, whoever says so.
-const CREDENTIALS: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"];
+pub const CREDENTIAL_FIELDS: [&str; 5] =
+    ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"];
 
 /// A word that must not leave the process: printing and serializing it give `***`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -72,7 +73,7 @@ impl CredentialFields {
 
     /// Masks the value of a field that carries credentials.
     pub fn mask(&self, name: &str, value: &mut String) {
-        let known = CREDENTIALS.into_iter().chain(self.0.iter().map(String::as_str));
+        let known = CREDENTIAL_FIELDS.into_iter().chain(self.0.iter().map(String::as_str));
         if known.into_iter().any(|known| known.eq_ignore_ascii_case(name)) {
             MASK.clone_into(value);
         }

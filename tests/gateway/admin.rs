@@ -497,3 +497,12 @@ fn a_gateway_that_drains_is_alive_and_unready() {
     assert_eq!((answer.text().as_str(), answer.status), ("at last", 200));
     ending.join().unwrap();
 }
+
+#[test]
+fn an_answer_to_http_1_0_ends_the_connection() {
+    let gateway = with_token();
+    let mut client = Client::connect(gateway.admin());
+    let answer = client.ask("GET /readyz HTTP/1.0\r\n\r\n");
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    assert!(client.ends());
+}

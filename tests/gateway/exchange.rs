@@ -328,6 +328,29 @@ fn every_framing_of_an_answer_is_understood() {
 }
 
 #[test]
+fn a_request_that_asks_for_its_way_is_forwarded_as_often_as_it_says() {
+    let origin = Origin::ok();
+    let gateway = Gateway::before(&[&origin]);
+    for (method, sent, status, forwarded) in [
+        ("OPTIONS", "0", 204, None),
+        ("TRACE", "0", 405, None),
+        ("OPTIONS", "1", 200, Some("0")),
+        ("TRACE", "70", 200, Some("69")),
+        ("OPTIONS", "+3", 200, Some("+3")),
+        ("OPTIONS", "x", 200, Some("x")),
+        ("GET", "0", 200, Some("0")),
+    ] {
+        let before = origin.requests().len();
+        let ask = format!("{method} / HTTP/1.1\r\nhost: a\r\nmax-forwards: {sent}\r\n\r\n");
+        assert_eq!(gateway.client().ask(&ask).status, status, "{method} {sent}");
+        let seen = origin.requests().split_off(before);
+        let seen = seen.first().map(|request| request.header("max-forwards").map(str::to_owned));
+        assert_eq!(seen.flatten().as_deref(), forwarded, "{method} {sent}");
+        assert_eq!(origin.requests().len() - before, usize::from(forwarded.is_some()), "{method} {sent}");
+    }
+}
+
+#[test]
 fn options_asterisk_is_answered_by_the_gateway() {
     let origin = Origin::ok();
     let gateway = Gateway::before(&[&origin]);

@@ -1,6 +1,7 @@
 //! What the gateway sends upstream, before other eyes: five HTTP/1.1 parsers that share no code with each other or with
 //! the gateway must read the same requests in it. `tests/readers/read.py` holds them.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -99,23 +100,29 @@ fn what_is_refused_on_its_way_is_no_whole_request_to_others() {
     });
     let gateway = gateway(&origin);
     let mut streams = Vec::new();
+    // Of each entry, the requests that were answered before the refusal: no more and no fewer are whole.
+    let mut whole: HashMap<String, usize> = HashMap::new();
     for entry in corpus::entries().iter().filter(|entry| entry.expect != Expect::Accepted) {
         let before = lengths(&origin);
         let mut client = gateway.client();
         send_so_far(&mut client, &entry.raw, &origin);
-        refusal(&mut client, &entry.name);
+        let (_, served) = refusal(&mut client, &entry.name);
         drop(client);
         // Connections are accepted in their order, so the entry's is there when this one is answered.
         assert_eq!(gateway.get("/after").status, 200);
         eventually("the connections to the origin end", || origin.open() == 0);
         let mut of_entry = streams_since(&origin, &before, &entry.name);
         of_entry.pop();
+        whole.insert(entry.name.clone(), served);
         streams.extend(of_entry);
     }
     assert!(streams.len() >= 50, "{} streams", streams.len());
     for verdict in judge(&streams) {
         assert!(verdict.cut || !verdict.messages.is_empty(), "{}", verdict.name);
+        *whole.get_mut(&verdict.name).unwrap() -= verdict.messages.len();
     }
+    let missing: Vec<_> = whole.into_iter().filter(|(_, left)| *left > 0).collect();
+    assert!(missing.is_empty(), "served, but not whole to the readers: {missing:?}");
 }
 
 /// Sends a head that is good, waits until it has reached the origin, and sends what follows.

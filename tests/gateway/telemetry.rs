@@ -324,6 +324,7 @@ fn a_try_at_an_endpoint_is_counted_by_what_became_of_it() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let close = Origin::start(|_| Then::Close);
     let garbage = Origin::answering("nonsense\r\n\r\n");
+    let endless = Origin::answering("HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nok");
     let bad = Origin::answering("HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n");
     let good = Origin::answering("HTTP/1.1 404 No\r\ncontent-length: 0\r\n\r\n");
     for (address, outcome, status) in [
@@ -332,6 +333,7 @@ fn a_try_at_an_endpoint_is_counted_by_what_became_of_it() {
         (nobody, "connect_failed", 502),
         (close.address(), "reset", 502),
         (garbage.address(), "invalid_response", 502),
+        (endless.address(), "invalid_response", 502),
         (silent.local_addr().unwrap(), "read_timeout", 504),
     ] {
         let gateway = Gateway::start(&format!(

@@ -180,7 +180,10 @@ impl Shared {
             let mut shard = shard.0.lock();
             shard.closed = closing;
             if shard.lines.is_empty() {
-                // The spare buffer is for a thread that has a use for it.
+                // The spare buffer is for a thread that has a use for it; when nobody wrote, no room is kept.
+                if self.idle.load(Ordering::Acquire) {
+                    shard.lines = Vec::new();
+                }
                 continue;
             }
             mem::swap(&mut shard.lines, spare);
