@@ -54,6 +54,10 @@ impl UpgradeSocket {
         {
             DirBuilder::new().mode(0o700).create(folder)?;
         }
+        if path.is_dir() {
+            // What only the last step would find out, when clients are being served.
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
         let mut name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
         name.push(format!(".{}", std::process::id()));
         let fresh = path.with_file_name(name);

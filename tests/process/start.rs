@@ -73,12 +73,17 @@ fn an_address_in_use_ends_it_with_1() {
 #[test]
 fn an_upgrade_socket_that_cannot_be_bound_ends_it_with_1() {
     let home = Home::new();
-    let mut words = home.words("127.0.0.1:1");
-    words.server = "upgrade_socket: /proc/none/upgrade.sock".into();
-    home.write(&words);
-    let output = home.fails();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(errors(&output).contains("/proc/none/upgrade.sock"), "{}", errors(&output));
+    let folder = home.config().with_file_name("a-folder");
+    fs::create_dir(&folder).unwrap();
+    for path in ["/proc/none/upgrade.sock", folder.to_str().unwrap()] {
+        let mut words = home.words("127.0.0.1:1");
+        words.server = format!("upgrade_socket: {path}");
+        home.write(&words);
+        let output = home.fails();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(errors(&output).contains(path), "{}", errors(&output));
+        assert!(!errors(&output).contains("\"msg\":\"ready\""));
+    }
 }
 
 #[test]
