@@ -226,10 +226,16 @@ impl Follower {
             let _ = self.reloader.reload_aside();
             let known = self.seen.files.len();
             let files = self.reloader.files();
+            let before = self.seen.watched.clone();
             let folders = self.seen.add(files.iter().map(PathBuf::as_path));
             self.tell_names();
             if let Some(watcher) = self.watcher.upgrade() {
-                watch(&mut watcher.lock(), &folders);
+                let mut watcher = watcher.lock();
+                watch(&mut watcher, &folders);
+                for folder in before.difference(&self.seen.watched) {
+                    // One that was removed is watched no more as it is.
+                    let _ = watcher.unwatch(folder);
+                }
             }
             // What is new to the configuration may have changed between its reading and the watching: once more.
             let may_have_changed =

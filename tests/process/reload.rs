@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -52,6 +54,40 @@ fn a_changed_file_is_noticed() {
     assert_eq!(status["config"]["last_reload"].get("error"), None);
     assert!(gateway.metric("portcullis_config_reloads_total{result=\"success\"}") >= 2.0);
     assert_eq!(gateway.metric("portcullis_config_generation"), generation(&gateway) as f64);
+}
+
+#[test]
+fn folders_that_no_link_leads_to_any_more_are_watched_no_more() {
+    let origin = Origin::start();
+    let home = Home::new();
+    home.write(&with_route(&home.words(origin.address), "release-0"));
+    let text = fs::read_to_string(home.config()).unwrap();
+    fs::remove_file(home.config()).unwrap();
+    let (current, next) = (home.path("current"), home.path("next"));
+    symlink(current.join("gateway.yaml"), home.config()).unwrap();
+    let release = |folder: PathBuf| {
+        let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("gateway.yaml"), text.replace("release-0", &name)).unwrap();
+        symlink(folder, &next).unwrap();
+        fs::rename(&next, &current).unwrap();
+        name
+    };
+    release(home.path("release-0"));
+    let gateway = home.start();
+    let watched = watches(gateway.pid());
+    assert!(watched >= 2, "{watched}");
+    for number in 1..4 {
+        is_live(&gateway, &release(gateway.home.path(&format!("release-{number}"))));
+        eventually("the old folder is let go", || (watches(gateway.pid()) == watched).then_some(()));
+    }
+}
+
+/// The folders that a process watches.
+fn watches(pid: u32) -> usize {
+    let files = fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap();
+    let told = files.filter_map(|file| fs::read_to_string(file.ok()?.path()).ok());
+    told.map(|told| told.lines().filter(|line| line.starts_with("inotify ")).count()).sum()
 }
 
 #[test]
