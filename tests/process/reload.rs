@@ -49,11 +49,15 @@ fn a_changed_file_is_noticed() {
     let text = fs::read_to_string(gateway.home.config()).unwrap().replace("swapped", "written");
     fs::write(gateway.home.config(), text).unwrap();
     is_live(&gateway, "written");
+    // The words are in force a moment before they are counted.
+    eventually("the reloads are told", || {
+        let counted = gateway.metric("portcullis_config_reloads_total{result=\"success\"}") >= 2.0;
+        let told = gateway.metric("portcullis_config_generation") == generation(&gateway) as f64;
+        (counted && told).then_some(())
+    });
     let status = gateway.status();
     assert!(status["config"]["last_reload"]["at"].as_u64() > Some(1_600_000_000), "{status}");
     assert_eq!(status["config"]["last_reload"].get("error"), None);
-    assert!(gateway.metric("portcullis_config_reloads_total{result=\"success\"}") >= 2.0);
-    assert_eq!(gateway.metric("portcullis_config_generation"), generation(&gateway) as f64);
 }
 
 #[test]
