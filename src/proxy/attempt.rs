@@ -21,8 +21,7 @@ pub(super) fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
     let Target::Upstream(upstream) = &pinned.route.target else {
         return context.fail(Reason::BUG);
     };
-    let clock = arrival.connection.left_for_head(now);
-    let (left, timer) = clock.unwrap_or((pinned.route.bounds.deadlines.request, Timer::Request));
+    let (left, timer) = pinned.left(arrival, now);
     if left.is_zero() {
         return context.fail(failure::of_the_clock(timer));
     }

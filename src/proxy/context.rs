@@ -9,7 +9,7 @@ use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType, Result};
 
 use crate::chain::{Chain, Slots, Verdict};
-use crate::edge::Arrival;
+use crate::edge::{Arrival, Timer};
 use crate::exchange::{Exchange, Facts, Reason, Reply};
 use crate::snapshot::{ListenerPolicy, Route, Target};
 use crate::telemetry::{AccessLog, ActiveRequest};
@@ -111,6 +111,13 @@ impl Pinned {
     /// Whether an upstream is to answer.
     pub(super) fn goes_upstream(&self) -> bool {
         self.instead.is_none() && matches!(self.route.target, Target::Upstream(_))
+    }
+
+    /// What is left until the response head must be there, and the clock that says so. While the body is still to come
+    /// none runs yet: it will have the route's whole time.
+    pub(super) fn left(&self, arrival: &Arrival, now: Instant) -> (Duration, Timer) {
+        let clock = arrival.connection.left_for_head(now);
+        clock.unwrap_or((self.route.bounds.deadlines.request, Timer::Request))
     }
 
     /// The parts that a run of the chain needs.

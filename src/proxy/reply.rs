@@ -15,7 +15,6 @@ use pingora_proxy::Session;
 use super::context::{Context, Pinned};
 use super::failure;
 use crate::chain::Verdict;
-use crate::edge::Timer;
 use crate::exchange::{Exchange, Fault, Reason, Reply};
 use crate::handler::SharedHandler;
 use crate::snapshot::{Redirect, Target};
@@ -31,8 +30,7 @@ pub(super) fn of_the_chain(session: &Session, context: &mut Context) -> Result<O
 /// Runs a chain within the time that the exchange has; the answer of the filter, or the clock, that gave one.
 pub(super) async fn of_the_waiting_chain(session: &Session, context: &mut Context) -> Result<Option<Reply>> {
     let (arrival, pinned) = context.parts()?;
-    let clock = arrival.connection.left_for_head(Instant::now());
-    let (left, timer) = clock.unwrap_or((pinned.route.bounds.deadlines.request, Timer::Request));
+    let (left, timer) = pinned.left(arrival, Instant::now());
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
     match tokio::time::timeout(left, chain.request(slots, &mut exchange)).await {
         Ok(verdict) => Ok(of_the_verdict(verdict, pinned)),
@@ -99,9 +97,8 @@ async fn handled(handler: &SharedHandler, session: &mut Session, context: &mut C
         Ok(body) => body,
         Err(reply) => return Ok(*reply),
     };
-    let left = context.arrival()?.connection.left_for_head(Instant::now());
-    let pinned = context.pinned()?;
-    let (left, timer) = left.unwrap_or((pinned.route.bounds.deadlines.request, Timer::Request));
+    let (arrival, pinned) = context.parts()?;
+    let (left, timer) = pinned.left(arrival, Instant::now());
     let (_, _, mut exchange) = pinned.run(session.req_header());
     let answer = AssertUnwindSafe(handler.handle(&mut exchange, body)).catch_unwind();
     let outcome = tokio::time::timeout(left, answer).await;
