@@ -96,6 +96,13 @@ impl Home {
         }
     }
 
+    /// The same with an access log, and where it is.
+    pub fn words_logged(&self, origin: impl Display) -> (Words, PathBuf) {
+        let path = self.path("access.log");
+        let telemetry = format!("access_log: {{ output: {} }}", path.display());
+        (Words { telemetry, ..self.words(origin) }, path)
+    }
+
     /// Puts the words into the file, which is swapped in whole.
     pub fn write(&self, words: &Words) {
         let Words { server, listeners, telemetry, upstreams, routes, more } = words;

@@ -226,9 +226,8 @@ fn a_log_that_never_rests_in_the_same_folder_hides_no_change() {
 fn sigusr1_opens_the_access_log_anew() {
     let origin = Origin::start();
     let home = Home::new();
-    let (path, old) = (home.path("access.log"), home.path("access.log.1"));
-    let mut words = home.words(origin.address);
-    words.telemetry = format!("access_log: {{ output: {} }}", path.display());
+    let (words, path) = home.words_logged(origin.address);
+    let old = home.path("access.log.1");
     home.write(&words);
     let gateway = home.start();
     let line = |path: &std::path::Path, text: &str| {

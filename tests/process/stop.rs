@@ -136,9 +136,8 @@ fn told_twice_it_ends_at_once() {
 fn the_access_log_is_opened_anew_while_draining_too() {
     let origin = Origin::start();
     let home = Home::new();
-    let (path, old) = (home.path("access.log"), home.path("access.log.1"));
-    let mut words = home.words(origin.address);
-    words.telemetry = format!("access_log: {{ output: {} }}", path.display());
+    let (words, path) = home.words_logged(origin.address);
+    let old = home.path("access.log.1");
     home.write(&words);
     let mut gateway = home.start();
     let mut held = Client::connect(gateway.home.web).unwrap();
