@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used, reason = "a bench may fail")]
 
 use std::hint::black_box;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue, Method};
-use portcullis::telemetry::access_log::{AccessLog, Output, Record, Redact, Sampling, Settings};
+use portcullis::telemetry::access_log::{AccessLog, Address, Output, Record, Redact, Sampling, Settings};
 use portcullis::telemetry::metrics::{Buckets, Metrics};
 use prometheus::IntCounter;
 
@@ -79,7 +79,7 @@ fn record(headers: &HeaderMap) -> Record<'_> {
     Record {
         time: SystemTime::now(),
         request_id: "0197a3c0-7d7e-7c5b-9f0a-3b1f6f0f2a11",
-        client_ip: Some(IpAddr::from([203, 0, 113, 57])),
+        client_ip: Some(Address::Text(b"203.0.113.57")),
         listener: "secure",
         route: Some("orders"),
         method: "GET",

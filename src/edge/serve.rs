@@ -19,7 +19,7 @@ use super::{Arrival, Drain, ListenerMetrics};
 use crate::exchange::{Reason, Reply, RequestId};
 use crate::guard::Refusal;
 use crate::snapshot::{ListenerPolicy, Live};
-use crate::telemetry::{AccessLog, Record};
+use crate::telemetry::{AccessLog, Address, Record};
 
 /// How long a closed connection may go on sending before its socket is dropped.
 const LINGER: Duration = Duration::from_secs(1);
@@ -174,7 +174,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         log.write(&Record {
             time: SystemTime::now(),
             request_id: refused.id.as_str(),
-            client_ip: Some(connection.peer().ip().to_canonical()),
+            client_ip: Some(Address::Text(connection.peer_ip().as_bytes())),
             listener: &self.policy().name,
             route: None,
             method: line.method,

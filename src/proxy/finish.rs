@@ -8,9 +8,10 @@ use pingora_proxy::Session;
 
 use super::context::{Context, Pinned};
 use crate::chain::LogEntry;
+use crate::edge::Connection;
 use crate::exchange::Reason;
 use crate::snapshot::Target;
-use crate::telemetry::Record;
+use crate::telemetry::{Address, Record};
 
 /// What the log says when the client was gone before its answer, after nginx.
 const CLIENT_CLOSED: u16 = 499;
@@ -29,7 +30,7 @@ pub(super) fn finish(session: &mut Session, context: &mut Context) {
     };
     count(session, pinned, status, reason, duration);
     if pinned.log.wants(status, duration, fastrand::f64) {
-        log(session, pinned, status, reason, duration);
+        log(session, &arrival.connection, pinned, status, reason, duration);
     }
 }
 
@@ -49,7 +50,14 @@ fn count(session: &Session, pinned: &mut Pinned, status: u16, reason: Option<Rea
     }
 }
 
-fn log(session: &Session, pinned: &mut Pinned, status: u16, reason: Option<Reason>, duration: Duration) {
+fn log(
+    session: &Session,
+    connection: &Connection,
+    pinned: &mut Pinned,
+    status: u16,
+    reason: Option<Reason>,
+    duration: Duration,
+) {
     let request = session.req_header();
     let mut entry = LogEntry::default();
     if pinned.chain().sees_log() {
@@ -63,10 +71,15 @@ fn log(session: &Session, pinned: &mut Pinned, status: u16, reason: Option<Reaso
         Target::Upstream(upstream) => Some(&**upstream.name()),
         _ => None,
     };
+    let client = &pinned.facts.client;
+    let client_ip = match client.peer_trusted {
+        true => Address::Ip(client.ip),
+        false => Address::Text(connection.peer_ip().as_bytes()),
+    };
     pinned.log.write(&Record {
         time: pinned.facts.arrived,
         request_id: id.as_str(),
-        client_ip: Some(pinned.facts.client.ip),
+        client_ip: Some(client_ip),
         listener: &pinned.listener.name,
         route: (!matches!(pinned.route.target, Target::Nothing)).then_some(&pinned.route.name),
         method: request.method.as_str(),

@@ -9,18 +9,27 @@ use super::clock::Clock;
 use super::redact::Redact;
 use crate::telemetry::encode;
 
+/// An address, which its owner may have spelled already.
+#[derive(Debug, Clone, Copy)]
+pub enum Address<'a> {
+    /// As text.
+    Text(&'a [u8]),
+    /// To be spelled.
+    Ip(IpAddr),
+}
+
 /// One finished exchange, borrowed from wherever its parts live. What a client wrote is bytes: it need not be UTF-8.
 #[derive(Debug, Clone, Copy)]
 pub struct Record<'a> {
     /// When the request head had been read.
     pub time: SystemTime,
-    /// The id that the reply, the span and the error body carry, too.
+    /// The id that the reply, the span and the error body carry, too: letters, digits and `-_.:=+/@`.
     pub request_id: &'a str,
     /// The client behind trusted proxies; none on a Unix socket.
-    pub client_ip: Option<IpAddr>,
-    /// Name of the listener that accepted the connection.
+    pub client_ip: Option<Address<'a>>,
+    /// Name of the listener that accepted the connection: letters, digits and `-_.`.
     pub listener: &'a str,
-    /// Name of the route; none when no route matched.
+    /// Name of the route, of such letters too; none when no route matched.
     pub route: Option<&'a str>,
     /// Request method, as sent.
     pub method: &'a str,
@@ -141,6 +150,11 @@ impl Field {
                 encode::json_escaped(out, text);
                 out.push(b'"');
             }
+            Value::Plain(text) => {
+                out.extend_from_slice(key);
+                out.extend_from_slice(text);
+                out.push(b'"');
+            }
             other => {
                 out.extend_from_slice(key);
                 other.write_plain(clock, out);
@@ -160,10 +174,10 @@ impl Field {
         match self {
             Field::Time => Value::Rfc3339(record.time),
             Field::ClfTime => Value::Clf(record.time),
-            Field::RequestId => record.request_id.into(),
-            Field::ClientIp => record.client_ip.map_or(Value::Missing, Value::Ip),
-            Field::Listener => record.listener.into(),
-            Field::Route => record.route.into(),
+            Field::RequestId => Value::Plain(record.request_id.as_bytes()),
+            Field::ClientIp => record.client_ip.map_or(Value::Missing, Value::from),
+            Field::Listener => Value::name(Some(record.listener)),
+            Field::Route => Value::name(record.route),
             Field::Method => record.method.into(),
             Field::Host => redact.host(record.host).into(),
             Field::Path => Value::Text(record.path),
@@ -190,7 +204,10 @@ impl Field {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Value<'a> {
     Missing,
+    /// What anyone may have written.
     Text(&'a [u8]),
+    /// What is known to need no escape in any form: letters, digits and `-_.:=+/@`.
+    Plain(&'a [u8]),
     Number(u64),
     Millis(Duration),
     Ip(IpAddr),
@@ -227,7 +244,24 @@ impl Value<'_> {
             Value::Socket(address) => encode::socket(out, address),
             Value::Rfc3339(time) => clock.write_rfc3339(time, out),
             Value::Clf(time) => clock.write_clf(time, out),
+            Value::Plain(text) => out.extend_from_slice(text),
             Value::Missing | Value::Text(_) | Value::Target(..) => {}
+        }
+    }
+}
+
+impl<'a> Value<'a> {
+    /// The name of a listener or a route.
+    fn name(name: Option<&'a str>) -> Self {
+        name.map_or(Value::Missing, |name| Value::Plain(name.as_bytes()))
+    }
+}
+
+impl<'a> From<Address<'a>> for Value<'a> {
+    fn from(address: Address<'a>) -> Self {
+        match address {
+            Address::Text(text) => Value::Plain(text),
+            Address::Ip(ip) => Value::Ip(ip),
         }
     }
 }
@@ -259,7 +293,7 @@ pub(super) mod tests {
         Record {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_042),
             request_id: "0190-aa",
-            client_ip: Some(IpAddr::from([203, 0, 113, 7])),
+            client_ip: Some(Address::Ip(IpAddr::from([203, 0, 113, 7]))),
             listener: "web",
             route: Some("orders"),
             method: "GET",
