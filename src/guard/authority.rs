@@ -14,13 +14,14 @@ pub(super) struct Authority<'a> {
     /// Registered name, IPv4 address or bracketed IPv6 address, as written.
     host: &'a [u8],
     port: Option<u16>,
+    plain: bool,
 }
 
 impl<'a> Authority<'a> {
     /// Parses all of `text`; `None` if it is anything else than a plain host with an optional port.
     pub fn parse(text: &'a [u8]) -> Option<Self> {
         if let Some(plain) = PlainAuthority::read(text) {
-            return Some(Self { host: &text[..plain.name_len], port: plain.port });
+            return Some(Self { host: &text[..plain.name_len], port: plain.port, plain: true });
         }
         Self::parse_odd(text)
     }
@@ -33,7 +34,12 @@ impl<'a> Authority<'a> {
             [b':', digits @ ..] => Some(port(digits)?),
             _ => return None,
         };
-        Some(Self { host, port })
+        Some(Self { host, port, plain: false })
+    }
+
+    /// How long the host is, where it is spelled in its canonical form.
+    pub fn plain_name(self) -> Option<usize> {
+        self.plain.then_some(self.host.len())
     }
 
     /// Whether both name the same host and port, a missing port meaning `default_port`.

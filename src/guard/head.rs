@@ -45,6 +45,8 @@ pub struct Head {
     pub headers: usize,
     /// `host[:port]`: the value of Host, or for HTTP/1.0 without Host the authority of an absolute-form target.
     pub host: Option<Range<usize>>,
+    /// How long the name in the Host field is, where that is the canonical one.
+    pub plain_name: Option<usize>,
     /// Where the body ends.
     pub framing: BodyFraming,
     /// Whether the client wants the connection kept.
@@ -235,6 +237,7 @@ impl HeadScanner {
             start: self.start,
             len: self.line,
             host: self.host(buf, &request_line)?,
+            plain_name: self.semantics.plain_name,
             method: request_line.method,
             target: request_line.target,
             target_form: request_line.form,

@@ -20,6 +20,8 @@ const MAX_LENGTH_DIGITS: usize = 19;
 pub(super) struct Semantics {
     /// Where the value of Host lies in the buffer.
     pub host: Option<Range<usize>>,
+    /// How long the name in it is, where that is the canonical one.
+    pub plain_name: Option<usize>,
     content_length: Option<u64>,
     chunked: bool,
     connection: Connection,
@@ -98,7 +100,7 @@ impl Semantics {
         if value.is_empty() {
             return Err(Refusal::EmptyHost);
         }
-        Authority::parse(value).ok_or(Refusal::BadHost)?;
+        self.plain_name = Authority::parse(value).ok_or(Refusal::BadHost)?.plain_name();
         self.host = Some(at);
         Ok(())
     }

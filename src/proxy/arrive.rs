@@ -26,7 +26,7 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
     let listener = snapshot.listener(connection.listener());
 
     strip(session, &arrival.head);
-    let mut place = match canonical(session.req_header()) {
+    let mut place = match canonical(session.req_header(), arrival.head.plain_name) {
         Ok(Place { host, target }) => {
             let host: Box<str> = host.into();
             if let Some(target) = target {
@@ -124,16 +124,17 @@ impl Placed {
     }
 }
 
-fn canonical(request: &RequestHeader) -> Result<Place<'_>, Box<Reply>> {
+/// `plain_name` is how long the name in Host is, where the guard has seen it to be the canonical one.
+fn canonical(request: &RequestHeader, plain_name: Option<usize>) -> Result<Place<'_>, Box<Reply>> {
     let refuse = |reason: Reason, detail: String| Box::new(Reply::refuse(reason).detail(detail));
     let host = match request.headers.get(HOST) {
         Some(host) => host.to_str().map_err(|_| Box::new(Reply::refuse(Reason::BAD_HOST)))?,
         None => "",
     };
-    let host = if host.is_empty() {
-        Cow::Borrowed("")
-    } else {
-        Host::parse(host).map_err(|error| refuse(Reason::BAD_HOST, error.to_string()))?.into_cow()
+    let host = match plain_name.and_then(|len| host.get(..len)) {
+        Some(name) => Cow::Borrowed(name),
+        None if host.is_empty() => Cow::Borrowed(""),
+        None => Host::parse(host).map_err(|error| refuse(Reason::BAD_HOST, error.to_string()))?.into_cow(),
     };
     let raw = request.uri.path();
     if raw == "*" {
