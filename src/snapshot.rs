@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -160,26 +161,37 @@ impl Route {
 }
 
 /// The configuration in force.
-pub struct Live(ArcSwap<Snapshot>);
+pub struct Live {
+    snapshot: ArcSwap<Snapshot>,
+    /// How many snapshots have been in force: cheaper to ask than the snapshot itself.
+    swaps: AtomicU64,
+}
 
 impl Live {
     /// Starts with a first snapshot.
     pub fn new(first: Arc<Snapshot>) -> Self {
-        Self(ArcSwap::new(first))
+        Self { snapshot: ArcSwap::new(first), swaps: AtomicU64::new(0) }
     }
 
     /// The snapshot in force. Hold it for one request, not longer.
     pub fn load(&self) -> arc_swap::Guard<Arc<Snapshot>> {
-        self.0.load()
+        self.snapshot.load()
     }
 
     /// The snapshot in force, to keep.
     pub fn load_full(&self) -> Arc<Snapshot> {
-        self.0.load_full()
+        self.snapshot.load_full()
     }
 
     /// Puts a new snapshot in force and returns the old one.
     pub fn swap(&self, next: Arc<Snapshot>) -> Arc<Snapshot> {
-        self.0.swap(next)
+        let before = self.snapshot.swap(next);
+        self.swaps.fetch_add(1, Ordering::Release);
+        before
+    }
+
+    /// Changes with every snapshot that is put in force, a moment after it. What was taken from a snapshot holds until then.
+    pub fn swaps(&self) -> u64 {
+        self.swaps.load(Ordering::Acquire)
     }
 }

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, watch};
+use tokio::task::coop;
 
 /// Shared by the listeners, their connections and whoever ends them. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -20,6 +23,17 @@ struct Inner {
     handed_over: watch::Sender<bool>,
     connections: AtomicUsize,
     left: Notify,
+}
+
+/// The wait of one connection for the drain, asked again and again by a task that waits for other things besides.
+///
+/// A task that is on the list of those to wake need not queue for it once more: one look says whether anything changed.
+pub(super) struct Draining {
+    watched: watch::Receiver<bool>,
+    /// None once draining has started.
+    unstarted: Option<BoxFuture<'static, ()>>,
+    /// Whom the drain wakes.
+    waker: Option<Waker>,
 }
 
 /// A connection that is still here.
@@ -69,6 +83,17 @@ impl Drain {
         self.0.draining.subscribe()
     }
 
+    /// The wait of one connection for the drain.
+    pub(super) fn wait(&self) -> Draining {
+        let watched = self.watch();
+        let mut waiting = self.watch();
+        let started: BoxFuture<'static, ()> = Box::pin(async move {
+            // A closed channel means that the gateway is gone: the same.
+            let _ = waiting.wait_for(|draining| *draining).await;
+        });
+        Draining { watched, unstarted: Some(started), waker: None }
+    }
+
     /// Counts a connection for as long as the presence lives.
     pub fn enter(&self) -> Presence {
         self.0.connections.fetch_add(1, Ordering::Relaxed);
@@ -95,6 +120,28 @@ impl Drain {
     }
 }
 
+impl Draining {
+    /// Ready once draining has started.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let listed = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if listed && matches!(self.watched.has_changed(), Ok(false)) {
+            return Poll::Pending;
+        }
+        if self.unstarted.as_mut().is_none_or(|started| started.as_mut().poll(cx).is_ready()) {
+            self.unstarted = None;
+            return Poll::Ready(());
+        }
+        // A task whose budget is spent is refused unheard: it is on no list then.
+        self.waker = coop::has_budget_remaining().then(|| cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// The drain as the engine watches it.
+    pub(super) fn receiver(&self) -> &watch::Receiver<bool> {
+        &self.watched
+    }
+}
+
 impl Drop for Presence {
     fn drop(&mut self) {
         if self.0.0.connections.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -106,6 +153,31 @@ impl Drop for Presence {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_waits_is_woken_whichever_task_asks() {
+        let drain = Drain::default();
+        let mut draining = drain.wait();
+        for _ in 0..2 {
+            assert!(draining.poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        let waiting = tokio::spawn(async move {
+            let mut asked = 0;
+            std::future::poll_fn(|cx| {
+                asked += 1;
+                if asked == 1 {
+                    cx.waker().wake_by_ref();
+                }
+                draining.poll(cx)
+            })
+            .await;
+            assert!(draining.poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        });
+        tokio::task::yield_now().await;
+        drain.start();
+        tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+        assert!(drain.wait().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    }
 
     #[tokio::test]
     async fn draining_ends_with_the_last_connection() {

@@ -27,9 +27,6 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 << 10;
 /// How long a refusal may take to be written.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// How long a client that was just connected or answered may take to send the request that it does not know to be the
-/// last here. It is answered, with word that the connection closes; a socket closed at once would lose it.
-const COURTESY: Duration = Duration::from_millis(500);
 /// How much of a refused head the log looks at.
 const SHOWN: usize = 512;
 
@@ -94,14 +91,18 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
 
     async fn serve(&self, socket: TcpStream, connection: Arc<Connection>) {
         let mut wire = Box::new(Wire::new(socket, Arc::clone(&connection)));
-        let mut draining = self.drain.watch();
+        let mut draining = self.drain.wait();
         let mut served = 0;
+        let mut swaps = self.live.swaps();
+        let mut policy = self.policy();
         loop {
-            let policy = self.policy();
+            let now = self.live.swaps();
+            if now != swaps {
+                (swaps, policy) = (now, self.policy());
+            }
             let patience = Patience { idle: policy.idle_timeout, head: policy.header_timeout };
             let since = Instant::now();
-            let drained = drained(&mut draining, since);
-            let arrived = wire.next_head(&policy.head, patience, since, drained).await;
+            let arrived = wire.next_head(&policy.head, patience, since, &mut draining).await;
             let arrived = match arrived {
                 Ok(arrived) => arrived,
                 Err(ended) => {
@@ -111,7 +112,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             };
             served += 1;
             let left = policy.requests_per_connection.saturating_sub(served);
-            match self.exchange(wire, &connection, arrived, left, &draining).await {
+            match self.exchange(wire, &connection, arrived, left, draining.receiver()).await {
                 Some(same) => wire = same,
                 None => break,
             }
@@ -241,13 +242,6 @@ async fn polled_again() {
         Poll::Pending
     })
     .await
-}
-
-/// Ready when the gateway drains and the connection has been quiet for long enough that a request is not on its way.
-async fn drained(draining: &mut watch::Receiver<bool>, quiet_since: Instant) {
-    // A closed channel means that the gateway is gone: the same.
-    let _ = draining.wait_for(|draining| *draining).await;
-    tokio::time::sleep_until((quiet_since + COURTESY).into()).await;
 }
 
 /// A refusal of the guard as a reason of the house.

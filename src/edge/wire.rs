@@ -26,10 +26,14 @@ use tokio::net::TcpStream;
 
 use super::alarm::Alarm;
 use super::connection::Connection;
+use super::drain::Draining;
 use crate::guard::{
     BodyFraming, BodyScanner, Head, HeadLimits, HeadScanner, Progress, Refusal, TargetForm, in_origin_form,
 };
 
+/// How long a client that was just connected or answered may take to send the request that it does not know to be the
+/// last here. It is answered, with word that the connection closes; a socket closed at once would lose it.
+const COURTESY: Duration = Duration::from_millis(500);
 /// Writes gather up to so much.
 const GATHER: usize = 16 << 10;
 /// Early bytes of later requests are taken in up to so much; then the client has to wait.
@@ -106,19 +110,19 @@ impl Wire {
         }
     }
 
-    /// Waits, from `since` on, for the next request head and lets it pass the guard. `draining` ends the wait between
-    /// requests.
+    /// Waits, from `since` on, for the next request head and lets it pass the guard. The drain ends the wait between
+    /// requests, when the connection has been quiet for so long that none is on its way.
     pub async fn next_head(
         &mut self,
         limits: &HeadLimits,
         patience: Patience,
         since: Instant,
-        draining: impl Future<Output = ()>,
+        draining: &mut Draining,
     ) -> Result<Arrived, Ended> {
-        let mut draining = pin!(draining);
         let mut scanner = HeadScanner::new(*limits);
         let mut first_byte: Option<Instant> = None;
-        let idle_by = since + patience.idle;
+        let mut idle_by = since + patience.idle;
+        let mut drains = false;
         self.out = BytesMut::new();
         loop {
             if !self.ahead.is_empty() {
@@ -133,19 +137,17 @@ impl Wire {
                     }
                 }
             }
-            let deadline = first_byte.map_or(idle_by, |first| first + patience.head);
             let read = std::future::poll_fn(|cx| {
                 if let Poll::Ready(read) = self.poll_fill(cx) {
                     return Poll::Ready(Some(read));
                 }
-                if self.poll_alarm(cx, deadline).is_ready() {
-                    return Poll::Ready(None);
-                }
                 // A client in the middle of a head may finish it.
-                match first_byte.is_none() && draining.as_mut().poll(cx).is_ready() {
-                    true => Poll::Ready(None),
-                    false => Poll::Pending,
+                if first_byte.is_none() && !drains && draining.poll(cx).is_ready() {
+                    drains = true;
+                    idle_by = idle_by.min(since + COURTESY);
                 }
+                let deadline = first_byte.map_or(idle_by, |first| first + patience.head);
+                self.poll_alarm(cx, deadline).map(|()| None)
             });
             match (read.await, first_byte) {
                 (Some(Ok(n)), _) if n > 0 => {}
