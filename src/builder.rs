@@ -68,8 +68,7 @@ impl Gateway {
         let count = self.config.listeners.len() + 1;
         let name = if count == 1 { "web".to_owned() } else { format!("web{count}") };
         if let Some(address) = self.address("listeners", address) {
-            let limits = config::ListenerLimits::default();
-            self.config.listeners.push(config::Listener { name, address, filters: Vec::new(), limits });
+            self.config.listeners.push(config::Listener::new(name, address));
         }
         self
     }

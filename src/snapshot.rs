@@ -51,6 +51,10 @@ pub struct Snapshot {
 pub struct ListenerPolicy {
     /// Its name.
     pub name: Arc<str>,
+    /// Whether HTTP/1.1 is spoken.
+    pub http1: bool,
+    /// Bounds on HTTP/2, where it is spoken.
+    pub http2: Option<Http2Limits>,
     /// Bounds on a request head.
     pub head: HeadLimits,
     /// For a whole request head from its first byte.
@@ -65,6 +69,15 @@ pub struct ListenerPolicy {
     pub requests_per_connection: u32,
     /// Which of a route's chains holds here.
     pub chain: usize,
+}
+
+/// Bounds on one HTTP/2 connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Http2Limits {
+    /// Requests at once.
+    pub max_streams: u32,
+    /// Bytes of a header list, as RFC 9113, section 6.5.2 counts them.
+    pub max_header_list: u32,
 }
 
 /// One compiled route. An exchange holds on to it from its match to its log line.

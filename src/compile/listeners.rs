@@ -7,16 +7,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Compiler, Links};
-use crate::config::{Admin, Listener, SecretSource};
+use crate::config::{Admin, Listener, Protocol, SecretSource};
 use crate::document::{ConfigError, Environment};
 use crate::guard::HeadLimits;
 use crate::registry::Parameters;
-use crate::snapshot::ListenerPolicy;
+use crate::snapshot::{Http2Limits, ListenerPolicy};
 use crate::types::Secret;
 
 /// The engine behind the guard takes heads of at most this size and with at most so many fields.
 const MOST_HEADER_BYTES: u64 = 512 << 10;
 const MOST_HEADERS: usize = 255;
+const MOST_HEADER_LIST: u64 = 1 << 20;
 
 /// The listeners, and the lists of filters that differ among them.
 pub(super) struct Listeners {
@@ -71,6 +72,9 @@ impl Compiler<'_> {
             self.error(format!("listeners[{at}].address"), format!("another listener has {}", words.address));
         }
         self.check_name(format!("listeners[{at}].name"), &words.name);
+        if words.protocols.is_empty() {
+            self.error(format!("listeners[{at}].protocols"), "a listener speaks at least one protocol");
+        }
         let limits = &words.limits;
         let mut check = |name: &str, good: bool, message: &str| {
             if !good {
@@ -104,6 +108,12 @@ impl Compiler<'_> {
             "requests_per_connection",
             limits.requests_per_connection > 0,
             "a connection serves at least one request",
+        );
+        check("http2.max_streams", limits.http2.max_streams > 0, "a connection carries at least one request");
+        check(
+            "http2.max_header_list",
+            (256..=MOST_HEADER_LIST).contains(&limits.http2.max_header_list.get()),
+            "a header list has 256B to 1MiB",
         );
         check("header_timeout", !limits.header_timeout.get().is_zero(), "a timeout cannot be zero");
         check("idle_timeout", !limits.idle_timeout.get().is_zero(), "a timeout cannot be zero");
@@ -183,8 +193,14 @@ fn small_file(path: &Path) -> io::Result<String> {
 
 fn policy(words: &Listener, chain: usize) -> ListenerPolicy {
     let limits = &words.limits;
+    let http2 = Http2Limits {
+        max_streams: limits.http2.max_streams,
+        max_header_list: u32::try_from(limits.http2.max_header_list.get()).unwrap_or(u32::MAX),
+    };
     ListenerPolicy {
         name: Arc::from(words.name.as_str()),
+        http1: words.protocols.contains(&Protocol::Http1),
+        http2: words.protocols.contains(&Protocol::Http2).then_some(http2),
         head: HeadLimits {
             header_bytes: limits.header_bytes.as_usize(),
             headers: limits.headers,

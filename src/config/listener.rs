@@ -17,12 +17,54 @@ pub struct Listener {
     #[serde(deserialize_with = "address")]
     #[schemars(regex(pattern = ADDRESS))]
     pub address: std::net::SocketAddr,
+    /// The protocols spoken. On a plaintext listener an HTTP/2 client begins with its preface (prior knowledge).
+    #[serde(default = "protocols")]
+    pub protocols: Vec<Protocol>,
     /// Filters before every route's, on this listener.
     #[serde(default)]
     pub filters: Vec<FilterUse>,
     /// Bounds on what one client may take.
     #[serde(default)]
     pub limits: ListenerLimits,
+}
+
+impl Listener {
+    /// A listener with nothing said of it but where it is.
+    pub fn new(name: String, address: std::net::SocketAddr) -> Self {
+        let limits = ListenerLimits::default();
+        Self { name, address, protocols: protocols(), filters: Vec::new(), limits }
+    }
+}
+
+/// A version of HTTP that a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP/1.1, and HTTP/1.0.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+fn protocols() -> Vec<Protocol> {
+    vec![Protocol::Http1, Protocol::Http2]
+}
+
+/// Bounds on one HTTP/2 connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http2Limits {
+    /// Requests at once on one connection.
+    pub max_streams: u32,
+    /// The size of a request's header list as HTTP/2 counts it (each field's bytes and 32 more); 431 above. At most
+    /// 1MiB. `header_bytes` holds as well.
+    pub max_header_list: ByteSize,
+}
+
+impl Default for Http2Limits {
+    fn default() -> Self {
+        Self { max_streams: 100, max_header_list: ByteSize::kib(64) }
+    }
 }
 
 /// Bounds on connections and request heads.
@@ -46,6 +88,8 @@ pub struct ListenerLimits {
     pub idle_timeout: Duration,
     /// Requests served on one connection before it is closed.
     pub requests_per_connection: u32,
+    /// Bounds on HTTP/2 connections.
+    pub http2: Http2Limits,
 }
 
 impl Default for ListenerLimits {
@@ -59,6 +103,7 @@ impl Default for ListenerLimits {
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             requests_per_connection: 10_000,
+            http2: Http2Limits::default(),
         }
     }
 }

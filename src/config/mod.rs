@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use admin::{Admin, SecretSource};
 pub use filters::FilterUse;
-pub use listener::{Listener, ListenerLimits};
+pub use listener::{Http2Limits, Listener, ListenerLimits, Protocol};
 pub use route::{Defaults, Matcher, Path, Redirect, Respond, Route, RouteLimits, Timeouts};
 pub use server::{Server, Threads};
 pub use telemetry::{AccessLog, Metrics, ProcessLog, Sample, Telemetry};

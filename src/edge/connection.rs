@@ -83,6 +83,15 @@ impl Connection {
         }
     }
 
+    /// One of the streams of this connection, with clocks of its own.
+    pub(super) fn stream(&self) -> Self {
+        let stream = Self::new(self.listener, self.peer, self.local);
+        // Spelled once for all streams; the cell is new, so this cannot fail.
+        let _ = stream.peer_ip.set(self.peer_ip().clone());
+        let _ = stream.local_port.set(self.local_port().clone());
+        stream
+    }
+
     /// The index of the listener that accepted it.
     pub fn listener(&self) -> usize {
         self.listener

@@ -7,8 +7,11 @@ mod accept;
 mod alarm;
 mod connection;
 mod drain;
+mod http2;
 mod metrics;
+mod preread;
 mod serve;
+mod stream;
 mod wire;
 
 use std::sync::Arc;
@@ -22,7 +25,7 @@ pub use metrics::ListenerMetrics;
 pub use serve::{Edge, reason_of};
 
 /// A request that passed the guard, as the proxy learns of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Arrival {
     /// The connection it came on.
     pub connection: Arc<Connection>,

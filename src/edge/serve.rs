@@ -14,12 +14,14 @@ use tokio::sync::watch;
 
 use super::accept::{self, Caps, Full};
 use super::connection::Connection;
+use super::http2;
+use super::preread::Preread;
 use super::wire::{Arrived, Ended, Patience, Wire};
 use super::{Arrival, Drain, ListenerMetrics};
 use crate::exchange::{Reason, Reply, RequestId};
 use crate::guard::Refusal;
 use crate::snapshot::{ListenerPolicy, Live};
-use crate::telemetry::{AccessLog, Address, Record};
+use crate::telemetry::{Address, Record};
 
 /// How long a closed connection may go on sending before its socket is dropped.
 const LINGER: Duration = Duration::from_secs(1);
@@ -80,7 +82,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         }
     }
 
-    fn policy(&self) -> Arc<ListenerPolicy> {
+    pub(super) fn policy(&self) -> Arc<ListenerPolicy> {
         self.live.load().listener(self.listener)
     }
 
@@ -89,7 +91,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         log::debug!("a connection was closed unread: {}", full.code());
     }
 
-    async fn serve(&self, socket: TcpStream, connection: Arc<Connection>) {
+    async fn serve(self: Arc<Self>, socket: TcpStream, connection: Arc<Connection>) {
         let mut wire = Box::new(Wire::new(socket, Arc::clone(&connection)));
         let mut draining = self.drain.wait();
         let mut served = 0;
@@ -104,7 +106,17 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             let since = Instant::now();
             let arrived = wire.next_head(&policy.head, patience, since, &mut draining).await;
             let arrived = match arrived {
+                Ok(_) if !policy.http1 => {
+                    self.end(wire, &connection, Ended::Unspoken).await;
+                    break;
+                }
                 Ok(arrived) => arrived,
+                Err(Ended::Refused { refusal: Refusal::Http2Preface, bytes })
+                    if served == 0 && policy.http2.is_some() =>
+                {
+                    let Some(socket) = wire.into_socket() else { return };
+                    return http2::serve(self, Preread::new(bytes, socket), connection, draining).await;
+                }
                 Err(ended) => {
                     self.end(wire, &connection, ended).await;
                     break;
@@ -148,6 +160,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         let (reason, detail, bytes) = match ended {
             Ended::Quiet | Ended::Broken => return,
             Ended::Slow => (Reason::HEADER_TIMEOUT, "", BytesMut::new()),
+            Ended::Unspoken => (Reason::HTTP1_NOT_SPOKEN, "", BytesMut::new()),
             Ended::Refused { refusal, bytes } => (reason_of(refusal), refusal.detail(), bytes),
         };
         let started = Instant::now();
@@ -160,18 +173,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         };
         let told = matches!(tokio::time::timeout(LAST_WORDS, written).await, Ok(Ok(())));
         self.metrics.refused(reason.code());
-        let log = self.live.load().access_log();
         let sent = if told { body.len() } else { 0 };
-        self.log(&log, connection, &Refused { reason, id, bytes, started, sent });
+        let line = FirstLine::of(&bytes);
+        self.log(connection, &Refused { reason, id, line, started, sent });
     }
 
-    fn log(&self, log: &AccessLog, connection: &Connection, refused: &Refused) {
+    /// Writes the line of a request that got no further than here.
+    pub(super) fn log(&self, connection: &Connection, refused: &Refused<'_>) {
+        let log = self.live.load().access_log();
         let status = refused.reason.status().as_u16();
         let duration = refused.started.elapsed();
         if !log.wants(status, duration, fastrand::f64) {
             return;
         }
-        let line = FirstLine::of(&refused.bytes);
+        let line = &refused.line;
         log.write(&Record {
             time: SystemTime::now(),
             request_id: refused.id.as_str(),
@@ -203,19 +218,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
 }
 
 /// What the log says of a request that never became one.
-struct Refused {
-    reason: Reason,
-    id: RequestId,
-    bytes: BytesMut,
-    started: Instant,
-    sent: usize,
+pub(super) struct Refused<'a> {
+    pub(super) reason: Reason,
+    pub(super) id: RequestId,
+    pub(super) line: FirstLine<'a>,
+    pub(super) started: Instant,
+    /// Bytes of the reply's body.
+    pub(super) sent: usize,
 }
 
 /// The parts of a request line, as far as they can be told apart.
-struct FirstLine<'a> {
-    method: &'a str,
-    target: &'a [u8],
-    protocol: &'a str,
+pub(super) struct FirstLine<'a> {
+    pub(super) method: &'a str,
+    pub(super) target: &'a [u8],
+    pub(super) protocol: &'a str,
 }
 
 impl<'a> FirstLine<'a> {

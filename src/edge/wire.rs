@@ -8,20 +8,14 @@
 //! 5. When the engine drops the stream, the socket goes back to the connection to be closed with care.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
-    UniqueID, UniqueIDType,
-};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::alarm::Alarm;
@@ -78,6 +72,8 @@ pub enum Ended {
     Broken,
     /// The head took too long.
     Slow,
+    /// The listener does not speak HTTP/1.1.
+    Unspoken,
     /// The guard refused the head.
     Refused {
         /// Why.
@@ -108,6 +104,16 @@ impl Wire {
             body_done: true,
             alarm: None,
         }
+    }
+
+    /// Identifies the socket while it is open; -1 after.
+    pub fn descriptor(&self) -> RawFd {
+        self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+
+    /// The socket, to speak another protocol on it.
+    pub fn into_socket(mut self) -> Option<TcpStream> {
+        self.socket.take()
     }
 
     /// Waits, from `since` on, for the next request head and lets it pass the guard. The drain ends the wait between
@@ -357,39 +363,3 @@ impl Drop for Wire {
         }
     }
 }
-
-#[async_trait]
-impl Shutdown for Wire {
-    async fn shutdown(&mut self) {
-        // The peer may be gone already; there is nobody left to tell.
-        let _ = AsyncWriteExt::shutdown(self).await;
-    }
-}
-
-impl UniqueID for Wire {
-    fn id(&self) -> UniqueIDType {
-        self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
-    }
-}
-
-impl GetTimingDigest for Wire {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for Wire {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
-    }
-}
-
-impl GetSocketDigest for Wire {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        None
-    }
-}
-
-impl Ssl for Wire {}
-
-impl Peek for Wire {}

@@ -39,6 +39,8 @@ reasons! {
     BODY_TOO_LARGE = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large", "http_request_denied";
     /// The client did not send its whole request head in time.
     HEADER_TIMEOUT = "header_timeout", REQUEST_TIMEOUT, "The request head took too long", "http_request_error";
+    /// The listener speaks HTTP/2 only.
+    HTTP1_NOT_SPOKEN = "http1_not_spoken", HTTP_VERSION_NOT_SUPPORTED, "Only HTTP/2 is spoken here", "http_request_error";
     /// The client closed the connection before its answer was complete.
     CLIENT_CLOSED = "client_closed", BAD_REQUEST, "The client closed the connection", "connection_terminated";
     /// The client's address is not allowed here.

@@ -21,6 +21,15 @@ pub(super) fn parse(line: &[u8]) -> Result<Field<'_>, Refusal> {
     Ok(Field { name, value: &line[value_at.clone()], value_at })
 }
 
+/// Judges a name that came without a line around it.
+pub(super) fn check_name(name: &[u8]) -> Result<(), Refusal> {
+    if !is_token(name) {
+        return Err(Refusal::BadFieldName);
+    }
+    let plain = name.iter().all(|&b| PLAIN_NAME[usize::from(b)]);
+    if !plain && is_lookalike(name) { Err(Refusal::LookalikeFieldName) } else { Ok(()) }
+}
+
 /// Offset of the first control character but HTAB: a line end, or a byte that no line may have.
 ///
 /// Takes eight bytes at a time, by a test that may flag too many (HTAB, and neighbours through a carry) but never

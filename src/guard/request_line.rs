@@ -16,6 +16,8 @@ pub enum Version {
     Http10,
     /// HTTP/1.1
     Http11,
+    /// HTTP/2
+    Http2,
 }
 
 /// Form of an accepted request target (RFC 9112 3.2). Authority-form is missing: it belongs to CONNECT, which
@@ -173,7 +175,7 @@ const TARGET_CLASS: [u8; 256] = {
     table
 };
 
-fn check_target_characters(target: &[u8]) -> Result<(), Refusal> {
+pub(super) fn check_target_characters(target: &[u8]) -> Result<(), Refusal> {
     let (path, query) = target.split_at(memchr(b'?', target).unwrap_or(target.len()));
     let bad =
         |part: &[u8], place: u8| part.iter().copied().find(|&b| TARGET_CLASS[usize::from(b)] & place == 0);

@@ -11,6 +11,7 @@ use pingora::{ErrorType, OrErr, Result};
 use pingora_proxy::Session;
 
 use super::context::{Context, Pinned, Tries};
+use crate::edge::Arrival;
 use crate::exchange::{Client, Facts, Reason, Reply, RequestId, Rewrite};
 use crate::guard::{BodyFraming, Head, Version};
 use crate::route::{Captures, Found, Lookup};
@@ -20,6 +21,10 @@ use crate::types::{Host, NormalPath};
 /// Pins the route of a request and starts its clocks.
 pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) -> Result<()> {
     let snapshot = live.load();
+    if context.arrival.is_none() {
+        // The streams of an HTTP/2 connection bring theirs with the head.
+        context.arrival = session.req_header().extensions.get::<Arrival>().cloned().map(Box::new);
+    }
     let arrival = context.arrival()?;
     let connection = &arrival.connection;
     let framing = arrival.head.framing;

@@ -88,6 +88,7 @@ fn log(
         query: request.uri.query().map(str::as_bytes),
         protocol: match request.version {
             Version::HTTP_10 => "HTTP/1.0",
+            Version::HTTP_2 => "HTTP/2.0",
             _ => "HTTP/1.1",
         },
         status,

@@ -16,6 +16,7 @@ mod exchange;
 mod failover;
 mod filters;
 mod forwarded;
+mod http2;
 mod library;
 mod limits;
 mod log_level;

@@ -10,11 +10,12 @@ use serde_json::json;
 use crate::corpus::{self, Entry, Expect, Reading};
 use crate::harness::{Client, Gateway, Origin, Response, eventually_some, to};
 
-/// The limits that the corpus is written for.
-const LIMITS: &str = "listeners: [{ name: web, address: \"127.0.0.1:0\", limits: { uri_bytes: 8KiB } }]";
+/// The listener that the corpus is written for.
+const LISTENER: &str =
+    "listeners: [{ name: web, address: \"127.0.0.1:0\", protocols: [http1], limits: { uri_bytes: 8KiB } }]";
 
 pub fn gateway(origin: &Origin) -> Gateway {
-    Gateway::start(&format!("{}{LIMITS}", to(&[origin], "")))
+    Gateway::start(&format!("{}{LISTENER}", to(&[origin], "")))
 }
 
 /// Sends what the gateway may have refused before its end.

@@ -8,6 +8,7 @@
 
 mod client;
 mod gateway;
+mod http2;
 mod message;
 mod origin;
 pub mod process_log;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 pub use client::Client;
 pub use gateway::{Gateway, to};
+pub use http2::{Answer, Frame, Frames, Http2, fields};
 pub use message::{Fields, Request, Response, Stream};
 pub use origin::{Nobody, Origin, Then, Visit, reset, wait_for_close};
 

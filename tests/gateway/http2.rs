@@ -1,0 +1,505 @@
+//! HTTP/2 from the client, HTTP/1.1 to the origin.
+
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Client, Frames, Gateway, Http2, Origin, SOON, Then, eventually, fields, to};
+
+const GET: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
+
+fn with(origin: &Origin, listener: &str, route: &str) -> Gateway {
+    let listener = format!("listeners: [{{ name: web, address: \"127.0.0.1:0\", {listener} }}]");
+    Gateway::start(&format!("{}{listener}", to(&[origin], route)))
+}
+
+fn connect(gateway: &Gateway) -> Http2 {
+    Http2::connect(gateway.address())
+}
+
+#[test]
+fn a_request_reaches_the_origin_as_one_of_http_1() {
+    let origin = Origin::ok();
+    let gateway = Gateway::before(&[&origin]);
+    let mut client = connect(&gateway);
+    let request = client.request("GET", "/a/../b?q=1");
+    let answer = client.ask(request.header("te", "trailers").header("cookie", "a=1").header("cookie", "b=2"));
+    assert_eq!((answer.status.as_u16(), answer.body.as_slice()), (200, &b"ok"[..]));
+    let seen = origin.last();
+    let address = gateway.address();
+    assert_eq!(
+        (seen.method.as_str(), seen.target.as_str(), seen.version.as_str()),
+        ("GET", "/b?q=1", "HTTP/1.1")
+    );
+    assert_eq!(seen.header("host"), Some(address.to_string().as_str()));
+    assert_eq!(seen.fields.all("cookie"), ["a=1; b=2"]);
+    assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(seen.header("x-forwarded-proto"), Some("http"));
+    assert_eq!((seen.header("te"), seen.header("connection")), (None, None));
+    let line = gateway.log_of("/b");
+    assert_eq!(
+        (&line["protocol"], &line["status"], &line["bytes_out"]),
+        (&"HTTP/2.0".into(), &200.into(), &2.into())
+    );
+    assert_eq!(line["client_ip"], "127.0.0.1");
+}
+
+#[test]
+fn both_versions_are_spoken_on_one_listener() {
+    let origin = Origin::ok();
+    let gateway = Gateway::before(&[&origin]);
+    assert_eq!(connect(&gateway).get("/").status.as_u16(), 200);
+    assert_eq!(gateway.get("/").status, 200);
+    // A preface that comes byte by byte is one.
+    let mut dripping = Client::connect(gateway.address());
+    for byte in b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" {
+        dripping.send([*byte]);
+    }
+    assert_eq!(dripping.read(4)[3], Frames::SETTINGS, "settings come first");
+}
+
+#[test]
+fn a_listener_speaks_what_it_is_told() {
+    let origin = Origin::ok();
+    let old = with(&origin, "protocols: [http1]", "");
+    let preface = old.ask("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    assert_eq!(preface.problem(), (505, "http2_preface".into()));
+    assert_eq!(old.get("/").status, 200);
+    let new = with(&origin, "protocols: [http2]", "");
+    assert_eq!(new.get("/").problem(), (505, "http1_not_spoken".into()));
+    assert_eq!(connect(&new).get("/").status.as_u16(), 200);
+}
+
+#[test]
+fn bodies_pass_whole_however_they_are_cut() {
+    let origin = Origin::start(|visit| {
+        let body = visit.request.content().to_vec();
+        visit.answer(
+            [format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat(),
+        )
+    });
+    let gateway = Gateway::before(&[&origin]);
+    let mut client = connect(&gateway);
+    for size in [0, 1, 16_384, 3_000_000] {
+        let body: Vec<u8> = (0..size).map(|at: usize| (at % 251) as u8).collect();
+        for length in [true, false] {
+            let mut request = client.request("POST", "/");
+            if length {
+                request = request.header("content-length", size);
+            }
+            // The last frame is always an empty one with END_STREAM.
+            let answer = client.send(request, &body);
+            assert_eq!(answer.status.as_u16(), 200, "{size} {length}");
+            assert!(answer.body == body, "{size} {length}");
+            let seen = origin.last();
+            assert_eq!(seen.content().len(), size);
+            assert_eq!(seen.header("transfer-encoding").is_some(), !length, "{size} {length}");
+        }
+    }
+    assert_eq!(origin.connections(), 1, "no connection to the origin was spoilt");
+    assert_eq!(origin.take_breaches(), [""; 0]);
+}
+
+#[test]
+fn answers_without_a_body_end_with_their_head() {
+    let origin = Origin::start(|visit| match visit.request.target.as_str() {
+        "/none" => visit.answer("HTTP/1.1 204 No Content\r\n\r\n"),
+        "/same" => visit.answer("HTTP/1.1 304 Not Modified\r\netag: \"x\"\r\n\r\n"),
+        "/chunked" => {
+            visit.answer("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+        }
+        "/empty" => visit.answer("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
+        _ => visit.answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nkeep-alive: timeout=5\r\n\r\n"),
+    });
+    let gateway = Gateway::before(&[&origin]);
+    let mut client = connect(&gateway);
+    for (target, status, body) in
+        [("/none", 204, ""), ("/same", 304, ""), ("/empty", 200, ""), ("/chunked", 200, "ok")]
+    {
+        let answer = client.get(target);
+        assert_eq!((answer.status.as_u16(), answer.body.as_slice()), (status, body.as_bytes()), "{target}");
+        assert_eq!(answer.field("transfer-encoding"), "");
+    }
+    let request = client.request("HEAD", "/head");
+    let answer = client.ask(request);
+    assert_eq!((answer.field("content-length"), answer.body.len()), ("2", 0));
+    assert_eq!((answer.field("keep-alive"), answer.field("connection")), ("", ""));
+    assert!(!answer.field("date").is_empty());
+}
+
+#[test]
+fn interim_answers_are_passed_on() {
+    let origin = Origin::start(|visit| {
+        visit.send("HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n");
+        visit.answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+    });
+    let gateway = Gateway::before(&[&origin]);
+    let mut client = connect(&gateway);
+    let request = client.request("GET", "/");
+    let mut asked = client.begin(request, true);
+    let hint =
+        client.within(std::future::poll_fn(|cx| asked.answer.poll_informational(cx))).unwrap().unwrap();
+    assert_eq!(
+        (hint.status().as_u16(), &hint.headers()["link"]),
+        (103, &"</a.css>; rel=preload".parse().unwrap())
+    );
+    assert_eq!(client.answer(asked.answer).unwrap().status.as_u16(), 200);
+}
+
+#[test]
+fn what_has_no_one_meaning_is_refused_on_its_stream_alone() {
+    let origin = Origin::ok();
+    let gateway = with(&origin, "limits: { uri_bytes: 64B, headers: 8, header_bytes: 1KiB }", "");
+    let mut client = connect(&gateway);
+    let authority = gateway.address().to_string();
+    let get = |client: &Http2, target: &str| client.request("GET", target);
+    let long = format!("/{}", "x".repeat(64));
+    let large = "x".repeat(1024);
+    let rows = [
+        (get(&client, &long), (414, "uri_too_long")),
+        (get(&client, "/%zz"), (400, "bad_path")),
+        (get(&client, "/").header("host", "other.example"), (400, "host_mismatch")),
+        (get(&client, "/").header("x-large", &large), (431, "headers_too_large")),
+        (
+            (0..9).fold(get(&client, "/"), |request, at| request.header(format!("x-{at}"), "")),
+            (431, "too_many_headers"),
+        ),
+        (get(&client, "/").header("content_length", "1"), (400, "lookalike_field_name")),
+        (get(&client, "/").header("expect", "more"), (417, "expectation_failed")),
+        (client.request("TRACE", "/").header("max-forwards", "0"), (405, "method_not_allowed")),
+    ];
+    for (request, (status, code)) in rows {
+        let answer = client.ask(request);
+        assert_eq!(answer.problem(), (status, code.to_owned()));
+        assert_eq!(answer.field("content-type"), "application/problem+json");
+    }
+    let accept = get(&client, "/").header("host", &authority);
+    assert_eq!(client.ask(accept).status.as_u16(), 200);
+    assert_eq!(origin.requests().len(), 1);
+    let line = gateway.logged(|line| line["reason"] == "host_mismatch");
+    assert_eq!(
+        (&line["status"], &line["protocol"], &line["path"]),
+        (&400.into(), &"HTTP/2.0".into(), &"/".into())
+    );
+    assert_eq!(gateway.metric("portcullis_gateway_replies_total{route=\"-\",reason=\"uri_too_long\"}"), 1.0);
+}
+
+#[test]
+fn connect_opens_no_tunnel() {
+    let origin = Origin::ok();
+    let gateway = Gateway::before(&[&origin]);
+    let mut frames = Frames::connect(gateway.address());
+    let connect = fields(&[(":method", "CONNECT"), (":authority", "a:80")]);
+    frames.send(Frames::HEADERS, Frames::END_HEADERS, 1, &connect);
+    let settings = frames.next_of(Frames::SETTINGS).unwrap().payload;
+    assert!(settings.chunks(6).all(|setting| setting[..2] != [0, 8]), "no extended CONNECT is offered");
+    assert!(frames.next_of(Frames::HEADERS).is_some());
+    assert_eq!(gateway.log_line(0)["reason"], "connect_not_allowed");
+    assert_eq!(origin.connections(), 0);
+}
+
+#[test]
+fn bounds_are_told_and_kept() {
+    let origin = Origin::ok();
+    let gateway = with(&origin, "limits: { http2: { max_streams: 7, max_header_list: 300B } }", "");
+    let mut frames = Frames::connect(gateway.address());
+    let settings = frames.next_of(Frames::SETTINGS).unwrap().payload;
+    let told = |id: u8| {
+        let setting = settings.chunks(6).find(|setting| setting[..2] == [0, id]).unwrap();
+        u32::from_be_bytes(setting[2..].try_into().unwrap())
+    };
+    assert_eq!((told(3), told(6)), (7, 300));
+    let large = "x".repeat(400);
+    let block = fields(&[&GET[..], &[("x-large", &large)]].concat());
+    frames.send(Frames::HEADERS, Frames::END_HEADERS | Frames::END_STREAM, 1, &block);
+    let answer = frames.next_of(Frames::HEADERS).unwrap();
+    assert!(answer.payload.windows(3).any(|text| text == b"431") || answer.payload[0] != 0x88, "{answer:?}");
+    assert!(origin.requests().is_empty());
+}
+
+#[test]
+fn a_stream_too_many_is_refused_and_the_others_are_served() {
+    let (release, held) = channel::<()>();
+    let held = Mutex::new(held);
+    let origin = Origin::start(move |visit| {
+        let _ = held.lock().unwrap().recv();
+        visit.answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+    });
+    let gateway = with(&origin, "limits: { http2: { max_streams: 2 } }", "");
+    let mut frames = Frames::connect(gateway.address());
+    for stream in [1, 3, 5] {
+        frames.send(Frames::HEADERS, Frames::END_HEADERS | Frames::END_STREAM, stream, &fields(&GET));
+    }
+    let reset = frames.next_of(Frames::RESET).unwrap();
+    assert_eq!((reset.stream, reset.payload.as_slice()), (5, &[0, 0, 0, 7][..]), "REFUSED_STREAM");
+    drop(release);
+    let answered =
+        [frames.next_of(Frames::HEADERS), frames.next_of(Frames::HEADERS)].map(|frame| frame.unwrap().stream);
+    assert_eq!(answered.iter().sum::<u32>(), 4);
+}
+
+#[test]
+fn a_hundred_streams_are_served_at_once() {
+    let origin = Origin::start(|visit| {
+        std::thread::sleep(Duration::from_millis(100));
+        visit.answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+    });
+    let gateway = Gateway::before(&[&origin]);
+    let mut client = connect(&gateway);
+    let started = Instant::now();
+    let asked: Vec<_> = (0..100)
+        .map(|at| {
+            let request = client.request("GET", &format!("/{at}"));
+            client.begin(request, true).answer
+        })
+        .collect();
+    for answer in asked {
+        assert_eq!(client.answer(answer).unwrap().body, b"ok");
+    }
+    assert!(started.elapsed() < Duration::from_secs(8), "one after the other would take ten");
+}
+
+#[test]
+fn deadlines_end_an_exchange_on_its_stream() {
+    let rows = [
+        ("request: 80ms", (504, "request_timeout")),
+        ("read: 80ms", (504, "upstream_read_timeout")),
+        ("total: 80ms", (504, "total_timeout")),
+    ];
+    for (timeouts, (status, code)) in rows {
+        let origin = Origin::start(|visit| {
+            visit.wait_for_close();
+            Then::Close
+        });
+        let gateway = Gateway::before_with(&origin, &format!("timeouts: {{ {timeouts} }}"));
+        let mut client = connect(&gateway);
+        assert_eq!(client.get("/").problem(), (status, code.to_owned()), "{timeouts}");
+        assert_eq!(gateway.log_of("/")["reason"], code);
+        eventually("the origin is let go", || origin.open() == 0);
+        assert!(client.is_open(), "the connection goes on");
+    }
+}
+
+#[test]
+fn a_client_that_stops_in_its_body_is_told() {
+    let origin = Origin::ok();
+    let gateway = Gateway::before_with(&origin, "timeouts: { stream_idle: 100ms }");
+    let mut client = connect(&gateway);
+    let request = client.request("POST", "/");
+    let mut asked = client.begin(request, false);
+    client.write(&mut asked.body, b"abc", false);
+    assert_eq!(client.answer(asked.answer).unwrap().problem(), (408, "body_timeout".into()));
+    eventually("the origin is let go", || origin.open() == 0);
+}
+
+#[test]
+fn an_upload_that_moves_may_take_longer_than_the_request_timeout() {
+    let origin = Origin::ok();
+    let gateway = Gateway::before_with(&origin, "timeouts: { request: 200ms, stream_idle: 2s }");
+    let mut client = connect(&gateway);
+    let request = client.request("POST", "/");
+    let mut asked = client.begin(request, false);
+    for _ in 0..10 {
+        client.write(&mut asked.body, b"b", false);
+        std::thread::sleep(Duration::from_millis(40));
+    }
+    client.write(&mut asked.body, b"", true);
+    assert_eq!(client.answer(asked.answer).unwrap().status.as_u16(), 200);
+    assert_eq!(origin.last().content(), b"bbbbbbbbbb");
+}
+
+#[test]
+fn an_answer_that_stops_or_is_not_taken_is_cut_off() {
+    let stops = Origin::start(|visit| {
+        visit.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello");
+        visit.wait_for_close();
+        Then::Close
+    });
+    let gateway = Gateway::before_with(&stops, "timeouts: { stream_idle: 100ms }");
+    let mut client = connect(&gateway);
+    let request = client.request("GET", "/");
+    let asked = client.begin(request, true);
+    let error = client.answer(asked.answer).unwrap_err();
+    assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR), "{error}");
+    assert_eq!(gateway.log_of("/")["reason"], "stream_idle_timeout");
+
+    let endless = Origin::answering(
+        [&b"HTTP/1.1 200 OK\r\ncontent-length: 4000000\r\n\r\n"[..], &vec![b'x'; 4_000_000]].concat(),
+    );
+    let gateway = Gateway::before_with(&endless, "timeouts: { stream_idle: 300ms }");
+    let mut frames = Frames::connect(gateway.address());
+    frames.send(Frames::HEADERS, Frames::END_HEADERS | Frames::END_STREAM, 1, &fields(&GET));
+    // No window is opened beyond the first 64 KiB.
+    assert_eq!(frames.next_of(Frames::RESET).unwrap().stream, 1);
+    assert_eq!(gateway.log_of("/")["reason"], "stream_idle_timeout");
+}
+
+#[test]
+fn a_body_beyond_the_limit_is_answered_while_it_is_sent() {
+    let origin = Origin::ok();
+    let gateway = Gateway::before_with(&origin, "limits: { request_body: 1KiB }");
+    let mut client = connect(&gateway);
+    for length in [true, false] {
+        let mut request = client.request("POST", "/");
+        if length {
+            request = request.header("content-length", 100_000);
+        }
+        let answer = client.send(request, &[b'x'; 100_000]);
+        assert_eq!(answer.problem(), (413, "body_too_large".into()), "{length}");
+    }
+    assert!(origin.requests().is_empty());
+    assert!(client.is_open());
+}
+
+#[test]
+fn a_client_that_gives_up_frees_the_origin() {
+    let (arrived, there) = channel();
+    let arrived = Mutex::new(arrived);
+    let origin = Origin::start(move |visit| {
+        arrived.lock().unwrap().send(()).unwrap();
+        visit.wait_for_close();
+        Then::Close
+    });
+    let gateway = Gateway::before(&[&origin]);
+    let mut client = connect(&gateway);
+    let request = client.request("GET", "/");
+    let mut asked = client.begin(request, true);
+    there.recv_timeout(SOON).unwrap();
+    asked.body.send_reset(h2::Reason::CANCEL);
+    eventually("the origin is let go", || origin.open() == 0);
+    assert_eq!(gateway.log_of("/")["status"], 499);
+    assert!(client.is_open());
+
+    let request = client.request("GET", "/again");
+    let _asked = client.begin(request, true);
+    there.recv_timeout(SOON).unwrap();
+    drop(client);
+    eventually("the origin is let go", || origin.open() == 0);
+    assert_eq!(gateway.log_of("/again")["status"], 499);
+}
+
+#[test]
+fn a_connection_ends_after_so_many_requests_and_when_it_is_idle() {
+    let origin = Origin::ok();
+    let gateway = with(&origin, "limits: { requests_per_connection: 2 }", "");
+    let mut frames = Frames::connect(gateway.address());
+    let get = |frames: &mut Frames, stream| {
+        frames.send(Frames::HEADERS, Frames::END_HEADERS | Frames::END_STREAM, stream, &fields(&GET));
+    };
+    get(&mut frames, 1);
+    assert_eq!(frames.next_of(Frames::DATA).unwrap().stream, 1);
+    get(&mut frames, 3);
+    assert_eq!(frames.goaway(), Some(0));
+    assert_eq!(frames.next_of(Frames::DATA).unwrap().stream, 3);
+    let gateway = with(&origin, "limits: { idle_timeout: 100ms }", "");
+    let mut frames = Frames::connect(gateway.address());
+    get(&mut frames, 1);
+    assert_eq!(frames.next_of(Frames::DATA).unwrap().stream, 1);
+    assert_eq!(frames.goaway(), Some(0));
+    assert!(frames.ends(SOON));
+    eventually("it is gone", || gateway.metric("portcullis_connections_active{listener=\"web\"}") == 0.0);
+}
+
+#[test]
+fn a_drain_says_goodbye_and_serves_what_is_under_way() {
+    let (release, held) = channel::<()>();
+    let (arrived, there) = channel();
+    let (held, arrived) = (Mutex::new(held), Mutex::new(arrived));
+    let origin = Origin::start(move |visit| {
+        arrived.lock().unwrap().send(()).unwrap();
+        let _ = held.lock().unwrap().recv();
+        visit.answer("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nat last")
+    });
+    let gateway = Gateway::before(&[&origin]);
+    let mut frames = Frames::connect(gateway.address());
+    frames.send(Frames::HEADERS, Frames::END_HEADERS | Frames::END_STREAM, 1, &fields(&GET));
+    there.recv_timeout(SOON).unwrap();
+    let ending = std::thread::spawn(move || gateway.shutdown());
+    assert_eq!(frames.goaway(), Some(0));
+    drop(release);
+    assert_eq!(frames.next_of(Frames::DATA).unwrap().payload, b"at last");
+    ending.join().unwrap();
+}
+
+/// What must end a connection, and leave nothing behind: frames that cost the sender less than the gateway.
+#[test]
+fn floods_are_cut_off() {
+    let origin = Origin::start(|visit| {
+        visit.wait_for_close();
+        Then::Close
+    });
+    let gateway = Gateway::before(&[&origin]);
+    let head = fields(&GET);
+    type Flood = fn(&mut Frames, u32, &[u8]) -> bool;
+    let floods: [(&str, Flood); 6] = [
+        ("rapid reset", |frames, at, head| {
+            let stream = 2 * at + 1;
+            frames.send(Frames::HEADERS, Frames::END_HEADERS | Frames::END_STREAM, stream, head)
+                && frames.send(Frames::RESET, 0, stream, &[0, 0, 0, 8])
+        }),
+        ("endless continuation", |frames, at, head| match at {
+            0 => frames.send(Frames::HEADERS, Frames::END_STREAM, 1, head),
+            _ => frames.send(Frames::CONTINUATION, 0, 1, &fields(&[("x", "y")])),
+        }),
+        ("windows beyond their bound", |frames, _, _| {
+            frames.send(Frames::WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff])
+        }),
+        ("data on no stream", |frames, _, _| frames.send(Frames::DATA, 0, 1, b"abc")),
+        ("a stream from before", |frames, at, head| {
+            frames.send(
+                Frames::HEADERS,
+                Frames::END_HEADERS | Frames::END_STREAM,
+                if at == 0 { 5 } else { 3 },
+                head,
+            )
+        }),
+        ("a frame too large", |frames, _, _| frames.send(Frames::DATA, 0, 1, &[0; 20_000])),
+    ];
+    for (name, flood) in floods {
+        let mut frames = Frames::connect(gateway.address());
+        for at in 0..20_000 {
+            if !flood(&mut frames, at, &head) {
+                break;
+            }
+        }
+        assert!(frames.ends(SOON), "{name}");
+    }
+    eventually("nothing is left", || {
+        gateway.metric("portcullis_connections_active{listener=\"web\"}") == 0.0
+    });
+    eventually("no request is left", || gateway.metric("portcullis_requests_active{route=\"all\"}") == 0.0);
+    eventually("no origin is held", || origin.open() == 0);
+}
+
+/// Pings and settings are answered one at a time: whoever does not read the answers is not read any more.
+#[test]
+fn a_flood_of_pings_costs_no_memory() {
+    let origin = Origin::ok();
+    let gateway = Gateway::before(&[&origin]);
+    let mut frames = Frames::connect(gateway.address());
+    frames.socket.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let pings = Frames::spell(Frames::PING, 0, 0, b"pingpong").repeat(1000);
+    let sent =
+        (0..2000).take_while(|_| std::io::Write::write_all(&mut frames.socket, &pings).is_ok()).count();
+    assert!(sent < 2000, "the gateway stopped reading");
+    assert_eq!(connect(&gateway).get("/").status.as_u16(), 200, "others are served");
+}
+
+#[test]
+fn garbage_after_the_preface_ends_the_connection() {
+    let origin = Origin::ok();
+    let gateway = Gateway::before(&[&origin]);
+    let mut random = fastrand::Rng::with_seed(7);
+    for _ in 0..200 {
+        let mut frames = Frames::connect(gateway.address());
+        let (kind, flags, stream) = (random.u8(0..12), random.u8(..), random.u32(0..9));
+        let payload: Vec<u8> = (0..random.usize(0..64)).map(|_| random.u8(..)).collect();
+        frames.send(kind, flags, stream, &payload);
+        frames.socket.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(frames.ends(SOON), "{kind} {flags} {stream} {payload:?}");
+    }
+    assert_eq!(connect(&gateway).get("/").status.as_u16(), 200);
+    eventually("nothing is left", || {
+        gateway.metric("portcullis_connections_active{listener=\"web\"}") == 0.0
+    });
+}
