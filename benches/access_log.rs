@@ -88,6 +88,7 @@ fn record(headers: &HeaderMap) -> Record<'_> {
         query: Some(b"page=2&sort=name"),
         protocol: "HTTP/2.0",
         status: 200,
+        grpc_status: None,
         reason: None,
         duration: Duration::from_micros(12_345),
         upstream: Some("orders"),

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis::telemetry::{Buckets, Metrics};
-use portcullis::upstream::{Balancer, Endpoint, EndpointId, EndpointSet, Load, RoundRobin, Tried, Upstream};
+use portcullis::upstream::{
+    Balancer, Endpoint, EndpointId, EndpointSet, Load, Protocol, RoundRobin, Tried, Upstream,
+};
 
 criterion_group!(benches, pick, choose, table);
 criterion_main!(benches);
@@ -34,8 +36,11 @@ fn choose(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("upstream_choose");
     let metrics = Metrics::new("bench", Buckets::default()).unwrap();
     for count in [1_u16, 3, 100] {
-        let upstream =
-            Upstream::new(Arc::from("bench"), EndpointSet::round_robin(endpoints(&metrics, count)));
+        let upstream = Upstream::new(
+            Arc::from("bench"),
+            Protocol::Http1,
+            EndpointSet::round_robin(endpoints(&metrics, count)),
+        );
         let tried = Tried::default();
         group.bench_function(format!("{count}_endpoints"), |bencher| {
             bencher.iter(|| upstream.choose(black_box(&tried)).map(Endpoint::begin))

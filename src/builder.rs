@@ -90,6 +90,7 @@ impl Gateway {
         });
         let upstream = config::Upstream {
             endpoints: endpoints.collect(),
+            protocol: config::UpstreamProtocol::default(),
             balance: config::Balance::default(),
             timeouts: config::UpstreamTimeouts::default(),
         };

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::Inputs;
-use crate::config::{Balance, Config, Upstream as Words};
+use crate::config::{Balance, Config, Upstream as Words, UpstreamProtocol};
 use crate::document::{ConfigError, Errors, join};
-use crate::upstream::{Endpoint, EndpointId, EndpointSet, Load, Upstream};
+use crate::upstream::{Endpoint, EndpointId, EndpointSet, Load, Protocol, Upstream};
 
 /// The most endpoints of one upstream.
 const MOST: usize = 4096;
@@ -25,7 +25,11 @@ pub(super) fn compile(
         let set = match words.balance {
             Balance::RoundRobin => EndpointSet::round_robin(endpoints),
         };
-        compiled.insert(Arc::clone(&name), Arc::new(Upstream::new(name, set)));
+        let protocol = match words.protocol {
+            UpstreamProtocol::Http1 => Protocol::Http1,
+            UpstreamProtocol::Http2 => Protocol::Http2,
+        };
+        compiled.insert(Arc::clone(&name), Arc::new(Upstream::new(name, protocol, set)));
     }
     compiled
 }

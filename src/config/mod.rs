@@ -25,7 +25,7 @@ pub use route::{Defaults, Matcher, Path, Redirect, Respond, Route, RouteLimits, 
 pub use server::{Server, Threads};
 pub use telemetry::{AccessLog, Metrics, ProcessLog, Sample, Telemetry};
 pub use unread::Unread;
-pub use upstream::{Balance, Endpoint, Upstream, UpstreamTimeouts};
+pub use upstream::{Balance, Endpoint, Upstream, UpstreamProtocol, UpstreamTimeouts};
 
 /// A whole Portcullis configuration.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]

@@ -14,12 +14,26 @@ use crate::types::Duration;
 pub struct Upstream {
     /// The servers: `"10.0.0.1:8080"`, or `{ address: "10.0.0.2:8080", weight: 3 }`.
     pub endpoints: Vec<Endpoint>,
+    /// The version of HTTP that the servers are spoken to in. `http2` begins with the preface (prior knowledge).
+    #[serde(default)]
+    pub protocol: UpstreamProtocol,
     /// How an endpoint is chosen.
     #[serde(default)]
     pub balance: Balance,
     /// How long to wait for the servers. A route's own word wins.
     #[serde(default)]
     pub timeouts: UpstreamTimeouts,
+}
+
+/// The version of HTTP that servers are spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1, a request at a time on a connection.
+    #[default]
+    Http1,
+    /// HTTP/2, many requests at once on a connection. gRPC needs it.
+    Http2,
 }
 
 /// How an endpoint is chosen.

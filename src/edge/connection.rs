@@ -161,6 +161,12 @@ impl Connection {
         Some((Duration::from_nanos(by.saturating_sub(self.nanos(now))), timer))
     }
 
+    /// What is left of the whole exchange's time; `None` when it has no end.
+    pub fn left_in_all(&self, now: Instant) -> Option<Duration> {
+        let by = self.total_by.load(Ordering::Relaxed);
+        (by != 0).then(|| Duration::from_nanos(by.saturating_sub(self.nanos(now))))
+    }
+
     /// The deadline that ended the exchange.
     pub fn fired(&self) -> Option<Timer> {
         match self.fired.load(Ordering::Relaxed) {

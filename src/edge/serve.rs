@@ -199,6 +199,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             query: None,
             protocol: line.protocol,
             status,
+            grpc_status: None,
             reason: Some(refused.reason.code()),
             duration,
             upstream: None,

@@ -2,6 +2,7 @@
 
 mod fault;
 mod forwarded;
+pub mod grpc;
 mod reason;
 mod reply;
 mod request_id;

@@ -12,7 +12,7 @@ use pingora_proxy::Session;
 
 use super::context::{Context, Pinned, Tries};
 use crate::edge::Arrival;
-use crate::exchange::{Client, Facts, Reason, Reply, RequestId, Rewrite};
+use crate::exchange::{Client, Facts, Reason, Reply, RequestId, Rewrite, grpc};
 use crate::guard::{BodyFraming, Head, Version};
 use crate::route::{Captures, Found, Lookup};
 use crate::snapshot::{Live, Route, Snapshot};
@@ -52,7 +52,12 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
     let known_id =
         client.peer_trusted.then(|| request.headers.get(RequestId::HEADER).and_then(RequestId::accept));
     let route = place.route;
-    connection.begin(arrival.at, &route.bounds.deadlines);
+    let grpc = arrival.head.version == Version::Http2 && grpc::is_grpc(&request.headers);
+    let mut deadlines = route.bounds.deadlines;
+    if let Some(patience) = grpc.then(|| grpc::timeout(&request.headers)).flatten() {
+        deadlines.total = Some(deadlines.total.map_or(patience, |total| total.min(patience)));
+    }
+    connection.begin(arrival.at, &deadlines);
     let too_large = matches!(framing, BodyFraming::Length(length) if length > route.bounds.request_body);
     let reply = match place.reply {
         None if too_large => Some(Box::new(Reply::refuse(Reason::BODY_TOO_LARGE))),
@@ -77,6 +82,8 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
         instead: place.instead,
         tries: Tries::default(),
         body_in: 0,
+        grpc,
+        grpc_status: None,
         response: None,
         _active: route.metrics.start(),
         route,

@@ -11,7 +11,13 @@ use super::failure;
 use crate::edge::{Arrival, Timer};
 use crate::exchange::Reason;
 use crate::snapshot::{Route, Target};
-use crate::upstream::Endpoint;
+use crate::upstream::{Endpoint, Protocol, Upstream};
+
+/// Requests at once on one HTTP/2 connection to an endpoint, if the endpoint allows as many.
+const STREAMS: usize = 100;
+/// What an endpoint may send on one stream, and on all of a connection, before the client has taken it.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
 
 /// The next endpoint to try.
 pub(super) fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
@@ -28,7 +34,7 @@ pub(super) fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
     let Some(endpoint) = upstream.choose(&pinned.tries.tried) else {
         return context.fail(failed.unwrap_or(Reason::NO_HEALTHY_UPSTREAM));
     };
-    let peer = peer(&endpoint, arrival, &pinned.route, left);
+    let peer = peer(upstream, &endpoint, arrival, &pinned.route, left);
     let tries = &mut pinned.tries;
     tries.tried.insert(endpoint.id());
     tries.count += 1;
@@ -38,7 +44,13 @@ pub(super) fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
     Ok(peer)
 }
 
-fn peer(endpoint: &Endpoint, arrival: &Arrival, route: &Route, left: Duration) -> Box<HttpPeer> {
+fn peer(
+    upstream: &Upstream,
+    endpoint: &Endpoint,
+    arrival: &Arrival,
+    route: &Route,
+    left: Duration,
+) -> Box<HttpPeer> {
     let mut peer = Box::new(HttpPeer::new(endpoint.address(), false, String::new()));
     let timeouts = &route.bounds.upstream;
     let connect = timeouts.connect.min(left);
@@ -46,6 +58,12 @@ fn peer(endpoint: &Endpoint, arrival: &Arrival, route: &Route, left: Duration) -
     peer.options.total_connection_timeout = Some(connect);
     peer.options.write_timeout = Some(timeouts.write);
     peer.options.idle_timeout = Some(timeouts.idle);
+    if upstream.protocol() == Protocol::Http2 && !arrival.head.upgrade {
+        peer.options.set_http_version(2, 2);
+        peer.options.max_h2_streams = STREAMS;
+        peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
+        peer.options.h2_connection_window_size = Some(CONNECTION_WINDOW);
+    }
     if arrival.has_body() {
         // While a body waits for room on its way up, nothing but the engine watches. It also counts the client's
         // pauses, which are allowed to be as long as `stream_idle`.

@@ -44,6 +44,10 @@ pub(super) struct Pinned {
     pub(super) tries: Tries,
     /// Bytes of the request body so far.
     pub(super) body_in: u64,
+    /// Whether the request is a gRPC call.
+    pub(super) grpc: bool,
+    /// How the call ended, as far as that was seen.
+    pub(super) grpc_status: Option<u16>,
     /// The response head as the client got it, if the access log shows headers.
     pub(super) response: Option<HeaderMap>,
     pub(super) _active: ActiveRequest,

@@ -96,9 +96,9 @@ pub(super) fn upstream_outcome(error: &Error) -> &'static str {
 /// Tells the client, where a reply can still be told.
 pub(super) async fn tell(session: &mut Session, context: &mut Context, reply: Reply) {
     context.reason = reply.reason();
-    if context.reason == Some(Reason::CLIENT_CLOSED)
-        || session.response_written().is_some_and(|head| !head.status.is_informational())
-    {
+    let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
+    let call = context.pinned.as_ref().is_some_and(|pinned| pinned.grpc);
+    if context.reason == Some(Reason::CLIENT_CLOSED) || (begun && !call) {
         return;
     }
     if let Ok(arrival) = context.arrival() {
@@ -106,7 +106,12 @@ pub(super) async fn tell(session: &mut Session, context: &mut Context, reply: Re
         arrival.connection.last_words(LAST_WORDS);
     }
     session.as_downstream_mut().set_keepalive(None);
-    if let Err(error) = reply::send(session, context, reply).await {
+    let told = if begun {
+        reply::end_call(session, context, reply.status(), reply.reason()).await
+    } else {
+        reply::send(session, context, reply).await
+    };
+    if let Err(error) = told {
         log::debug!("a reply could not be written: {error}");
     }
 }

@@ -92,6 +92,7 @@ fn log(
             _ => "HTTP/1.1",
         },
         status,
+        grpc_status: pinned.grpc_status,
         reason: reason.map(Reason::code),
         duration,
         upstream,

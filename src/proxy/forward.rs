@@ -15,9 +15,9 @@ use pingora_proxy::Session;
 use smallvec::SmallVec;
 
 use super::arrive::upstream_uri;
-use super::context::Context;
+use super::context::{Context, Pinned};
 use crate::edge::Connection;
-use crate::exchange::{Client, Fault, Reason, RequestId};
+use crate::exchange::{Client, Fault, Reason, RequestId, grpc};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -64,11 +64,25 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
         // HTTP/1.1 wants the field even where there is nothing to say (RFC 9112, section 3.2).
         headers.insert(HOST, HeaderValue::from_static(""));
     }
+    let pinned_grpc = pinned.grpc;
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
     headers.insert(RequestId::HEADER, exchange.request_id().header());
+    if parts.version == Version::HTTP_2 {
+        for_http2(headers, session.req_header(), connection, pinned_grpc);
+    }
     *head = RequestHeader::from(parts);
     let shaped = chain.upstream_request(slots, &mut exchange, head);
     shaped.or_else(|fault| faulty(context, &fault))
+}
+
+/// What only HTTP/2 carries: the wish for trailers, and what is left of a call's time.
+fn for_http2(headers: &mut HeaderMap, request: &RequestHeader, connection: &Connection, grpc: bool) {
+    if request.headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers")) {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(left) = grpc.then(|| connection.left_in_all(Instant::now())).flatten() {
+        headers.insert(grpc::TIMEOUT, grpc::spell(left));
+    }
 }
 
 /// Removes what a client says in the name of a proxy: from strangers all of it, from everyone the spellings with `_`
@@ -159,8 +173,18 @@ fn appended(mut list: String, element: impl FnOnce(&mut String) -> std::fmt::Res
     list
 }
 
-/// Counts the request body and shows it to the chain.
+/// Counts the request body and shows it to the chain. What ends it is the client's: the engine would go on waiting for an
+/// HTTP/2 upstream's answer after any other error.
 pub(super) fn request_body(
+    session: &Session,
+    body: &mut Option<Bytes>,
+    end: bool,
+    context: &mut Context,
+) -> Result<()> {
+    seen_request_body(session, body, end, context).map_err(|error| error.into_down())
+}
+
+fn seen_request_body(
     session: &Session,
     body: &mut Option<Bytes>,
     end: bool,
@@ -212,6 +236,9 @@ pub(super) fn response(
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         arrival.connection.tunnel();
     }
+    if pinned.grpc {
+        note_status(pinned, &head.headers);
+    }
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
     if let Err(fault) = chain.response(slots, &mut exchange, head) {
         return faulty(context, &fault);
@@ -226,6 +253,21 @@ pub(super) fn response(
         pinned.response = Some(head.headers.clone());
     }
     Ok(())
+}
+
+/// Looks at what comes after a body.
+pub(super) fn response_trailers(trailers: &HeaderMap, context: &mut Context) -> Result<()> {
+    let pinned = context.pinned()?;
+    if pinned.grpc {
+        note_status(pinned, trailers);
+    }
+    Ok(())
+}
+
+/// A call ends with its status: after the answer, or in place of it.
+fn note_status(pinned: &mut Pinned, fields: &HeaderMap) {
+    let status = fields.get(grpc::STATUS).and_then(|status| status.to_str().ok()?.parse().ok());
+    pinned.grpc_status = status.or(pinned.grpc_status);
 }
 
 /// HTTP/1.0 knows no chunks: there a body without a length ends with the connection.

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::header::{ACCEPT, CONTENT_LENGTH, LOCATION, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, StatusCode};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
@@ -15,7 +15,7 @@ use pingora_proxy::Session;
 use super::context::{Context, Pinned};
 use super::failure;
 use crate::chain::Verdict;
-use crate::exchange::{Exchange, Fault, Reason, Reply};
+use crate::exchange::{Exchange, Fault, Reason, Reply, grpc};
 use crate::handler::SharedHandler;
 use crate::snapshot::{Redirect, Target};
 
@@ -153,6 +153,9 @@ pub(super) async fn answer(session: &mut Session, context: &mut Context, reply: 
 pub(super) async fn send(session: &mut Session, context: &mut Context, reply: Reply) -> Result<()> {
     let status = reply.status();
     context.reason = reply.reason();
+    if status.as_u16() >= 400 && context.pinned.as_ref().is_some_and(|pinned| pinned.grpc) {
+        return send_as_grpc(session, context, reply).await;
+    }
     let (mut head, body) = render(session, context, reply)?;
     // A handler's own: the length below is the only framing.
     head.remove_header(&TRANSFER_ENCODING);
@@ -171,6 +174,34 @@ pub(super) async fn send(session: &mut Session, context: &mut Context, reply: Re
         return downstream.finish_body().await;
     }
     downstream.write_response_body(body, true).await
+}
+
+/// Ends a gRPC call that no upstream has answered: its callers look for a status after the answer.
+async fn send_as_grpc(session: &mut Session, context: &mut Context, reply: Reply) -> Result<()> {
+    let (status, reason) = (reply.status(), reply.reason());
+    let (mut head, _) = render(session, context, reply)?;
+    head.set_status(StatusCode::OK)?;
+    for name in [TRANSFER_ENCODING, CONTENT_LENGTH] {
+        head.remove_header(&name);
+    }
+    head.insert_header(CONTENT_TYPE, "application/grpc")?;
+    context.arrival()?.connection.responding(Instant::now());
+    session.as_downstream_mut().write_response_header(Box::new(head)).await?;
+    end_call(session, context, status, reason).await
+}
+
+/// Sends the status that ends a gRPC call.
+pub(super) async fn end_call(
+    session: &mut Session,
+    context: &mut Context,
+    status: StatusCode,
+    reason: Option<Reason>,
+) -> Result<()> {
+    let status = grpc::status_of(status);
+    let message = reason.map(|reason| format!("{}: {}", reason.code(), reason.title())).unwrap_or_default();
+    context.pinned()?.grpc_status = Some(status.into());
+    let trailers = HeaderMap::from_iter(grpc::ending(status, &message));
+    session.as_downstream_mut().write_response_trailers(trailers).await
 }
 
 fn render(session: &Session, context: &mut Context, reply: Reply) -> Result<(ResponseHeader, Bytes)> {

@@ -15,7 +15,17 @@ pub use endpoint::{Endpoint, EndpointId, Load, Permit};
 /// The endpoint set is the one moving part inside a snapshot.
 pub struct Upstream {
     name: Arc<str>,
+    protocol: Protocol,
     endpoints: ArcSwap<EndpointSet>,
+}
+
+/// The version of HTTP that an upstream's servers are spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
 }
 
 /// The endpoints of an upstream together with the balancer whose tables were built for exactly them.
@@ -57,8 +67,13 @@ impl Tried {
 
 impl Upstream {
     /// An upstream with its first endpoints.
-    pub fn new(name: Arc<str>, endpoints: EndpointSet) -> Self {
-        Self { name, endpoints: ArcSwap::from_pointee(endpoints) }
+    pub fn new(name: Arc<str>, protocol: Protocol, endpoints: EndpointSet) -> Self {
+        Self { name, protocol, endpoints: ArcSwap::from_pointee(endpoints) }
+    }
+
+    /// The version of HTTP that its servers are spoken to in.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// Its name: config key and metric label.

@@ -503,3 +503,121 @@ fn garbage_after_the_preface_ends_the_connection() {
         gateway.metric("portcullis_connections_active{listener=\"web\"}") == 0.0
     });
 }
+
+/// A gateway that speaks HTTP/2 to another one, which speaks HTTP/1.1 to the origin.
+fn in_a_row(origin: &Origin, route: &str) -> (Gateway, Gateway) {
+    let second = Gateway::before(&[origin]);
+    let comma = if route.is_empty() { "" } else { ", " };
+    let first = Gateway::start(&format!(
+        "upstreams: {{ next: {{ protocol: http2, endpoints: [\"{}\"] }} }}\n\
+         routes: [{{ name: all, path: /*, upstream: next{comma}{route} }}]\n",
+        second.address()
+    ));
+    (first, second)
+}
+
+#[test]
+fn an_upstream_is_spoken_to_in_http_2_whatever_the_client_speaks() {
+    let origin = Origin::start(|visit| {
+        let body = visit.request.content().to_vec();
+        visit.answer(
+            [format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat(),
+        )
+    });
+    let (first, second) = in_a_row(&origin, "");
+    let body: Vec<u8> = (0..2_000_000_u32).map(|at| (at % 251) as u8).collect();
+    let head = format!("POST /x?y HTTP/1.1\r\nhost: a.example\r\ncontent-length: {}\r\n\r\n", body.len());
+    let answer = first.ask([head.as_bytes(), &body].concat());
+    assert!(answer.status == 200 && answer.body == body);
+    assert_eq!(first.ask("GET / HTTP/1.1\r\nhost: a.example\r\n\r\n").status, 200);
+    let mut client = connect(&first);
+    let request = client.request("POST", "/x?y").header("te", "trailers");
+    assert!(client.send(request, &body).body == body);
+    let head = client.request("HEAD", "/");
+    assert_eq!(client.ask(head).status.as_u16(), 200);
+
+    let seen = origin.request(0);
+    assert_eq!((seen.header("host"), seen.target.as_str()), (Some("a.example"), "/x?y"));
+    let between = second.logged(|line| line["path"] == "/x" && line["host"] == "a.example");
+    assert_eq!(between["protocol"], "HTTP/2.0");
+    assert_eq!(
+        second.metric("portcullis_connections_active{listener=\"web\"}"),
+        1.0,
+        "one connection carries them all"
+    );
+}
+
+#[test]
+fn many_requests_share_a_connection_to_an_upstream_of_http_2() {
+    let origin = Origin::start(|visit| {
+        std::thread::sleep(Duration::from_millis(50));
+        visit.answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+    });
+    let (first, second) = in_a_row(&origin, "");
+    let mut client = connect(&first);
+    assert_eq!(client.get("/").body, b"ok");
+    let asked: Vec<_> = (0..50)
+        .map(|_| {
+            let request = client.request("GET", "/");
+            client.begin(request, true).answer
+        })
+        .collect();
+    for answer in asked {
+        assert_eq!(client.answer(answer).unwrap().body, b"ok");
+    }
+    assert!(second.metric("portcullis_connections_active{listener=\"web\"}") < 10.0);
+}
+
+#[test]
+fn exchanges_with_an_upstream_of_http_2_end_as_others_do() {
+    let silent = Origin::start(|visit| {
+        visit.wait_for_close();
+        Then::Close
+    });
+    for (timeouts, code) in [
+        ("request: 100ms", "request_timeout"),
+        ("read: 100ms", "upstream_read_timeout"),
+        ("total: 100ms", "total_timeout"),
+    ] {
+        let (first, _second) = in_a_row(&silent, &format!("timeouts: {{ {timeouts} }}"));
+        assert_eq!(first.get("/").problem(), (504, code.into()));
+        assert_eq!(connect(&first).get("/").problem(), (504, code.into()));
+        eventually("the origin is let go", || silent.open() == 0);
+    }
+    let (first, _second) = in_a_row(&silent, "limits: { request_body: 1KiB }");
+    let mut client = first.client();
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n");
+    client.send([&b"2000\r\n"[..], &[b'x'; 0x2000], b"\r\n"].concat());
+    assert_eq!(client.response().problem(), (413, "body_too_large".into()));
+    let mut client = connect(&first);
+    let request = client.request("POST", "/");
+    assert_eq!(client.send(request, &[b'x'; 100_000]).problem(), (413, "body_too_large".into()));
+}
+
+#[test]
+fn an_answer_of_http_2_that_breaks_off_is_broken_off() {
+    let (break_off, broken) = channel::<()>();
+    let broken = Mutex::new(broken);
+    let origin = Origin::start(move |visit| {
+        visit.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello");
+        let _ = broken.lock().unwrap().recv();
+        Then::Reset
+    });
+    let (first, _second) = in_a_row(&origin, "");
+    let mut client = first.client();
+    assert_eq!(client.send_get("/").head().status, 200);
+    assert_eq!(client.read(5), b"hello");
+    break_off.send(()).unwrap();
+    assert_eq!(client.rest(), b"");
+    assert_eq!(first.log_of("/")["reason"], "upstream_reset");
+    let mut client = connect(&first);
+    let request = client.request("GET", "/");
+    let asked = client.begin(request, true);
+    let error = client.within(async {
+        let mut body = asked.answer.await.unwrap().into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "hello");
+        break_off.send(()).unwrap();
+        body.data().await.unwrap().unwrap_err()
+    });
+    assert!(error.is_reset(), "{error}");
+}

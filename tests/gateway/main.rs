@@ -16,6 +16,7 @@ mod exchange;
 mod failover;
 mod filters;
 mod forwarded;
+mod grpc;
 mod http2;
 mod library;
 mod limits;

@@ -43,6 +43,8 @@ pub struct Record<'a> {
     pub protocol: &'a str,
     /// Status sent to the client; 0 when none was.
     pub status: u16,
+    /// How a gRPC call ended.
+    pub grpc_status: Option<u16>,
     /// Reason code of a reply that the gateway made itself.
     pub reason: Option<&'a str>,
     /// From the request head to the last byte of the response.
@@ -117,6 +119,7 @@ fields! {
     Query = "query",
     Protocol = "protocol",
     Status = "status",
+    GrpcStatus = "grpc_status",
     Reason = "reason",
     DurationMs = "duration_ms",
     Upstream = "upstream",
@@ -185,6 +188,9 @@ impl Field {
             Field::Target => Value::Target(record.path, record.query),
             Field::Protocol => record.protocol.into(),
             Field::Status => Value::Number(record.status.into()),
+            Field::GrpcStatus => {
+                record.grpc_status.map_or(Value::Missing, |status| Value::Number(status.into()))
+            }
             Field::Reason => record.reason.into(),
             Field::DurationMs => Value::Millis(record.duration),
             Field::Upstream => record.upstream.into(),
@@ -302,6 +308,7 @@ pub(super) mod tests {
             query: Some(b"page=2"),
             protocol: "HTTP/1.1",
             status: 502,
+            grpc_status: Some(14),
             reason: Some("upstream_reset"),
             duration: Duration::from_micros(12_345),
             upstream: Some("orders"),
@@ -323,6 +330,7 @@ pub(super) mod tests {
     pub(in super::super) fn bare() -> Record<'static> {
         Record {
             client_ip: None,
+            grpc_status: None,
             route: None,
             host: None,
             query: None,
