@@ -139,6 +139,17 @@ pub struct Deadlines {
     pub stream_idle: Duration,
     /// The whole exchange.
     pub total: Option<Duration>,
+    /// What a WebSocket may take, in place of the others.
+    pub websocket: WebSocketLimits,
+}
+
+/// How long a WebSocket may last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct WebSocketLimits {
+    /// Without a byte in either direction.
+    pub idle: Duration,
+    /// In all.
+    pub lifetime: Duration,
 }
 
 /// How long to wait for an upstream.

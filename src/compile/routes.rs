@@ -17,11 +17,13 @@ use crate::route::{
     HeaderCondition, ListenerSet, MethodSet, PathPattern, PathRegex, PathSpec, QueryCondition, RouteSpec,
     Router, ValueMatch,
 };
-use crate::snapshot::{Bounds, Deadlines, Redirect, Route, Target, UpstreamTimeouts};
+use crate::snapshot::{Bounds, Deadlines, Redirect, Route, Target, UpstreamTimeouts, WebSocketLimits};
 use crate::types::{CredentialFields, HostPattern};
 
 const REQUEST: Duration = Duration::from_secs(30);
 const STREAM_IDLE: Duration = Duration::from_secs(300);
+const WEBSOCKET_IDLE: Duration = Duration::from_secs(600);
+const WEBSOCKET_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const CONNECT: Duration = Duration::from_secs(2);
 const READ: Duration = Duration::from_secs(30);
 const WRITE: Duration = Duration::from_secs(30);
@@ -86,6 +88,10 @@ impl<'a> Compiler<'a> {
                 request: first(of(|t| t.request), REQUEST),
                 stream_idle: first(of(|t| t.stream_idle), STREAM_IDLE),
                 total: own.total.or(defaults.timeouts.total).map(crate::types::Duration::get),
+                websocket: WebSocketLimits {
+                    idle: first(of(|t| t.websocket.as_ref()?.idle), WEBSOCKET_IDLE),
+                    lifetime: first(of(|t| t.websocket.as_ref()?.lifetime), WEBSOCKET_LIFETIME),
+                },
             },
             upstream: UpstreamTimeouts {
                 connect: first(
@@ -114,6 +120,8 @@ impl<'a> Compiler<'a> {
             ("request", timeouts.request),
             ("stream_idle", timeouts.stream_idle),
             ("total", timeouts.total),
+            ("websocket.idle", timeouts.websocket.as_ref().and_then(|w| w.idle)),
+            ("websocket.lifetime", timeouts.websocket.as_ref().and_then(|w| w.lifetime)),
             ("connect", timeouts.connect),
             ("read", timeouts.read),
             ("write", timeouts.write),

@@ -21,7 +21,9 @@ use serde::{Deserialize, Serialize};
 pub use admin::{Admin, SecretSource};
 pub use filters::FilterUse;
 pub use listener::{Http2Limits, Listener, ListenerLimits, Protocol};
-pub use route::{Defaults, Matcher, Path, Redirect, Respond, Route, RouteLimits, Timeouts};
+pub use route::{
+    Defaults, Matcher, Path, Redirect, Respond, Route, RouteLimits, Timeouts, WebSocketTimeouts,
+};
 pub use server::{Server, Threads};
 pub use telemetry::{AccessLog, Metrics, ProcessLog, Sample, Telemetry};
 pub use unread::Unread;

@@ -200,6 +200,9 @@ pub struct Timeouts {
     /// The whole exchange, bodies included. Off by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total: Option<Duration>,
+    /// How long a WebSocket may last, once it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub websocket: Option<WebSocketTimeouts>,
     /// To be connected to an endpoint. Default 2s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect: Option<Duration>,
@@ -209,6 +212,18 @@ pub struct Timeouts {
     /// For the endpoint to take the next bytes. Default 30s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write: Option<Duration>,
+}
+
+/// How long a WebSocket may last. At its end the client gets a Close frame with 1001.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebSocketTimeouts {
+    /// Without a byte in either direction. Default 10m.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Duration>,
+    /// In all. Default 24h.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifetime: Option<Duration>,
 }
 
 impl Timeouts {

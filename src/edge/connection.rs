@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
 use crate::guard::Refusal;
-use crate::snapshot::Deadlines;
+use crate::snapshot::{Deadlines, WebSocketLimits};
 
 /// One accepted connection.
 ///
@@ -148,8 +148,10 @@ impl Connection {
         self.responding.store(true, Ordering::Relaxed);
     }
 
-    /// The connection changed its protocol (101): bytes pass as they are from here on.
-    pub fn tunnel(&self) {
+    /// The connection became a WebSocket (101): bytes pass as they are from here on, and its own clocks run.
+    pub fn tunnel(&self, now: Instant, limits: &WebSocketLimits) {
+        self.stream_idle.store(nanos(limits.idle), Ordering::Relaxed);
+        self.total_by.store(self.nanos(now).saturating_add(nanos(limits.lifetime)), Ordering::Relaxed);
         self.tunnel.store(true, Ordering::Relaxed);
     }
 
@@ -289,10 +291,13 @@ fn nanos(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
+    const WEBSOCKET: WebSocketLimits =
+        WebSocketLimits { idle: Duration::from_secs(600), lifetime: Duration::from_secs(3600) };
     const DEADLINES: Deadlines = Deadlines {
         request: Duration::from_secs(30),
         stream_idle: Duration::from_secs(300),
         total: Some(Duration::from_secs(600)),
+        websocket: WEBSOCKET,
     };
 
     fn connection() -> Connection {
@@ -333,7 +338,7 @@ mod tests {
         assert_eq!(next(&connection), (Timer::UpstreamRead, 8));
         connection.moved(at(7));
         assert_eq!(next(&connection), (Timer::UpstreamRead, 12));
-        connection.tunnel();
+        connection.tunnel(connection.epoch, &WEBSOCKET);
         assert_eq!(next(&connection).0, Timer::StreamIdle);
     }
 

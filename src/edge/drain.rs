@@ -1,11 +1,11 @@
 //! Ending without dropping anything: who is still here, and when the last one left.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use tokio::sync::{Notify, watch};
 use tokio::task::coop;
 
@@ -31,10 +31,13 @@ struct Inner {
 pub(super) struct Draining {
     watched: watch::Receiver<bool>,
     /// None once draining has started.
-    unstarted: Option<BoxFuture<'static, ()>>,
+    unstarted: Option<Started>,
     /// Whom the drain wakes.
     waker: Option<Waker>,
 }
+
+/// Ready once draining has started. Shared as what holds it is.
+type Started = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 /// A connection that is still here.
 #[derive(Debug)]
@@ -87,7 +90,7 @@ impl Drain {
     pub(super) fn wait(&self) -> Draining {
         let watched = self.watch();
         let mut waiting = self.watch();
-        let started: BoxFuture<'static, ()> = Box::pin(async move {
+        let started: Started = Box::pin(async move {
             // A closed channel means that the gateway is gone: the same.
             let _ = waiting.wait_for(|draining| *draining).await;
         });

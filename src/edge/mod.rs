@@ -12,6 +12,7 @@ mod metrics;
 mod preread;
 mod serve;
 mod stream;
+mod websocket;
 mod wire;
 
 use std::sync::Arc;

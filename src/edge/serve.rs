@@ -92,7 +92,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     }
 
     async fn serve(self: Arc<Self>, socket: TcpStream, connection: Arc<Connection>) {
-        let mut wire = Box::new(Wire::new(socket, Arc::clone(&connection)));
+        let mut wire = Box::new(Wire::new(socket, Arc::clone(&connection), self.drain.clone()));
         let mut draining = self.drain.wait();
         let mut served = 0;
         let mut swaps = self.live.swaps();

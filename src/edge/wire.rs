@@ -7,6 +7,8 @@
 //! 4. Deadlines end a read or a write that would wait beyond them with [`io::ErrorKind::TimedOut`].
 //! 5. When the engine drops the stream, the socket goes back to the connection to be closed with care.
 
+mod tunnel;
+
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::{Pin, pin};
@@ -18,9 +20,10 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use self::tunnel::Tunnel;
 use super::alarm::Alarm;
 use super::connection::Connection;
-use super::drain::Draining;
+use super::drain::{Drain, Draining};
 use crate::guard::{
     BodyFraming, BodyScanner, Head, HeadLimits, HeadScanner, Progress, Refusal, TargetForm, in_origin_form,
 };
@@ -50,6 +53,9 @@ pub struct Wire {
     body: BodyScanner,
     body_done: bool,
     alarm: Option<Alarm>,
+    drain: Drain,
+    /// Once the connection became a WebSocket.
+    tunnel: Option<Box<Tunnel>>,
 }
 
 /// A request head that passed the guard.
@@ -94,7 +100,7 @@ pub struct Patience {
 
 impl Wire {
     /// Guards a socket.
-    pub fn new(socket: TcpStream, connection: Arc<Connection>) -> Self {
+    pub fn new(socket: TcpStream, connection: Arc<Connection>, drain: Drain) -> Self {
         Self {
             socket: Some(socket),
             connection,
@@ -103,6 +109,8 @@ impl Wire {
             body: BodyScanner::new(BodyFraming::None),
             body_done: true,
             alarm: None,
+            drain,
+            tunnel: None,
         }
     }
 
@@ -290,14 +298,13 @@ impl Wire {
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let wire = self.get_mut();
+        if wire.connection.is_tunnel() {
+            return wire.poll_tunnel(cx, buf);
+        }
         if wire.connection.is_overdue() {
             return wire.poll_deadline(cx, true);
         }
-        let read = if wire.body_done && !wire.connection.is_tunnel() {
-            wire.poll_quiet(cx)
-        } else {
-            wire.poll_body(cx, buf)
-        };
+        let read = if wire.body_done { wire.poll_quiet(cx) } else { wire.poll_body(cx, buf) };
         if read.is_ready() {
             return read;
         }
@@ -312,6 +319,12 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let wire = self.get_mut();
+        if wire.connection.is_tunnel() {
+            return match wire.poll_write_tunnel(cx, data) {
+                Poll::Pending => wire.poll_deadline(cx, false),
+                written => written,
+            };
+        }
         if wire.connection.is_overdue() {
             return wire.poll_deadline(cx, false);
         }

@@ -7,6 +7,7 @@ use http::header::{HOST, REFERER, USER_AGENT};
 use pingora_proxy::Session;
 
 use super::context::{Context, Pinned};
+use super::failure;
 use crate::chain::LogEntry;
 use crate::edge::Connection;
 use crate::exchange::Reason;
@@ -29,6 +30,9 @@ pub(super) fn finish(session: &mut Session, context: &mut Context) {
         _ => 0,
     };
     count(session, pinned, status, reason, duration);
+    // A WebSocket ends without an error, whoever ended it.
+    let ended = if status == 101 { arrival.connection.fired().map(failure::of_the_clock) } else { None };
+    let reason = reason.or(ended);
     if pinned.log.wants(status, duration, fastrand::f64) {
         log(session, &arrival.connection, pinned, status, reason, duration);
     }

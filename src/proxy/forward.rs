@@ -234,7 +234,7 @@ pub(super) fn response(
     }
     let (arrival, pinned) = context.parts()?;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        arrival.connection.tunnel();
+        arrival.connection.tunnel(Instant::now(), &pinned.route.bounds.deadlines.websocket);
     }
     if pinned.grpc {
         note_status(pinned, &head.headers);

@@ -32,3 +32,4 @@ mod suspicions;
 mod telemetry;
 mod timeouts;
 mod upstream;
+mod websocket;
