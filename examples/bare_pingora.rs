@@ -4,7 +4,7 @@
 //! Portcullis itself adds.
 //!
 //! ```text
-//! bare_pingora LISTEN_ADDRESS ORIGIN_ADDRESS
+//! bare_pingora LISTEN_ADDRESS ORIGIN_ADDRESS [h2c]
 //! ```
 
 use std::net::SocketAddr;
@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use pingora::apps::HttpServerOptions;
 use pingora::modules::http::HttpModules;
 use pingora::prelude::{HttpPeer, Opt, ProxyHttp, Result, Server, Session};
 use pingora::proxy::http_proxy_service;
@@ -22,12 +23,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [listen, origin] = arguments.as_slice() else {
-        eprintln!("usage: bare_pingora LISTEN_ADDRESS ORIGIN_ADDRESS");
-        return ExitCode::from(2);
+    let (listen, origin, h2c) = match arguments.as_slice() {
+        [listen, origin] => (listen, origin, false),
+        [listen, origin, protocol] if protocol == "h2c" => (listen, origin, true),
+        _ => {
+            eprintln!("usage: bare_pingora LISTEN_ADDRESS ORIGIN_ADDRESS [h2c]");
+            return ExitCode::from(2);
+        }
     };
     match origin.parse() {
-        Ok(origin) => serve(listen, origin),
+        Ok(origin) => serve(listen, origin, h2c),
         Err(error) => {
             eprintln!("bare_pingora: {origin}: {error}");
             ExitCode::from(2)
@@ -35,12 +40,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Serves until a signal ends the process.
-fn serve(listen: &str, origin: SocketAddr) -> ! {
+/// Serves until a signal ends the process. `h2c` takes HTTP/2 with prior knowledge, too.
+fn serve(listen: &str, origin: SocketAddr, h2c: bool) -> ! {
     let settings = ServerConf { threads: 1, upstream_keepalive_pool_size: 4096, ..ServerConf::default() };
     let mut server = Server::new_with_opt_and_conf(Opt::default(), settings);
     server.bootstrap();
     let mut service = http_proxy_service(&server.configuration, ToOrigin(origin));
+    if let Some(proxy) = service.app_logic_mut() {
+        let mut options = HttpServerOptions::default();
+        options.h2c = h2c;
+        proxy.server_options = Some(options);
+    }
     service.add_tcp(listen);
     server.add_service(service);
     server.run_forever()
