@@ -159,6 +159,7 @@ fn exchange() -> (RequestHeader, Facts) {
         captures: Captures::default(),
         request_id: None,
         rewrite: Rewrite::default(),
+        body_limit: 10 << 20,
         started: Instant::now(),
         arrived: SystemTime::now(),
     };

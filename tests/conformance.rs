@@ -75,6 +75,7 @@ fn facts() -> Facts {
         captures: Captures::default(),
         request_id: None,
         rewrite: Rewrite::default(),
+        body_limit: 10 << 20,
         started: Instant::now(),
         arrived: SystemTime::now(),
     }

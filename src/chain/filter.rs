@@ -47,7 +47,8 @@ pub trait Filter: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Sees each piece of the request body on its way upstream.
+    /// Sees each piece of the request body on its way upstream. A filter that changes its length removes
+    /// `content-length` in [`upstream_request`](Self::upstream_request); the body is framed anew then.
     fn request_body(
         &self,
         state: &mut Self::State,
@@ -69,8 +70,8 @@ pub trait Filter: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Sees each piece of an upstream's response body. A filter that changes its length removes
-    /// `content-length` in [`response`](Self::response).
+    /// Sees each piece of the response body; one of the gateway's own is one piece. A filter that changes its length
+    /// removes `content-length` in [`response`](Self::response); the body is framed anew then.
     fn response_body(
         &self,
         state: &mut Self::State,

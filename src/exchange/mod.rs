@@ -127,6 +127,11 @@ impl<'a> Exchange<'a> {
         self.facts.rewrite.host = Some(host);
     }
 
+    /// The most bytes that the route takes as a request body, however it is encoded.
+    pub fn body_limit(&self) -> u64 {
+        self.facts.body_limit
+    }
+
     /// When the request's head was complete.
     pub fn started(&self) -> Instant {
         self.facts.started
@@ -155,6 +160,8 @@ pub struct Facts {
     pub request_id: Option<RequestId>,
     /// What goes upstream in place of what the client sent.
     pub rewrite: Rewrite,
+    /// The most bytes of a request body.
+    pub body_limit: u64,
     /// When the request's head was complete.
     pub started: Instant,
     /// When that was by the wall clock.

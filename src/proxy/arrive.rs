@@ -76,6 +76,7 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
             captures: place.captures,
             request_id: known_id.flatten(),
             rewrite: Rewrite::default(),
+            body_limit: route.bounds.request_body,
             started,
             arrived: SystemTime::now(),
         },

@@ -71,8 +71,25 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
         for_http2(headers, session.req_header(), connection, pinned_grpc);
     }
     *head = RequestHeader::from(parts);
-    let shaped = chain.upstream_request(slots, &mut exchange, head);
-    shaped.or_else(|fault| faulty(context, &fault))
+    if let Err(fault) = chain.upstream_request(slots, &mut exchange, head) {
+        return faulty(context, &fault);
+    }
+    if arrival.has_body() {
+        frame_request(head)?;
+    }
+    Ok(())
+}
+
+/// Frames a body whose length a filter took away. HTTP/2 has frames of its own.
+fn frame_request(head: &mut RequestHeader) -> Result<()> {
+    match head.version == Version::HTTP_2 || is_framed(&head.headers) {
+        true => Ok(()),
+        false => head.insert_header(header::TRANSFER_ENCODING, "chunked"),
+    }
+}
+
+fn is_framed(headers: &HeaderMap) -> bool {
+    [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| headers.contains_key(name))
 }
 
 /// What only HTTP/2 carries: the wish for trailers, and what is left of a call's time.
@@ -280,10 +297,7 @@ fn unchunk(session: &mut Session, head: &mut ResponseHeader) {
 
 /// Frames a body whose length a filter took away, the engine having looked before the chain ran.
 fn frame(session: &Session, head: &mut ResponseHeader) -> Result<()> {
-    let framed = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]
-        .iter()
-        .any(|name| head.headers.contains_key(name));
-    if framed || is_bodiless(session, head) {
+    if is_framed(&head.headers) || is_bodiless(session, head) {
         return Ok(());
     }
     head.insert_header(header::TRANSFER_ENCODING, "chunked")

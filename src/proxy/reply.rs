@@ -6,16 +6,16 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, TRANSFER_ENCODING};
+use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use pingora::Result;
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::context::{Context, Pinned};
 use super::failure;
-use crate::chain::Verdict;
-use crate::exchange::{Exchange, Fault, Reason, Reply, grpc};
+use crate::chain::{Chain, Slots, Verdict};
+use crate::exchange::{Exchange, Fault, Reason, Reply, RequestId, grpc};
 use crate::handler::SharedHandler;
 use crate::snapshot::{Redirect, Target};
 
@@ -151,19 +151,12 @@ pub(super) async fn answer(session: &mut Session, context: &mut Context, reply: 
 
 /// Sends an answer of the gateway's own, through the response hooks of the chain.
 pub(super) async fn send(session: &mut Session, context: &mut Context, reply: Reply) -> Result<()> {
-    let status = reply.status();
     context.reason = reply.reason();
-    if status.as_u16() >= 400 && context.pinned.as_ref().is_some_and(|pinned| pinned.grpc) {
+    if reply.status().as_u16() >= 400 && context.pinned.as_ref().is_some_and(|pinned| pinned.grpc) {
         return send_as_grpc(session, context, reply).await;
     }
-    let (mut head, body) = render(session, context, reply)?;
-    // A handler's own: the length below is the only framing.
-    head.remove_header(&TRANSFER_ENCODING);
-    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    if !bodiless {
-        head.insert_header(CONTENT_LENGTH, body.len())?;
-    }
-    let silent = bodiless || body.is_empty() || session.req_header().method == Method::HEAD;
+    let (head, body) = render(session, context, reply)?;
+    let silent = body.is_empty() || session.req_header().method == Method::HEAD;
     if let Some(pinned) = context.pinned.as_deref_mut().filter(|pinned| pinned.log.shows_response_headers()) {
         pinned.response = Some(head.headers.clone());
     }
@@ -181,7 +174,8 @@ async fn send_as_grpc(session: &mut Session, context: &mut Context, reply: Reply
     let (status, reason) = (reply.status(), reply.reason());
     let (mut head, _) = render(session, context, reply)?;
     head.set_status(StatusCode::OK)?;
-    for name in [TRANSFER_ENCODING, CONTENT_LENGTH] {
+    // What is said of a body that is not sent.
+    for name in [TRANSFER_ENCODING, CONTENT_LENGTH, CONTENT_ENCODING] {
         head.remove_header(&name);
     }
     head.insert_header(CONTENT_TYPE, "application/grpc")?;
@@ -204,27 +198,62 @@ pub(super) async fn end_call(
     session.as_downstream_mut().write_response_trailers(trailers).await
 }
 
+/// The head and the body to send, shaped by the chain.
 fn render(session: &Session, context: &mut Context, reply: Reply) -> Result<(ResponseHeader, Bytes)> {
     let request = session.req_header();
-    let accept = request.headers.get(ACCEPT);
-    let head_of = |reply: Reply, id| -> Result<(ResponseHeader, Bytes)> {
-        let status = reply.status();
-        let (headers, body) = reply.render(accept, id);
-        let mut head = ResponseHeader::build(status, Some(headers.len() + 4))?;
-        for (name, value) in &headers {
-            head.append_header(name, value)?;
-        }
-        Ok((head, body))
-    };
     let Some(pinned) = context.pinned.as_deref_mut() else {
-        return head_of(reply, None);
+        return message(request, reply, None);
     };
     let (chain, slots, mut exchange) = pinned.run(request);
     let id = exchange.request_id().clone();
-    let (mut head, mut body) = head_of(reply, Some(&id))?;
-    if let Err(fault) = chain.response(slots, &mut exchange, &mut head) {
-        (head, body) = head_of(bug(&fault), Some(&id))?;
-        context.reason = Some(Reason::BUG);
+    let (mut head, body) = message(request, reply, Some(&id))?;
+    match shaped(chain, slots, &mut exchange, &mut head, body) {
+        Ok(body) => Ok((head, body)),
+        Err(fault) => {
+            context.reason = Some(Reason::BUG);
+            message(request, bug(&fault), Some(&id))
+        }
+    }
+}
+
+/// A reply as a message whose length is known. Of an answer that never has a body nothing is left to frame.
+fn message(request: &RequestHeader, reply: Reply, id: Option<&RequestId>) -> Result<(ResponseHeader, Bytes)> {
+    let status = reply.status();
+    let (headers, mut body) = reply.render(request.headers.get(ACCEPT), id);
+    let mut head = ResponseHeader::build(status, Some(headers.len() + 4))?;
+    for (name, value) in &headers {
+        head.append_header(name, value)?;
+    }
+    // A handler's own: the length is the only framing.
+    head.remove_header(&TRANSFER_ENCODING);
+    if is_bodiless(status) {
+        body.clear();
+    } else {
+        head.insert_header(CONTENT_LENGTH, body.len())?;
     }
     Ok((head, body))
+}
+
+fn is_bodiless(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// Shows a message to the response hooks; what became of its body.
+fn shaped(
+    chain: &Chain,
+    slots: &mut Slots,
+    exchange: &mut Exchange<'_>,
+    head: &mut ResponseHeader,
+    body: Bytes,
+) -> Result<Bytes, Fault> {
+    chain.response(slots, exchange, head)?;
+    head.remove_header(&TRANSFER_ENCODING);
+    if is_bodiless(head.status) || exchange.method() == Method::HEAD {
+        return Ok(body);
+    }
+    let mut piece = (!body.is_empty()).then_some(body);
+    chain.response_body(slots, exchange, &mut piece, true)?;
+    let body = piece.unwrap_or_default();
+    head.insert_header(CONTENT_LENGTH, body.len())?;
+    Ok(body)
 }

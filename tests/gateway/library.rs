@@ -320,6 +320,41 @@ fn body_hooks_change_bodies_and_their_length() {
 }
 
 #[test]
+fn body_hooks_change_the_gateways_own_answers_and_their_length() {
+    let gateway = Gateway::start_with("", |gateway| {
+        let own = Route::new("own", "/own").respond_with(|_, body| Reply::content(StatusCode::OK, body));
+        let mut empty = Route::new("empty", "/empty").respond_with(|exchange, _| {
+            Reply::content(
+                if exchange.query().is_some() { StatusCode::NO_CONTENT } else { StatusCode::OK },
+                "",
+            )
+        });
+        empty.config_mut().filters.push(portcullis::config::FilterUse::named("shout"));
+        gateway.route(own.filter("shout", Stage::Transform, Shout)).route(empty)
+    });
+    let mut client = gateway.client();
+    for (body, said) in [("hello", "HELLO!END!END"), ("", "!END!END")] {
+        let length = body.len();
+        let answer = client
+            .ask(format!("POST /own HTTP/1.1\r\nhost: a.test\r\ncontent-length: {length}\r\n\r\n{body}"));
+        assert_eq!(answer.text(), said);
+        assert_eq!(answer.header("content-length"), Some(&*said.len().to_string()));
+    }
+    client.send("HEAD /own HTTP/1.1\r\nhost: a.test\r\n\r\n");
+    let head = client.response_to("HEAD");
+    assert_eq!(
+        (head.status, head.header("content-length")),
+        (200, None),
+        "its length is the filter's to know"
+    );
+    assert_eq!(client.get("/own").text(), "!END!END");
+    assert_eq!(client.get("/empty").text(), "!END");
+    let nothing = client.get("/empty?at-all");
+    assert_eq!((nothing.status, nothing.header("content-length")), (204, None));
+    assert_eq!(client.get("/own").status, 200);
+}
+
+#[test]
 fn a_filter_answers_for_the_upstream() {
     /// Answers by what it finds in the head, or in the body.
     struct Guard;
@@ -602,8 +637,8 @@ fn a_filter_that_fails_on_the_gateways_own_answer_costs_one_request() {
     for Fails { hook, name, .. } in PANICS.into_iter().chain(FAULTS) {
         let answer = Ask::new(&format!("POST /{name}-own")).body("hello").send(gateway.address());
         match hook {
-            // Never called: nothing goes upstream, and no body comes from there.
-            "upstream_request" | "response_body" | "log" => {
+            // Never called: nothing goes upstream.
+            "upstream_request" | "log" => {
                 assert_eq!((answer.status, answer.text().as_str()), (200, "hello"), "{name}");
             }
             _ => assert_eq!(answer.problem(), (500, "bug".to_owned()), "{name}"),
