@@ -27,6 +27,7 @@ mod snapshot;
 mod state;
 
 pub mod chain;
+pub mod coding;
 pub mod config;
 pub mod document;
 pub mod exchange;

@@ -3,6 +3,7 @@
 mod cidr;
 mod duration;
 mod host;
+mod media;
 mod path;
 mod percent;
 mod secret;
@@ -11,6 +12,7 @@ mod size;
 pub use cidr::Cidr;
 pub use duration::Duration;
 pub use host::{Host, HostError, HostPattern, HostPatternError, PlainAuthority};
+pub use media::MediaRange;
 pub use path::{NormalPath, PathError};
 pub use percent::Percent;
 pub use secret::{CREDENTIAL_FIELDS, CredentialFields, MASK, Secret};
