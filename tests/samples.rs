@@ -64,6 +64,9 @@ fn edge() {
         "{}",
         shop.head
     );
+    let long = format!("X-Long: {}", "a".repeat(1024));
+    let long = get(&running, "/cart", "www.example.com", &[&long]);
+    assert!(long.head.contains("vary: accept-encoding"), "{}", long.head);
     assert!(!shop.body.contains("mine"), "a stranger's request id went upstream: {}", shop.body);
     assert_eq!(ask(web(&running), "DELETE", "/cart", &["Host: www.example.com"]).status, 405);
     assert_eq!(get(&running, "/internal/x", "other.example", &[]).status, 404);

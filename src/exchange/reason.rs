@@ -37,6 +37,12 @@ reasons! {
     BAD_HOST = "bad_host", BAD_REQUEST, "The host is not valid", "http_request_error";
     /// The body is longer than the route allows.
     BODY_TOO_LARGE = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large", "http_request_denied";
+    /// The body shrinks to too little for what it holds.
+    BODY_TOO_DENSE = "body_too_dense", PAYLOAD_TOO_LARGE, "The body expands too much", "http_request_denied";
+    /// The body is not what its content coding says, or not whole.
+    CORRUPT_CODING = "corrupt_coding", BAD_REQUEST, "The body cannot be decoded", "http_request_error";
+    /// The body has a content coding that is not known here.
+    UNSUPPORTED_CODING = "unsupported_coding", UNSUPPORTED_MEDIA_TYPE, "The content coding is not supported", "http_request_denied";
     /// The client did not send its whole request head in time.
     HEADER_TIMEOUT = "header_timeout", REQUEST_TIMEOUT, "The request head took too long", "http_request_error";
     /// The listener speaks HTTP/2 only.

@@ -1,5 +1,7 @@
 //! The filters: one file each. The file's name is the config key, the metric label and the docs page.
 
+mod compression;
+mod decompression;
 mod headers;
 mod ip_restriction;
 mod request_id;
@@ -10,6 +12,8 @@ use crate::registry::Registry;
 /// Every filter of the house.
 pub fn builtin() -> Registry {
     Registry::default()
+        .filter::<compression::Compression>()
+        .filter::<decompression::Decompression>()
         .filter::<headers::Headers>()
         .filter::<ip_restriction::IpRestriction>()
         .filter::<request_id::RequestIds>()

@@ -51,6 +51,9 @@ fn answer(mut stream: &TcpStream) -> Option<()> {
             return None;
         }
     }
-    let answer = format!("HTTP/1.1 200 OK\r\nserver: echo\r\ncontent-length: {}\r\n\r\n{head}", head.len());
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nserver: echo\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{head}",
+        head.len()
+    );
     stream.write_all(answer.as_bytes()).ok()
 }
