@@ -237,3 +237,142 @@ fn is_frame(magic: &[u8]) -> bool {
     b"\x28\xb5\x2f\xfd".starts_with(magic)
         || matches!(magic, [0x50..=0x5f, rest @ ..] if b"\x2a\x4d\x18".starts_with(rest))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::Encoder;
+    use super::*;
+
+    const WIDE: Bounds = Bounds { bytes: u64::MAX, ratio: u64::MAX };
+
+    fn encoded(coding: Coding, bytes: &[u8]) -> Vec<u8> {
+        Encoder::new(coding, 1).unwrap().encode(bytes, true).unwrap().to_vec()
+    }
+
+    /// Decodes in pieces of these sizes, in turn.
+    fn decoded(
+        coding: Coding,
+        bounds: Bounds,
+        bytes: &[u8],
+        sizes: &[usize],
+    ) -> Result<Vec<u8>, DecodeError> {
+        let mut decoder = Decoder::new(coding, bounds).unwrap();
+        let (mut left, mut whole) = (bytes, Vec::new());
+        for size in sizes.iter().cycle() {
+            let (piece, rest) = left.split_at(left.len().min(*size));
+            whole.extend(decoder.decode(piece, rest.is_empty())?);
+            left = rest;
+            if left.is_empty() {
+                break;
+            }
+        }
+        Ok(whole)
+    }
+
+    fn codings() -> impl Strategy<Value = Coding> {
+        prop::sample::select(Coding::ALL.to_vec())
+    }
+
+    /// Bytes with repetitions near and far.
+    fn bodies() -> impl Strategy<Value = Vec<u8>> {
+        let part = (prop::collection::vec(any::<u8>(), 0..40), 1..2000_usize);
+        let parts = prop::collection::vec(part, 0..12);
+        parts.prop_map(|parts| parts.into_iter().flat_map(|(bytes, times)| bytes.repeat(times)).collect())
+    }
+
+    fn sizes() -> impl Strategy<Value = Vec<usize>> {
+        prop::collection::vec(prop_oneof![Just(1), 1..64_usize, 64..70_000_usize], 1..8)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn pieces_of_any_size_make_the_same_whole(coding in codings(), body in bodies(), sizes in sizes()) {
+            let stream = encoded(coding, &body);
+            prop_assert_eq!(decoded(coding, WIDE, &stream, &sizes), Ok(body));
+        }
+
+        #[test]
+        fn a_part_is_never_whole(coding in codings(), body in bodies(), sizes in sizes(), cut: prop::sample::Index) {
+            let stream = encoded(coding, &body);
+            let part = &stream[..cut.index(stream.len())];
+            let expected = if part.is_empty() { Ok(Vec::new()) } else { Err(DecodeError::Corrupt) };
+            prop_assert_eq!(decoded(coding, WIDE, part, &sizes), expected);
+        }
+
+        #[test]
+        fn what_is_damaged_surprises_nobody(
+            coding in codings(),
+            body in bodies(),
+            sizes in sizes(),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        ) {
+            let mut stream = encoded(coding, &body);
+            for (at, byte) in damage {
+                let at = at.index(stream.len());
+                stream[at] = byte;
+            }
+            let bounds = Bounds { bytes: 1 << 20, ratio: 50 };
+            if let Ok(whole) = decoded(coding, bounds, &stream, &sizes) {
+                prop_assert!(whole.len() <= 1 << 20);
+            }
+        }
+
+        #[test]
+        fn noise_surprises_nobody(coding in codings(), noise: Vec<u8>, sizes in sizes()) {
+            let _ = decoded(coding, WIDE, &noise, &sizes);
+        }
+    }
+
+    #[test]
+    fn bounds_are_looked_at_while_decoding() {
+        for coding in Coding::ALL {
+            let bomb = encoded(coding, &vec![0; 32 << 20]);
+            for (bounds, error) in [
+                (Bounds { bytes: 100_000, ratio: u64::MAX }, DecodeError::TooLarge),
+                (Bounds { bytes: u64::MAX, ratio: 100 }, DecodeError::TooDense),
+            ] {
+                let mut decoder = Decoder::new(coding, bounds).unwrap();
+                assert_eq!(decoder.decode(&bomb, true), Err(error), "{coding:?}");
+                let bound = bounds.bytes.min(RATIO_FROM.max(decoder.read.saturating_mul(bounds.ratio)));
+                assert!(decoder.written <= bound + STEP as u64, "{coding:?}: {} of {bound}", decoder.written);
+            }
+        }
+    }
+
+    #[test]
+    fn a_limit_is_reached_exactly() {
+        for coding in Coding::ALL {
+            for length in [0, 1, STEP - 1, STEP, STEP + 1, 4 * STEP] {
+                let stream = encoded(coding, &vec![7; length]);
+                let at = |bytes| decoded(coding, Bounds { bytes, ratio: u64::MAX }, &stream, &[usize::MAX]);
+                assert_eq!(at(length as u64).map(|whole| whole.len()), Ok(length), "{coding:?}");
+                if length > 0 {
+                    assert_eq!(at(length as u64 - 1), Err(DecodeError::TooLarge), "{coding:?} {length}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn old_formats_are_no_frames() {
+        assert!(
+            is_frame(b"")
+                && is_frame(b"\x28\xb5")
+                && is_frame(b"\x28\xb5\x2f\xfd")
+                && is_frame(b"\x5f\x2a\x4d\x18")
+        );
+        for magic in [
+            &b"\x25\xb5\x2f\xfd"[..],
+            b"\x1e\xb5\x2f\xfd",
+            b"\x60\x2a\x4d\x18",
+            b"\x50\x2a\x4d\x19",
+            b"\x28\xb6",
+        ] {
+            assert!(!is_frame(magic), "{magic:?}");
+        }
+    }
+}

@@ -12,7 +12,7 @@
 
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, ETAG, VARY,
+    CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use schemars::JsonSchema;
@@ -217,6 +217,10 @@ impl Filter for Compression {
         }
         vary(head)?;
         let request = &exchange.request().headers;
+        if head.status == StatusCode::NOT_MODIFIED {
+            // The client has the body and what was said of it. Its copy keeps the tag that it got.
+            return if asks_for_weak(request, head) { weaken(head) } else { Ok(()) };
+        }
         if says(request, &CACHE_CONTROL, "no-transform") {
             return Ok(());
         }
@@ -224,10 +228,6 @@ impl Filter for Compression {
             return Ok(());
         };
         weaken(head)?;
-        if head.status == StatusCode::NOT_MODIFIED {
-            // The client has the body, and what is said of it.
-            return Ok(());
-        }
         head.insert_header(CONTENT_ENCODING, coding.value())?;
         head.remove_header(&CONTENT_LENGTH);
         head.remove_header(&ACCEPT_RANGES);
@@ -333,6 +333,14 @@ fn vary(head: &mut ResponseHeader) -> Result<()> {
     merged.extend_from_slice(b"Accept-Encoding");
     let merged = HeaderValue::from_bytes(&merged).map_err(|_| Fault::new("Vary cannot be merged"))?;
     Ok(head.insert_header(VARY, merged)?)
+}
+
+/// Whether the client has a copy under the weak form of a tag.
+fn asks_for_weak(request: &HeaderMap, head: &ResponseHeader) -> bool {
+    let Some(tag) = head.headers.get(ETAG) else { return false };
+    let weak = [b"W/", tag.as_bytes()].concat();
+    let mut lists = request.get_all(IF_NONE_MATCH).iter();
+    lists.any(|list| list.as_bytes().windows(weak.len()).any(|part| part == weak))
 }
 
 /// Makes a strong `ETag` weak (RFC 9110, section 8.8.3).

@@ -257,13 +257,21 @@ fn head_and_304_say_what_get_would() {
     ] {
         assert_eq!(head.header(name), value, "{name}");
     }
-    for kind in ["text/plain", "none"] {
-        let same = get(&gateway, "gzip", &format!("x-status: 304\nx-head: etag: \"a\"|content-type: {kind}"));
-        assert_eq!((same.status, same.header("etag")), (304, Some("W/\"a\"")), "{kind}");
-        assert_eq!((same.header("vary"), same.header("content-encoding")), (Some("Accept-Encoding"), None));
+    // What the client has, its type, the tag and whether the answer varies.
+    for (has, kind, tag, varies) in [
+        ("W/\"a\"", "text/plain", "W/\"a\"", true),
+        ("\"b,\", W/\"a\"", "none", "W/\"a\"", true),
+        ("\"a\"", "none", "\"a\"", true),
+        ("W/\"aa\"", "none", "\"a\"", true),
+        ("*", "text/plain", "\"a\"", true),
+        ("\"a\"", "image/png", "\"a\"", false),
+    ] {
+        let fields = format!("if-none-match: {has}\nx-status: 304\nx-head: etag: \"a\"|content-type: {kind}");
+        let same = get(&gateway, "gzip", &fields);
+        assert_eq!((same.status, same.header("etag")), (304, Some(tag)), "{has} {kind}");
+        assert_eq!(same.header("vary").is_some(), varies, "{has} {kind}");
+        assert_eq!(same.header("content-encoding"), None, "{has} {kind}");
     }
-    let same = get(&gateway, "gzip", "x-status: 304\nx-head: etag: \"a\"|content-type: image/png");
-    assert_eq!((same.header("etag"), same.header("vary")), (Some("\"a\""), None));
     // The connection goes on behind answers without a body.
     let mut client = gateway.client();
     for (method, status) in [("HEAD", 200), ("GET", 304), ("HEAD", 200), ("GET", 304)] {
@@ -319,6 +327,19 @@ fn large_answers_pass_whole() {
         ));
         assert_eq!(coding(&answer, 5_000_000), accept);
         assert!(answer.body.len() < 2_500_000, "{accept}");
+    }
+}
+
+#[test]
+fn an_answer_may_come_a_byte_at_a_time() {
+    let origin = Origin::start(|visit| {
+        visit.send("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n");
+        let sent = text(500).bytes().all(|byte| visit.send([b"1\r\n", &[byte][..], b"\r\n"].concat()));
+        if sent { visit.answer("0\r\n\r\n") } else { Then::Close }
+    });
+    let gateway = gateway(&origin, "");
+    for accept in CODINGS {
+        assert_eq!(coding(&get(&gateway, accept, ""), 500), accept);
     }
 }
 

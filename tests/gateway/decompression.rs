@@ -245,8 +245,9 @@ fn a_body_that_is_sent_again_is_decoded_again() {
     });
     let gateway = gateway(&origin, "", "10MiB");
     assert_eq!(gateway.get("/first").status, 200);
-    let body = encode("gzip", text(5000).as_bytes());
-    let answer = Ask::new("PUT /again").header("content-encoding: gzip").body(&body).send(gateway.address());
+    // Brotli: a second stream behind the first would be corrupt.
+    let body = encode("br", text(5000).as_bytes());
+    let answer = Ask::new("PUT /again").header("content-encoding: br").body(&body).send(gateway.address());
     assert_eq!(answer.status, 200, "{}", answer.text());
     let bodies: Vec<_> = origin.requests().into_iter().filter(|request| request.target == "/again").collect();
     assert_eq!(bodies.len(), 2);
