@@ -16,15 +16,20 @@ pub enum Effort {
     Fastest,
     /// What a busy server can afford.
     Balanced,
-    /// Small answers, at several times the price.
+    /// Small bodies, at several times the price.
     Best,
 }
 
-/// Windows are bounded, so that an answer of any length costs a few MiB at most: Brotli's in bits, as in nginx; Zstandard's
-/// well below the 8 MiB that all clients take (RFC 9659).
+/// Windows, in bits. They and the tables are bounded, so that a body of any length takes about 3 MiB at any level but
+/// Brotli's above 6. Zstandard's window stays below the 8 MiB that all clients take (RFC 9659).
 const BROTLI_WINDOW: u32 = 19;
 const ZSTD_WINDOW: u32 = 20;
 const GZIP_WINDOW: u8 = 15;
+
+/// From this level on, Zstandard's tables would grow with the level, to 80 MiB. For this window smaller ones lose little
+/// and are faster.
+const ZSTD_LARGE_TABLES: u8 = 5;
+const ZSTD_TABLE: u32 = 18;
 
 /// The least room for output.
 const ROOM: usize = 4 << 10;
@@ -50,6 +55,10 @@ impl Encoder {
             Coding::Zstd => {
                 let mut encoder = raw::Encoder::new(level.into())?;
                 encoder.set_parameter(CParameter::WindowLog(ZSTD_WINDOW))?;
+                if level >= ZSTD_LARGE_TABLES {
+                    encoder.set_parameter(CParameter::HashLog(ZSTD_TABLE))?;
+                    encoder.set_parameter(CParameter::ChainLog(ZSTD_TABLE))?;
+                }
                 Engine::Zstd(encoder)
             }
             Coding::Brotli => {
@@ -68,8 +77,9 @@ impl Encoder {
             (Coding::Zstd, Effort::Balanced) => 3,
             (Coding::Zstd, Effort::Best) => 12,
             (Coding::Brotli, Effort::Balanced) => 4,
-            (Coding::Gzip | Coding::Deflate, Effort::Balanced) => 6,
-            (_, Effort::Best) => 9,
+            (Coding::Brotli, Effort::Best) => 6,
+            (Coding::Gzip | Coding::Deflate, Effort::Balanced) => 5,
+            (Coding::Gzip | Coding::Deflate, Effort::Best) => 9,
         }
     }
 
