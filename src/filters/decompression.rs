@@ -10,7 +10,7 @@
 //!    Handlers get the decoded body, and the head as the client sent it.
 //! 5. Signatures over the body are checked before, in `authenticate`; what validates it comes after.
 
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -68,9 +68,8 @@ impl Filter for Decompression {
     }
 
     fn request(&self, work: &mut Work, exchange: &mut Exchange<'_>) -> Result<Flow> {
-        let headers = &exchange.request().headers;
-        match coding(headers) {
-            Ok(coding) => work.coding = coding.filter(|_| has_body(headers)),
+        match coding(&exchange.request().headers) {
+            Ok(coding) => work.coding = coding,
             Err(Unknown) => {
                 return Ok(Reply::refuse(Reason::UNSUPPORTED_CODING).header(ACCEPT_ENCODING, TAKEN).into());
             }
@@ -89,6 +88,10 @@ impl Filter for Decompression {
             work.decoder = None;
             for name in UNTRUE {
                 head.remove_header(&name);
+            }
+            // A body that is empty stays so.
+            if head.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0") {
+                head.remove_header(&CONTENT_LENGTH);
             }
         }
         Ok(())
@@ -127,9 +130,8 @@ impl Decompression {
 const TAKEN: HeaderValue = HeaderValue::from_static("zstd, br, gzip, deflate");
 
 /// What is no longer true of the body.
-const UNTRUE: [HeaderName; 6] = [
+const UNTRUE: [HeaderName; 5] = [
     CONTENT_ENCODING,
-    CONTENT_LENGTH,
     HeaderName::from_static("content-digest"),
     HeaderName::from_static("repr-digest"),
     HeaderName::from_static("digest"),
@@ -148,11 +150,6 @@ fn coding(headers: &HeaderMap) -> std::result::Result<Option<Coding>, Unknown> {
         (Some(name), None) => Coding::named(name).map(Some).ok_or(Unknown),
         (Some(_), Some(_)) => Err(Unknown),
     }
-}
-
-fn has_body(headers: &HeaderMap) -> bool {
-    headers.contains_key(TRANSFER_ENCODING)
-        || headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
 }
 
 fn reason(error: DecodeError) -> Reason {

@@ -272,13 +272,20 @@ pub(super) fn response(
     Ok(())
 }
 
-/// Looks at what comes after a body.
-pub(super) fn response_trailers(trailers: &HeaderMap, context: &mut Context) -> Result<()> {
+/// Looks at what comes after a body, which the engine does not tell to be the body's end. What filters still have of the
+/// body then takes the place of the trailers.
+pub(super) fn response_trailers(
+    session: &Session,
+    trailers: &HeaderMap,
+    context: &mut Context,
+) -> Result<Option<Bytes>> {
     let pinned = context.pinned()?;
     if pinned.grpc {
         note_status(pinned, trailers);
     }
-    Ok(())
+    let mut rest = None;
+    response_body(session, &mut rest, true, context)?;
+    Ok(rest.filter(|rest| !rest.is_empty()))
 }
 
 /// A call ends with its status: after the answer, or in place of it.

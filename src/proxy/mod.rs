@@ -174,12 +174,11 @@ impl ProxyHttp for Gateway {
 
     async fn response_trailer_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         trailers: &mut HeaderMap,
         context: &mut Context,
     ) -> Result<Option<Bytes>> {
-        forward::response_trailers(trailers, context)?;
-        Ok(None)
+        forward::response_trailers(session, trailers, context)
     }
 
     async fn fail_to_proxy(

@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use portcullis::{Exchange, Fault, Filter, Phases, ResponseHeader, Stage};
 
 use crate::ask::{Ask, ask};
-use crate::harness::{Gateway, Origin, Response, SOON, Then, eventually, to};
+use crate::harness::{Gateway, Http2, Origin, Response, SOON, Then, eventually, to};
 use crate::recode::{begin, decode, text};
 
 /// The codings by the names that the filter and HTTP give them.
@@ -341,6 +341,91 @@ fn an_answer_may_come_a_byte_at_a_time() {
     for accept in CODINGS {
         assert_eq!(coding(&get(&gateway, accept, ""), 500), accept);
     }
+}
+
+#[test]
+fn every_mix_of_versions_carries_it() {
+    let origin = origin();
+    let second = Gateway::before(&[&origin]);
+    let filters = "filters: [compression]";
+    let first = Gateway::start(&format!(
+        "upstreams: {{ next: {{ protocol: http2, endpoints: [\"{}\"] }} }}\n\
+         routes: [{{ name: all, path: /*, upstream: next, {filters} }}]\n",
+        second.address()
+    ));
+    let direct = Gateway::before_with(&origin, filters);
+    for gateway in [&first, &direct] {
+        for accept in CODINGS {
+            for (framing, length) in [("", 4000), ("transfer-encoding: chunked", 300_000)] {
+                let fields = format!("x-length: {length}\nx-head: {framing}");
+                assert_eq!(coding(&get(gateway, accept, &fields), length), accept, "{framing}");
+                let mut client = Http2::connect(gateway.address());
+                let request = client.request("GET", "/").header("accept-encoding", accept);
+                let request = request.header("x-length", length).header("x-head", framing);
+                let answer = client.ask(request);
+                assert_eq!((answer.field("content-encoding"), answer.field("content-length")), (accept, ""));
+                let body = decode(accept, &answer.body);
+                assert!(body.as_deref() == Some(text(length).as_bytes()), "{accept} {framing}");
+            }
+        }
+    }
+}
+
+/// An origin of HTTP/2 whose answer, `first`, ends with trailers.
+fn origin_with_trailers() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((socket, _)) = listener.accept().await {
+                let mut connection = h2::server::handshake(socket).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    let head = http::Response::builder().header("content-type", "text/plain");
+                    let mut body = respond.send_response(head.body(()).unwrap(), false).unwrap();
+                    body.send_data("first".into(), false).unwrap();
+                    let after = http::HeaderValue::from_static("told");
+                    body.send_trailers(http::HeaderMap::from_iter([(
+                        http::HeaderName::from_static("x-after"),
+                        after,
+                    )]))
+                    .unwrap();
+                }
+            }
+        });
+    });
+    address
+}
+
+#[test]
+fn an_answer_with_trailers_ends_well() {
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{ next: {{ protocol: http2, endpoints: [\"{}\"] }} }}\n\
+         routes: [{{ name: all, path: /*, upstream: next, filters: [compression] }}]\n",
+        origin_with_trailers()
+    ));
+    for accept in CODINGS {
+        let answer = get(&gateway, accept, "");
+        assert_eq!(decode(accept, &answer.body).as_deref(), Some(&b"first"[..]), "{accept}");
+        let mut client = Http2::connect(gateway.address());
+        let answer = client.ask(client.request("GET", "/").header("accept-encoding", accept));
+        assert_eq!(decode(accept, &answer.body).as_deref(), Some(&b"first"[..]), "{accept}");
+    }
+}
+
+#[test]
+fn a_grpc_call_that_is_refused_has_no_coding() {
+    let gateway = Gateway::start(
+        "filters: [{ compression: { min_size: 1B } }, { ip_restriction: { deny: [127.0.0.1] } }]\n\
+         routes: [{ name: a, path: /*, respond: {} }]\n",
+    );
+    let mut client = Http2::connect(gateway.address());
+    let request = client.request("POST", "/s/Call").header("content-type", "application/grpc");
+    let answer = client.send(request.header("te", "trailers").header("accept-encoding", "gzip"), b"");
+    assert_eq!((answer.status.as_u16(), answer.field("content-type")), (200, "application/grpc"));
+    assert_eq!((answer.field("content-encoding"), answer.body.len()), ("", 0));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use http::StatusCode;
 use portcullis::{Reply, Route};
 
 use crate::ask::Ask;
-use crate::harness::{Gateway, Origin, Response, Then, eventually};
+use crate::harness::{Gateway, Http2, Origin, Response, Then, eventually};
 use crate::recode::{encode, encode_times, text};
 
 const CODINGS: [&str; 4] = ["zstd", "br", "gzip", "deflate"];
@@ -78,11 +78,45 @@ fn what_is_not_compressed_passes_as_it_is() {
     let nothing = Ask::new("GET /").header("content-encoding: gzip").send(gateway.address());
     assert_eq!((nothing.status, origin.last().body), (200, None));
     assert_eq!(post(&gateway, "gzip", b"").status, 200);
-    assert_eq!(origin.last().content(), b"");
+    assert_eq!((origin.last().content(), origin.last().header("content-length")), (&b""[..], Some("0")));
     let empty =
         "POST / HTTP/1.1\r\nhost: a\r\ncontent-encoding: br\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n";
     assert_eq!(gateway.ask(empty).status, 200);
     assert_eq!(origin.last().content(), b"");
+}
+
+#[test]
+fn every_mix_of_versions_carries_it() {
+    let origin = Origin::ok();
+    let second = Gateway::before(&[&origin]);
+    let filters = "filters: [decompression]";
+    let first = Gateway::start(&format!(
+        "upstreams: {{ next: {{ protocol: http2, endpoints: [\"{}\"] }} }}\n\
+         routes: [{{ name: all, path: /*, upstream: next, {filters} }}]\n",
+        second.address()
+    ));
+    let direct = Gateway::before_with(&origin, filters);
+    let text = text(100_000);
+    for gateway in [&first, &direct] {
+        for coding in CODINGS {
+            let body = encode(coding, text.as_bytes());
+            assert_eq!(post(gateway, coding, &body).status, 200, "{coding}");
+            assert!(origin.last().content() == text.as_bytes(), "{coding}");
+            for length in [true, false] {
+                let mut client = Http2::connect(gateway.address());
+                let mut request = client.request("POST", "/").header("content-encoding", coding);
+                if length {
+                    request = request.header("content-length", body.len());
+                }
+                assert_eq!(client.send(request, &body).status.as_u16(), 200, "{coding}");
+                assert!(origin.last().content() == text.as_bytes(), "{coding}");
+                assert_eq!(origin.last().header("content-encoding"), None);
+                let request = client.request("POST", "/").header("content-encoding", coding);
+                let cut = client.send(request, &body[..body.len() - 2]);
+                assert_eq!(cut.problem(), (400, "corrupt_coding".into()), "{coding}");
+            }
+        }
+    }
 }
 
 #[test]
