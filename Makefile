@@ -46,7 +46,7 @@ setup-build:
 	  echo "Rust is missing: install it from https://rustup.rs, open a new shell, and run make again." >&2; exit 1; }
 
 setup-test: setup-build tests/schema/node_modules tests/readers/venv
-	@.ci/need promtool=prometheus systemd-analyze=systemd
+	@.ci/need promtool=prometheus systemd-analyze=systemd openssl=openssl sslscan=sslscan
 
 setup-bench: setup-build
 	@.ci/need nginx=nginx haproxy=haproxy

@@ -99,6 +99,7 @@ fn record(headers: &HeaderMap) -> Record<'_> {
         bytes_out: 5120,
         user_agent: Some(b"Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"),
         referer: Some(b"https://shop.example.com/basket"),
+        tls: None,
         consumer: Some("mobile"),
         request_headers: Some(headers),
         response_headers: None,

@@ -155,6 +155,7 @@ fn exchange() -> (RequestHeader, Facts) {
     };
     let facts = Facts {
         client,
+        tls: None,
         host: "bench.test".into(),
         captures: Captures::default(),
         request_id: None,

@@ -73,6 +73,20 @@ impl Gateway {
         self
     }
 
+    /// Speaks TLS on the listener added last, with the certificate and key in these PEM files. Called again, it adds
+    /// a certificate; clients get the one that has the host they ask for.
+    #[must_use]
+    pub fn tls(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        let files = config::CertificateFiles { cert: cert.into(), key: key.into() };
+        match self.config.listeners.last_mut() {
+            Some(listener) => listener.tls.get_or_insert_default().certificates.push(files),
+            None => {
+                self.errors.push(ConfigError::new("listeners", "TLS is for a listener: call `listen` first"))
+            }
+        }
+        self
+    }
+
     /// Serves the operator's API on a loopback address.
     #[must_use]
     pub fn admin(mut self, address: &str) -> Self {

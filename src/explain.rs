@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::route::{Found, Lookup};
 use crate::snapshot::{Route, Snapshot, Target};
+use crate::tls::ServerPolicy;
 use crate::types::{Host, NormalPath};
 
 pub use outline::{Outline, outline};
@@ -57,9 +58,32 @@ pub struct Explanation {
     pub captures: BTreeMap<String, String>,
     /// The filters in the order they run.
     pub chain: Vec<Step>,
+    /// What is spoken with its client; absent for plaintext.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsView>,
     /// The upstream and its endpoints.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<UpstreamView>,
+}
+
+/// What is spoken with its client.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TlsView {
+    /// The oldest version and what is asked of the client, in short.
+    pub policy: String,
+    /// The file of the certificate that most clients are shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+}
+
+impl TlsView {
+    fn of(policy: &ServerPolicy, host: &str) -> Self {
+        let certificate = policy.certificates().of(host);
+        Self {
+            policy: policy.host(host).to_string(),
+            certificate: certificate.map(|certificate| certificate.file.display().to_string()),
+        }
+    }
 }
 
 /// A filter in its place.
@@ -101,6 +125,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
     let path = NormalPath::parse(uri.path())
         .map_err(|error| format!("`{}` is answered 400: {error}", uri.path()))?;
     let listener = listener(snapshot, question)?;
+    let policy = snapshot.listener(listener);
     let lookup = Lookup {
         host: &host,
         path: path.as_str(),
@@ -119,7 +144,12 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
         captures: BTreeMap::new(),
         chain: Vec::new(),
         upstream: None,
+        tls: policy.tls.as_ref().map(|tls| TlsView::of(tls, &host)),
     };
+    if let Some(redirect) = policy.redirect_to_https {
+        explanation.status = Some(redirect.status.as_u16());
+        return Ok(explanation);
+    }
     match snapshot.router.find(&lookup) {
         Found::Route { target, captures } => {
             explanation.route = Some(target.name.to_string());

@@ -36,6 +36,7 @@ pub mod filters;
 pub mod guard;
 pub mod route;
 pub mod telemetry;
+pub mod tls;
 pub mod types;
 pub mod upstream;
 

@@ -14,6 +14,7 @@ use crate::guard::HeadLimits;
 use crate::handler::SharedHandler;
 use crate::route::Router;
 use crate::telemetry::{AccessLog, RouteMetrics};
+use crate::tls::{Certificate, ServerPolicy};
 use crate::types::Cidr;
 use crate::upstream::Upstream;
 
@@ -69,6 +70,19 @@ pub struct ListenerPolicy {
     pub requests_per_connection: u32,
     /// Which of a route's chains holds here.
     pub chain: usize,
+    /// What is spoken with the clients, when it is TLS.
+    pub tls: Option<Arc<ServerPolicy>>,
+    /// Where all requests are sent, when they are.
+    pub redirect_to_https: Option<RedirectToHttps>,
+}
+
+/// The same place by https.
+#[derive(Debug, Clone, Copy)]
+pub struct RedirectToHttps {
+    /// The port there.
+    pub port: u16,
+    /// A status from 301 to 308.
+    pub status: StatusCode,
 }
 
 /// Bounds on one HTTP/2 connection.
@@ -169,6 +183,14 @@ impl Snapshot {
     /// The policy of the listener with this index.
     pub fn listener(&self, index: usize) -> Arc<ListenerPolicy> {
         Arc::clone(&self.listeners[index.min(self.listeners.len() - 1)])
+    }
+
+    /// Every certificate, with the listener that has it.
+    pub fn certificates(&self) -> impl Iterator<Item = (&ListenerPolicy, &Certificate)> {
+        self.listeners.iter().flat_map(|listener| {
+            let all = listener.tls.iter().flat_map(|tls| tls.certificates().iter());
+            all.map(move |certificate| (&**listener, &**certificate))
+        })
     }
 
     /// The access log.

@@ -70,7 +70,8 @@ fn facts() -> Facts {
     let peer = "192.0.2.7:1234".parse().unwrap();
     let local = "192.0.2.1:80".parse().unwrap();
     Facts {
-        client: Client::identify(peer, local, &http::HeaderMap::new(), &[]),
+        client: Client::identify(peer, local, false, &http::HeaderMap::new(), &[]),
+        tls: None,
         host: "a.test".into(),
         captures: Captures::default(),
         request_id: None,

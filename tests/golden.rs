@@ -6,10 +6,33 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+mod harness;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::LazyLock;
+
+use harness::tls::{Authority, Order};
+
+/// What configurations name as `${CERTS}/…`, made anew for each run; in the texts it is `CERTS/…`.
+static CERTIFICATES: LazyLock<Authority> = LazyLock::new(|| {
+    let authority = Authority::new();
+    let shop = authority.issue("shop", &["www.shop.test", "*.shop.test"]);
+    let api = authority.issue("api", &["api.test"]);
+    let rsa = Order { hosts: &["api.test"], rsa: true, ..Order::default() };
+    authority.issue_as("api-rsa", &rsa);
+    authority.issue("nameless", &[]);
+    let read = |file: &Path| fs::read_to_string(file).unwrap();
+    let write = |name, text: String| fs::write(authority.path(name), text).unwrap();
+    write("chain.pem", read(&shop.cert) + &read(&authority.ca()));
+    write("disordered.pem", read(&shop.cert) + &read(&api.cert));
+    write("empty.pem", "nothing\n".into());
+    write("encrypted.key", read(&shop.key).replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"));
+    write("damaged.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".into());
+    authority
+});
 
 #[test]
 fn good_configurations_mean_what_is_written_beside_them() {
@@ -44,6 +67,7 @@ fn what_check_prints_means_the_same_again() {
         let file = tempfile::Builder::new().suffix(".yaml").tempfile().unwrap();
         // A secret is printed as `***`: it is put back, as the operator would have to.
         let readable = text(&printed).replace("'***'", "'0123456789abcdef'").replace('$', "$$");
+        let readable = readable.replace("CERTS/", CERTIFICATES.path("").to_str().unwrap());
         fs::write(file.path(), readable).unwrap();
         let again = run(&[], &["explain", "-c", file.path().to_str().unwrap()]);
         assert_eq!(text(&again), expected(&case), "{case}, printed and read again");
@@ -101,11 +125,13 @@ fn portcullis(case: &str, arguments: &[&str]) -> Output {
 fn run(environment: &[(&str, &str)], arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.args(arguments).current_dir(root()).env_clear().envs(environment.iter().copied());
-    command.output().unwrap()
+    command.env("CERTS", CERTIFICATES.path("")).output().unwrap()
 }
 
 fn text(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+    let text =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    text.replace(CERTIFICATES.path("").to_str().unwrap(), "CERTS/")
 }
 
 fn root() -> PathBuf {

@@ -4,9 +4,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "failing is what a test is for")]
 
+mod harness;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use harness::tls::Authority;
 
 const FENCE: &str = "```";
 /// Ends the output of one command in that of many; no command prints it.
@@ -42,7 +46,18 @@ struct Guide {
 
 impl Default for Guide {
     fn default() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        let folder = tempfile::tempdir().unwrap();
+        let certificates = folder.path().join("certs");
+        fs::create_dir(&certificates).unwrap();
+        let authority = Authority::new();
+        fs::copy(authority.ca(), certificates.join("partners.pem")).unwrap();
+        for name in ["shop", "api"] {
+            let files =
+                authority.issue(name, &[if name == "shop" { "www.example.com" } else { "api.example.com" }]);
+            fs::copy(files.cert, certificates.join(format!("{name}.pem"))).unwrap();
+            fs::copy(files.key, certificates.join(format!("{name}.key"))).unwrap();
+        }
+        Self { folder }
     }
 }
 

@@ -15,6 +15,8 @@ fn promtool_finds_no_fault() {
     route.record(&Method::GET, 200, Duration::from_millis(3));
     route.reply("rate_limited");
     route.verdict("rate_limit", "denied");
+    metrics.tls_handshakes().with_label_values(&["web", "1.3", "full"]).inc();
+    metrics.certificates([("a.test".to_owned(), 1_800_000_000)]);
     let endpoint = metrics.upstream("orders").endpoint("10.0.0.1:8080");
     endpoint.record("success", Some(Duration::from_millis(2)));
     metrics.connections_active("web").unwrap().set(1);

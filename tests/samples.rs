@@ -4,21 +4,24 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod client;
+mod harness;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use client::{Answer, ask, echo};
-use portcullis::config::{Config, Endpoint};
+use harness::tls::{Authority, Caller, Order, TLS12};
+use portcullis::config::{Config, Endpoint, Tls};
 use portcullis::document::{Document, Environment, Errors};
 use portcullis::{Gateway, Running};
 
 const TOKEN: &str = "a-token-for-the-samples";
 
 /// The samples that a test below exercises.
-const EXERCISED: [&str; 5] = ["edge.yaml", "full.yaml", "internal.yaml", "minimal.yaml", "split.yaml"];
+const EXERCISED: [&str; 6] =
+    ["edge.yaml", "full.yaml", "internal.yaml", "minimal.yaml", "split.yaml", "tls.yaml"];
 
 #[test]
 fn every_sample_is_exercised() {
@@ -31,10 +34,12 @@ fn every_sample_is_exercised() {
 
 #[test]
 fn every_sample_passes_check_as_it_stands() {
+    let certificates = Certificates::issue();
     for sample in EXERCISED {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_portcullis"))
-            .args(["check", "-c", sample])
-            .current_dir(folder())
+            .args(["check", "-c"])
+            .arg(folder().join(sample))
+            .current_dir(certificates.folder())
             .env_clear()
             .env("PORTCULLIS_ADMIN_TOKEN", TOKEN)
             .output()
@@ -125,6 +130,55 @@ fn full() {
     assert_eq!(ask(inside, "GET", "/ping", &["Host: gw"]).status, 200);
 }
 
+#[test]
+fn tls() {
+    let certificates = Certificates::issue();
+    let running = start_with("tls.yaml", &certificates);
+    let web = get(&running, "/cart?a=b", "www.example.com", &[]);
+    assert!(web.status == 308 && web.head.contains("location: https://www.example.com/cart?a=b"), "{web:?}");
+    let secure = running.address("secure").unwrap();
+    let ask = |caller: &Caller, host: &str| {
+        let mut client = caller.connect(secure, host).unwrap();
+        client.ask(format!("GET /cart HTTP/1.1\r\nhost: {host}\r\nx-partner: me\r\n\r\n"))
+    };
+    let stranger = certificates.0.client();
+    let shop = ask(&stranger, "www.example.com");
+    assert_eq!(shop.header("strict-transport-security"), Some("max-age=31536000; includeSubDomains"));
+    assert!(shop.text().contains("x-forwarded-proto: https"), "{}", shop.text());
+    assert_eq!(ask(&stranger.clone().speaking(&TLS12).suites("_RSA_"), "www.example.com").status, 200);
+    stranger.failure(secure, "partners.example.com");
+    let partner = ask(&stranger.with(&certificates.0.issue("partner", &[])), "partners.example.com");
+    assert!(partner.text().contains("x-partner: CN=test,O=Example\\, Inc"), "{}", partner.text());
+}
+
+/// What the samples name as `certs/…`, in a folder of its own.
+struct Certificates(Authority);
+
+impl Certificates {
+    fn issue() -> Self {
+        let authority = Authority::new();
+        fs::create_dir(authority.path("certs")).unwrap();
+        fs::copy(authority.ca(), authority.path("certs/partners.pem")).unwrap();
+        let hosts = ["www.example.com"];
+        authority.issue("certs/shop", &hosts);
+        authority.issue_as("certs/shop-rsa", &Order { hosts: &hosts, rsa: true, ..Order::default() });
+        authority.issue("certs/api", &["partners.example.com", "api.example.com"]);
+        Self(authority)
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.0.path("")
+    }
+
+    /// The samples name files in the folder that the gateway is started in: these are elsewhere.
+    fn place(&self, tls: &mut Tls) {
+        let hosts = tls.hosts.values_mut().flat_map(|host| &mut host.client_auth);
+        let authorities = hosts.chain(&mut tls.client_auth).map(|auth| &mut auth.ca);
+        let files = tls.certificates.iter_mut().flat_map(|files| [&mut files.cert, &mut files.key]);
+        files.chain(authorities).for_each(|file| *file = self.0.path(file.to_str().unwrap()));
+    }
+}
+
 fn get(running: &Running, target: &str, host: &str, fields: &[&str]) -> Answer {
     let host = format!("Host: {host}");
     ask(web(running), "GET", target, &[&[host.as_str()], fields].concat())
@@ -140,12 +194,21 @@ fn folder() -> std::path::PathBuf {
 
 /// Starts a sample on this machine: free ports on loopback, and upstreams that echo.
 fn start(sample: &str) -> Running {
+    start_with(sample, &Certificates::issue())
+}
+
+fn start_with(sample: &str, certificates: &Certificates) -> Running {
     let environment: Environment = [("PORTCULLIS_ADMIN_TOKEN", TOKEN)].into_iter().collect();
     let document = Document::load(&folder().join(sample), &environment).unwrap();
     let mut errors = Errors::default();
     let mut config = Config::read(&document, &mut errors);
     assert!(errors.is_empty(), "{}", errors.render(&document.sources));
     here(&mut config);
+    config
+        .listeners
+        .iter_mut()
+        .filter_map(|listener| listener.tls.as_mut())
+        .for_each(|tls| certificates.place(tls));
     Gateway::from_config(config).start().unwrap_or_else(|error| panic!("{sample}: {error}"))
 }
 

@@ -1,13 +1,16 @@
 //! What the API shows.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Response, StatusCode};
+use httpdate::fmt_http_date;
 use serde_json::{Value, json};
 
 use super::Admin;
 use crate::snapshot::{Route, Target};
+use crate::tls::Certificate;
 use crate::upstream::Upstream;
 
 pub(super) fn json_of(status: StatusCode, value: &Value) -> Response<Vec<u8>> {
@@ -68,6 +71,32 @@ fn route_view(route: &Arc<Route>) -> Value {
         Target::Nothing => Value::Null,
     };
     json!({ "name": &*route.name, "matches": &*route.matches, "filters": filters, "target": target })
+}
+
+pub(super) fn certificates(admin: &Admin) -> Value {
+    let snapshot = admin.live.load_full();
+    let now = SystemTime::now();
+    snapshot
+        .certificates()
+        .map(|(listener, certificate)| certificate_view(&listener.name, certificate, now))
+        .collect()
+}
+
+fn certificate_view(listener: &str, certificate: &Certificate, now: SystemTime) -> Value {
+    json!({
+        "listener": listener,
+        "file": certificate.file,
+        "hosts": certificate.hosts,
+        "other_names": certificate.others,
+        "subject": certificate.subject,
+        "issuer": certificate.issuer,
+        "serial": certificate.serial,
+        "sha256": certificate.fingerprint,
+        "key": certificate.key_kind(),
+        "not_before": fmt_http_date(certificate.not_before),
+        "not_after": fmt_http_date(certificate.not_after),
+        "days_left": certificate.left(now).as_secs() / (24 * 60 * 60),
+    })
 }
 
 pub(super) fn upstreams(admin: &Admin) -> Value {

@@ -60,6 +60,10 @@ pub(super) fn outline(path: &Path, registry: Registry) -> ExitCode {
 fn words(explanation: &Explanation) -> String {
     let host = if explanation.host.is_empty() { "(any host)" } else { &explanation.host };
     let mut lines = vec![format!("request   {host}{} on {}", explanation.path, explanation.listener)];
+    if let Some(tls) = &explanation.tls {
+        let certificate = tls.certificate.as_deref().unwrap_or("none");
+        lines.push(format!("tls       {} ({certificate})", tls.policy));
+    }
     match &explanation.route {
         Some(route) => lines.push(format!("route     {route}")),
         None => lines.push("route     none".into()),

@@ -6,12 +6,14 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::tls::redirect_to_https;
 use super::{Compiler, Links};
 use crate::config::{Admin, Listener, Protocol, SecretSource};
 use crate::document::{ConfigError, Environment};
 use crate::guard::HeadLimits;
 use crate::registry::Parameters;
 use crate::snapshot::{Http2Limits, ListenerPolicy};
+use crate::tls::ServerPolicy;
 use crate::types::Secret;
 
 /// The engine behind the guard takes heads of at most this size and with at most so many fields.
@@ -51,7 +53,8 @@ impl Compiler<'_> {
                     chain
                 }
             };
-            policies.push(Arc::new(policy(words, chain)));
+            let tls = self.tls(at, words);
+            policies.push(Arc::new(policy(words, chain, tls)));
         }
         listeners.policies = policies.into();
         if listeners.links.is_empty() {
@@ -191,7 +194,7 @@ fn small_file(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-fn policy(words: &Listener, chain: usize) -> ListenerPolicy {
+fn policy(words: &Listener, chain: usize, tls: Option<Arc<ServerPolicy>>) -> ListenerPolicy {
     let limits = &words.limits;
     let http2 = Http2Limits {
         max_streams: limits.http2.max_streams,
@@ -212,5 +215,7 @@ fn policy(words: &Listener, chain: usize) -> ListenerPolicy {
         connections_per_ip: limits.connections_per_ip,
         requests_per_connection: limits.requests_per_connection,
         chain,
+        tls,
+        redirect_to_https: words.redirect_to_https.as_ref().and_then(redirect_to_https),
     }
 }

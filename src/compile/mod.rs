@@ -5,6 +5,7 @@ mod listeners;
 mod routes;
 mod shown;
 mod telemetry;
+mod tls;
 mod upstreams;
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,6 +23,7 @@ use crate::upstream::Upstream;
 
 pub use listeners::admin_token;
 pub use shown::shown;
+pub use tls::tls_files;
 
 /// What a configuration is compiled against.
 #[derive(Clone, Copy)]
@@ -34,6 +36,8 @@ pub struct Inputs<'a> {
     pub metrics: &'a Metrics,
     /// The environment, for secrets that are named by their variable.
     pub environment: &'a Environment,
+    /// Whether certificates and keys may be read. Else nothing is said of their files, and TLS is left out.
+    pub certificates: bool,
 }
 
 /// A compiled configuration that is not yet in force: its access log is not open.

@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::FilterUse;
 use super::forms::{ADDRESS, address};
+use super::{FilterUse, RedirectToHttps, Tls};
 use crate::types::{ByteSize, Duration};
 
 /// A place where clients connect.
@@ -20,6 +20,13 @@ pub struct Listener {
     /// The protocols spoken. On a plaintext listener an HTTP/2 client begins with its preface (prior knowledge).
     #[serde(default = "protocols")]
     pub protocols: Vec<Protocol>,
+    /// TLS with the clients. Plaintext unless named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// Answers every request with a redirect to the same place by https. Where a trusted proxy says that the client
+    /// came by https already, the request goes its way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirect_to_https: Option<RedirectToHttps>,
     /// Filters before every route's, on this listener.
     #[serde(default)]
     pub filters: Vec<FilterUse>,
@@ -32,7 +39,15 @@ impl Listener {
     /// A listener with nothing said of it but where it is.
     pub fn new(name: String, address: std::net::SocketAddr) -> Self {
         let limits = ListenerLimits::default();
-        Self { name, address, protocols: protocols(), filters: Vec::new(), limits }
+        Self {
+            name,
+            address,
+            protocols: protocols(),
+            tls: None,
+            redirect_to_https: None,
+            filters: Vec::new(),
+            limits,
+        }
     }
 }
 
@@ -82,7 +97,7 @@ pub struct ListenerLimits {
     pub headers: usize,
     /// The length of the request target; 414 above. Never more than `header_bytes`.
     pub uri_bytes: ByteSize,
-    /// The time for a whole request head, from its first byte; 408 after.
+    /// The time for a whole request head, from its first byte; 408 after. And for a whole TLS handshake.
     pub header_timeout: Duration,
     /// How long a connection may stay open without a request.
     pub idle_timeout: Duration,

@@ -10,6 +10,7 @@ mod read;
 mod route;
 mod server;
 mod telemetry;
+mod tls;
 mod unread;
 mod upstream;
 
@@ -26,6 +27,9 @@ pub use route::{
 };
 pub use server::{Server, Threads};
 pub use telemetry::{AccessLog, Metrics, ProcessLog, Sample, Telemetry};
+pub use tls::{
+    CertificateFiles, Ciphers, ClientAuth, ClientAuthMode, HostTls, Hsts, RedirectToHttps, Tls, TlsVersion,
+};
 pub use unread::Unread;
 pub use upstream::{Balance, Endpoint, Upstream, UpstreamProtocol, UpstreamTimeouts};
 

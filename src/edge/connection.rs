@@ -1,16 +1,17 @@
 //! What both ends of the house know of one connection: the wire front and the proxy share it.
 
 use std::net::SocketAddr;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 
+use super::socket::Socket;
 use crate::guard::Refusal;
 use crate::snapshot::{Deadlines, WebSocketLimits};
+use crate::tls::Session;
 
 /// One accepted connection.
 ///
@@ -38,7 +39,8 @@ pub struct Connection {
     request_complete: AtomicBool,
     fired: AtomicU8,
     refused: Mutex<Option<Refusal>>,
-    returned: Mutex<Option<TcpStream>>,
+    returned: Mutex<Option<Socket>>,
+    tls: Option<Arc<Session>>,
 }
 
 /// A deadline of an exchange that has passed.
@@ -58,8 +60,8 @@ pub enum Timer {
 }
 
 impl Connection {
-    /// A connection just accepted on the listener with this index.
-    pub fn new(listener: usize, peer: SocketAddr, local: SocketAddr) -> Self {
+    /// A connection just accepted on the listener with this index, and what its handshake came to if it is encrypted.
+    pub fn new(listener: usize, peer: SocketAddr, local: SocketAddr, tls: Option<Arc<Session>>) -> Self {
         Self {
             listener,
             peer,
@@ -80,16 +82,22 @@ impl Connection {
             fired: AtomicU8::new(0),
             refused: Mutex::new(None),
             returned: Mutex::new(None),
+            tls,
         }
     }
 
     /// One of the streams of this connection, with clocks of its own.
     pub(super) fn stream(&self) -> Self {
-        let stream = Self::new(self.listener, self.peer, self.local);
+        let stream = Self::new(self.listener, self.peer, self.local, self.tls.clone());
         // Spelled once for all streams; the cell is new, so this cannot fail.
         let _ = stream.peer_ip.set(self.peer_ip().clone());
         let _ = stream.local_port.set(self.local_port().clone());
         stream
+    }
+
+    /// What its handshake came to; `None` in the clear.
+    pub fn tls(&self) -> Option<&Arc<Session>> {
+        self.tls.as_ref()
     }
 
     /// The index of the listener that accepted it.
@@ -269,11 +277,11 @@ impl Connection {
     }
 
     /// The wire was dropped by the engine: its socket comes back, to be closed with care.
-    pub(super) fn give_back(&self, socket: TcpStream) {
+    pub(super) fn give_back(&self, socket: Socket) {
         *self.returned.lock() = Some(socket);
     }
 
-    pub(super) fn take_back(&self) -> Option<TcpStream> {
+    pub(super) fn take_back(&self) -> Option<Socket> {
         self.returned.lock().take()
     }
 
@@ -302,7 +310,7 @@ mod tests {
 
     fn connection() -> Connection {
         let address = "127.0.0.1:1".parse().unwrap();
-        Connection::new(0, address, address)
+        Connection::new(0, address, address, None)
     }
 
     fn next(connection: &Connection) -> (Timer, u64) {

@@ -4,10 +4,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 use tokio::task::coop;
+
+/// How long a client that was just connected or answered may take to send the request that it does not know to be the
+/// last here. It is answered, with word that the connection closes; a socket closed at once would lose it.
+pub(super) const COURTESY: Duration = Duration::from_millis(500);
 
 /// Shared by the listeners, their connections and whoever ends them. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -84,6 +88,13 @@ impl Drain {
     /// Turns true when draining starts.
     pub fn watch(&self) -> watch::Receiver<bool> {
         self.0.draining.subscribe()
+    }
+
+    /// Ready when draining has started and a client that was greeted at `since` has had time to say something.
+    pub(super) async fn after_courtesy(&self, since: Instant) {
+        // A closed channel means that the gateway is gone: the same.
+        let _ = self.watch().wait_for(|draining| *draining).await;
+        tokio::time::sleep_until((since + COURTESY).into()).await;
     }
 
     /// The wait of one connection for the drain.

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use prometheus::IntGauge;
+use prometheus::{IntCounterVec, IntGauge};
 
 use crate::telemetry::{Metrics, RouteMetrics};
+use crate::tls::{Failure, Session};
 
 /// The metrics of one listener.
 #[derive(Debug)]
 pub struct ListenerMetrics {
     active: IntGauge,
+    name: Box<str>,
+    handshakes: IntCounterVec,
     no_route: Arc<RouteMetrics>,
 }
 
@@ -20,13 +23,34 @@ impl ListenerMetrics {
     ///
     /// What the metrics registry has against the name.
     pub fn new(metrics: &Metrics, name: &str) -> prometheus::Result<Self> {
-        Ok(Self { active: metrics.connections_active(name)?, no_route: Arc::clone(metrics.no_route()) })
+        Ok(Self {
+            active: metrics.connections_active(name)?,
+            name: name.into(),
+            handshakes: metrics.tls_handshakes(),
+            no_route: Arc::clone(metrics.no_route()),
+        })
     }
 
     /// Counts a connection as open for as long as the guard lives.
     pub(super) fn open(&self) -> Open {
         self.active.inc();
         Open(self.active.clone())
+    }
+
+    /// A handshake succeeded.
+    pub(super) fn encrypted(&self, session: &Session) {
+        self.handshake(session.version.number(), if session.resumed { "resumed" } else { "full" });
+    }
+
+    /// A handshake failed.
+    pub(super) fn not_encrypted(&self, failure: Failure) {
+        self.handshake("-", failure.code());
+    }
+
+    fn handshake(&self, version: &str, result: &str) {
+        if let Ok(counter) = self.handshakes.get_metric_with_label_values(&[&*self.name, version, result]) {
+            counter.inc();
+        }
     }
 
     /// A connection was closed unread.

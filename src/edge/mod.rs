@@ -7,11 +7,12 @@ mod accept;
 mod alarm;
 mod connection;
 mod drain;
+mod handshake;
 mod http2;
 mod metrics;
 mod preread;
 mod serve;
-mod stream;
+mod socket;
 mod websocket;
 mod wire;
 

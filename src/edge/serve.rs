@@ -5,17 +5,19 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
+use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{HeaderMap, StatusCode};
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::accept::{self, Caps, Full};
 use super::connection::Connection;
 use super::http2;
 use super::preread::Preread;
+use super::socket::Socket;
 use super::wire::{Arrived, Ended, Patience, Wire};
 use super::{Arrival, Drain, ListenerMetrics};
 use crate::exchange::{Reason, Reply, RequestId};
@@ -75,8 +77,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             // With work stealing off each worker is a runtime of its own, and this picks one.
             pingora_runtime::current_handle().spawn(async move {
                 let open = edge.metrics.open();
-                let connection = Arc::new(Connection::new(edge.listener, peer, local));
-                edge.serve(socket, connection).await;
+                edge.connected(socket, peer, local).await;
                 drop((open, place, presence));
             });
         }
@@ -91,7 +92,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         log::debug!("a connection was closed unread: {}", full.code());
     }
 
-    async fn serve(self: Arc<Self>, socket: TcpStream, connection: Arc<Connection>) {
+    pub(super) async fn serve(self: Arc<Self>, socket: Socket, connection: Arc<Connection>) {
         let mut wire = Box::new(Wire::new(socket, Arc::clone(&connection), self.drain.clone()));
         let mut draining = self.drain.wait();
         let mut served = 0;
@@ -156,16 +157,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     }
 
     /// Says why, where someone may still listen.
-    async fn end(&self, mut wire: Box<Wire>, connection: &Connection, ended: Ended) {
+    pub(super) async fn end(&self, mut wire: Box<Wire>, connection: &Connection, ended: Ended) {
         let (reason, detail, bytes) = match ended {
             Ended::Quiet | Ended::Broken => return,
             Ended::Slow => (Reason::HEADER_TIMEOUT, "", BytesMut::new()),
             Ended::Unspoken => (Reason::HTTP1_NOT_SPOKEN, "", BytesMut::new()),
             Ended::Refused { refusal, bytes } => (reason_of(refusal), refusal.detail(), bytes),
+            Ended::InTheClear { bytes } => (Reason::TLS_REQUIRED, "", bytes),
         };
         let started = Instant::now();
         let id = RequestId::generate(SystemTime::now());
-        let (headers, body) = Reply::refuse(reason).detail(detail).render(None, Some(&id));
+        let (mut headers, body) = Reply::refuse(reason).detail(detail).render(None, Some(&id));
+        if let Some(hsts) = connection.tls().and_then(|_| self.policy().tls.as_ref()?.hsts.clone()) {
+            headers.insert(STRICT_TRANSPORT_SECURITY, hsts);
+        }
         let reply = serialize(reason.status(), &headers, &body);
         let written = async {
             wire.write_all(&reply).await?;
@@ -211,6 +216,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             user_agent: None,
             referer: None,
             consumer: None,
+            tls: connection.tls().map(|tls| tls.record()),
             request_headers: None,
             response_headers: None,
             fields: &[],
@@ -290,11 +296,12 @@ fn serialize(status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Vec<u8> {
 
 /// Lets the client read our last words before the socket goes: a socket closed with unread bytes in it is reset,
 /// and the reset can overtake the reply (RFC 9112, section 9.6).
-async fn linger(mut socket: TcpStream) {
+pub(super) async fn linger(mut socket: Socket) {
     let drained = async {
         if socket.shutdown().await.is_err() {
             return;
         }
+        let mut socket = socket.into_tcp();
         let mut sink = [0; 1024];
         let mut seen = 0;
         while let Ok(n) = socket.read(&mut sink).await {

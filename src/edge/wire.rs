@@ -7,30 +7,27 @@
 //! 4. Deadlines end a read or a write that would wait beyond them with [`io::ErrorKind::TimedOut`].
 //! 5. When the engine drops the stream, the socket goes back to the connection to be closed with care.
 
+mod engine;
 mod tunnel;
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use self::tunnel::Tunnel;
 use super::alarm::Alarm;
 use super::connection::Connection;
-use super::drain::{Drain, Draining};
+use super::drain::{COURTESY, Drain, Draining};
+use super::socket::Socket;
 use crate::guard::{
     BodyFraming, BodyScanner, Head, HeadLimits, HeadScanner, Progress, Refusal, TargetForm, in_origin_form,
 };
 
-/// How long a client that was just connected or answered may take to send the request that it does not know to be the
-/// last here. It is answered, with word that the connection closes; a socket closed at once would lose it.
-const COURTESY: Duration = Duration::from_millis(500);
 /// Writes gather up to so much.
 const GATHER: usize = 16 << 10;
 /// Early bytes of later requests are taken in up to so much; then the client has to wait.
@@ -44,7 +41,7 @@ const HEAD_ROOM: usize = 2 << 10;
 #[derive(Debug)]
 pub struct Wire {
     /// `None` only after it was given back.
-    socket: Option<TcpStream>,
+    socket: Option<Socket>,
     connection: Arc<Connection>,
     /// Bytes read and not yet delivered.
     ahead: BytesMut,
@@ -80,6 +77,11 @@ pub enum Ended {
     Slow,
     /// The listener does not speak HTTP/1.1.
     Unspoken,
+    /// The head came in the clear where TLS is spoken.
+    InTheClear {
+        /// What had been read, for the log.
+        bytes: BytesMut,
+    },
     /// The guard refused the head.
     Refused {
         /// Why.
@@ -100,7 +102,7 @@ pub struct Patience {
 
 impl Wire {
     /// Guards a socket.
-    pub fn new(socket: TcpStream, connection: Arc<Connection>, drain: Drain) -> Self {
+    pub(super) fn new(socket: Socket, connection: Arc<Connection>, drain: Drain) -> Self {
         Self {
             socket: Some(socket),
             connection,
@@ -114,13 +116,8 @@ impl Wire {
         }
     }
 
-    /// Identifies the socket while it is open; -1 after.
-    pub fn descriptor(&self) -> RawFd {
-        self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
-    }
-
     /// The socket, to speak another protocol on it.
-    pub fn into_socket(mut self) -> Option<TcpStream> {
+    pub(super) fn into_socket(mut self) -> Option<Socket> {
         self.socket.take()
     }
 
@@ -200,15 +197,10 @@ impl Wire {
 
     /// Reads what the socket has into `ahead`. Takes no memory while nothing has come.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Some(socket) = &mut self.socket else { return Poll::Ready(Ok(0)) };
-        ready!(socket.poll_read_ready(cx))?;
-        self.ahead.reserve(if self.ahead.is_empty() { HEAD_ROOM } else { 1 });
-        // Not `try_read`: this read knows by its length that the socket is drained, and saves the next one.
-        let read = pin!(socket.read_buf(&mut self.ahead)).poll(cx);
-        if read.is_pending() && self.ahead.is_empty() {
-            self.ahead = BytesMut::new();
+        match &mut self.socket {
+            Some(socket) => socket.poll_fill(cx, &mut self.ahead, HEAD_ROOM),
+            None => Poll::Ready(Ok(0)),
         }
-        read
     }
 
     /// Ready when `at` has passed.
@@ -242,7 +234,10 @@ impl Wire {
             self.out.advance(sent);
             self.connection.moved(Instant::now());
         }
-        Poll::Ready(Ok(()))
+        match &mut self.socket {
+            Some(socket @ Socket::Tls(_)) => Pin::new(socket).poll_flush(cx),
+            _ => Poll::Ready(Ok(())),
+        }
     }
 
     /// Delivers body bytes, those that came early first.

@@ -29,11 +29,18 @@ pub struct Client {
 }
 
 impl Client {
-    /// Finds the client behind `peer`, which connected to our `local` address.
-    pub fn identify(peer: SocketAddr, local: SocketAddr, headers: &HeaderMap, trusted: &[Cidr]) -> Self {
+    /// Finds the client behind `peer`, which connected to our `local` address, by TLS if it is `encrypted`.
+    pub fn identify(
+        peer: SocketAddr,
+        local: SocketAddr,
+        encrypted: bool,
+        headers: &HeaderMap,
+        trusted: &[Cidr],
+    ) -> Self {
         let peer_ip = peer.ip().to_canonical();
         let is_trusted = |ip: IpAddr| trusted.iter().any(|range| range.contains(ip));
-        let mut client = Self { ip: peer_ip, peer, peer_trusted: false, https: false, port: local.port() };
+        let mut client =
+            Self { ip: peer_ip, peer, peer_trusted: false, https: encrypted, port: local.port() };
         if trusted.is_empty() || !is_trusted(peer_ip) {
             return client;
         }
@@ -132,7 +139,7 @@ mod tests {
             map.append(*name, value.parse().unwrap());
         }
         let trusted = ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
-        Client::identify(peer.parse().unwrap(), "192.0.2.1:8080".parse().unwrap(), &map, &trusted)
+        Client::identify(peer.parse().unwrap(), "192.0.2.1:8080".parse().unwrap(), false, &map, &trusted)
     }
 
     fn ip(client: &Client) -> String {

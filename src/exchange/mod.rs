@@ -10,6 +10,7 @@ mod reserved;
 mod template;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::{HeaderName, HeaderValue, Method};
@@ -28,6 +29,7 @@ pub use pingora::http::RequestHeader;
 pub use pingora::http::ResponseHeader;
 
 use crate::route::Captures;
+use crate::tls::Session;
 
 /// One request on its way, as a filter sees it.
 ///
@@ -79,6 +81,11 @@ impl<'a> Exchange<'a> {
     /// Who the client is and how it came.
     pub fn client(&self) -> &Client {
         &self.facts.client
+    }
+
+    /// How the connection is encrypted, and whose certificate the client has; `None` in the clear.
+    pub fn tls(&self) -> Option<&Session> {
+        self.facts.tls.as_deref()
     }
 
     /// The host asked for: lower case, without port; empty when an HTTP/1.0 client named none.
@@ -152,6 +159,8 @@ impl<'a> Exchange<'a> {
 pub struct Facts {
     /// Who the client is and how it came.
     pub client: Client,
+    /// How the connection is encrypted; `None` in the clear.
+    pub tls: Option<Arc<Session>>,
     /// The host asked for: lower case, without port.
     pub host: Box<str>,
     /// Captured path parameters.

@@ -35,6 +35,10 @@ reasons! {
     BAD_PATH = "bad_path", BAD_REQUEST, "The path has no single reading", "http_request_error";
     /// The host is not a host name.
     BAD_HOST = "bad_host", BAD_REQUEST, "The host is not valid", "http_request_error";
+    /// The request came in the clear to a listener that speaks TLS.
+    TLS_REQUIRED = "tls_required", BAD_REQUEST, "This port speaks TLS: use https", "http_protocol_error";
+    /// The host is not one that this connection was greeted for: another, with TLS of its own, is needed.
+    MISDIRECTED_REQUEST = "misdirected_request", MISDIRECTED_REQUEST, "This connection is not for this host", "http_request_denied";
     /// The body is longer than the route allows.
     BODY_TOO_LARGE = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large", "http_request_denied";
     /// The body shrinks to too little for what it holds.

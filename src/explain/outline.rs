@@ -4,7 +4,7 @@ use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use super::{Step, chain};
-use crate::snapshot::{Route, Snapshot, Target};
+use crate::snapshot::{ListenerPolicy, Route, Snapshot, Target};
 use crate::types;
 use crate::upstream::{Endpoint, Upstream};
 
@@ -19,6 +19,9 @@ pub fn outline(snapshot: &Snapshot) -> Outline<'_> {
 impl Display for Outline<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let snapshot = self.0;
+        for listener in &snapshot.listeners {
+            tls(f, listener)?;
+        }
         for route in &snapshot.routes {
             writeln!(f, "route {}", route.name)?;
             row(f, "matches", &route.matches)?;
@@ -29,6 +32,27 @@ impl Display for Outline<'_> {
         f.write_str("otherwise\n")?;
         chains(f, snapshot, &snapshot.unmatched)?;
         row(f, "answer", &"404, or 405 where another method is served")
+    }
+}
+
+/// What there is to say of a listener that does more than to serve plaintext.
+fn tls(f: &mut Formatter<'_>, listener: &ListenerPolicy) -> fmt::Result {
+    if let Some(redirect) = listener.redirect_to_https {
+        writeln!(f, "listener {}", listener.name)?;
+        row(f, "answer", &format_args!("{} to https, port {}", redirect.status.as_u16(), redirect.port))?;
+    }
+    let Some(tls) = &listener.tls else { return Ok(()) };
+    writeln!(f, "listener {}", listener.name)?;
+    row(f, "tls", &tls.base())?;
+    for (host, policy) in tls.hosts() {
+        row(f, "", &format_args!("{host}: {policy}"))?;
+    }
+    for certificate in tls.certificates().iter() {
+        row(f, "cert", &format_args!("{} ({})", certificate.names(), certificate.key_kind()))?;
+    }
+    match &tls.hsts {
+        Some(hsts) => row(f, "hsts", &hsts.to_str().unwrap_or_default()),
+        None => Ok(()),
     }
 }
 

@@ -2,8 +2,11 @@
 //!
 //! 1. `remove`, then `set`, then `add`.
 //! 2. Values may hold captured path parameters, `{id}`; `{{` is a brace.
-//! 3. Fields that frame or route a message are not to be changed here: `Host` belongs to `rewrite`.
-//! 4. Response headers are changed on the gateway's own replies, too.
+//! 3. They may hold what is known of a connection with TLS: `{tls.version}`, `{tls.cipher}`, `{tls.sni}`, and of the
+//!    client's certificate `{tls.client.subject}`, `{tls.client.sans}` and `{tls.client.fingerprint}`. Where there is
+//!    nothing to say they are empty, so that `set` also takes away what a client wrote there itself.
+//! 4. Fields that frame or route a message are not to be changed here: `Host` belongs to `rewrite`.
+//! 5. Response headers are changed on the gateway's own replies, too.
 
 use std::collections::BTreeMap;
 
@@ -31,9 +34,11 @@ pub struct Config {
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Changes {
-    /// Fields that get this value alone, whatever they had.
+    /// Fields that get this value alone, whatever they had. A value may hold path parameters, `{id}`, and what is known
+    /// of a connection with TLS, empty where there is nothing: `{tls.version}`, `{tls.cipher}`, `{tls.sni}`,
+    /// `{tls.client.subject}`, `{tls.client.sans}`, `{tls.client.fingerprint}`.
     set: BTreeMap<String, String>,
-    /// Fields that get this value beside those they have.
+    /// Fields that get this value beside those they have. It may hold the same.
     add: BTreeMap<String, String>,
     /// Fields that are removed.
     remove: Vec<String>,
@@ -133,7 +138,7 @@ fn header_name(path: &str, text: &str, errors: &mut Errors) -> Option<HeaderName
 
 impl Value {
     fn compile(path: &str, text: &str, scope: &Scope<'_>, errors: &mut Errors) -> Option<Self> {
-        let template = match Template::parse(text) {
+        let template = match Template::parse_header(text) {
             Ok(template) => template,
             Err(message) => {
                 errors.push(ConfigError::new(path, message));

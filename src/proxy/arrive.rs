@@ -11,6 +11,7 @@ use pingora::{ErrorType, OrErr, Result};
 use pingora_proxy::Session;
 
 use super::context::{Context, Pinned, Tries};
+use super::detour::detour;
 use crate::edge::Arrival;
 use crate::exchange::{Client, Facts, Reason, Reply, RequestId, Rewrite, grpc};
 use crate::guard::{BodyFraming, Head, Version};
@@ -31,13 +32,24 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
     let listener = snapshot.listener(connection.listener());
 
     strip(session, &arrival.head);
+    let (peer, local, tls) = (connection.peer(), connection.local(), connection.tls());
+    if tls.is_some() != listener.tls.is_some() {
+        // TLS was turned on or off here since: what began before ends as soon as it can.
+        session.as_downstream_mut().set_keepalive(None);
+    }
+    let headers = &session.req_header().headers;
+    let client = Client::identify(peer, local, tls.is_some(), headers, &snapshot.trusted_proxies);
     let mut place = match canonical(session.req_header(), arrival.head.plain_name) {
         Ok(Place { host, target }) => {
             let host: Box<str> = host.into();
             if let Some(target) = target {
                 session.req_header_mut().set_uri(target);
             }
-            find(&snapshot, session.req_header(), host, connection.listener())
+            let request = session.req_header();
+            match detour(&listener, tls.map(|tls| &**tls), &client, request, &host) {
+                Some(reply) => Placed { reply: Some(reply), ..Placed::nowhere(&snapshot, host) },
+                None => find(&snapshot, request, host, connection.listener()),
+            }
         }
         Err(reply) => Placed { reply: Some(reply), ..Placed::nowhere(&snapshot, Box::default()) },
     };
@@ -47,8 +59,6 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
     }
 
     let request = session.req_header();
-    let client =
-        Client::identify(connection.peer(), connection.local(), &request.headers, &snapshot.trusted_proxies);
     let known_id =
         client.peer_trusted.then(|| request.headers.get(RequestId::HEADER).and_then(RequestId::accept));
     let route = place.route;
@@ -64,6 +74,7 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
         reply => reply,
     };
     let started = arrival.at;
+    let tls = tls.cloned();
     context.reply = reply;
     context.pinned = Some(Box::new(Pinned {
         slots: route.chain(listener.chain).slots(),
@@ -72,6 +83,7 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
         log: snapshot.access_log(),
         facts: Facts {
             client,
+            tls,
             host: place.host,
             captures: place.captures,
             request_id: known_id.flatten(),

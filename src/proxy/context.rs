@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
-use pingora::http::RequestHeader;
+use http::header::STRICT_TRANSPORT_SECURITY;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 
 use crate::chain::{Chain, Slots, Verdict};
@@ -122,6 +123,15 @@ impl Pinned {
     pub(super) fn left(&self, arrival: &Arrival, now: Instant) -> (Duration, Timer) {
         let clock = arrival.connection.left_for_head(now);
         clock.unwrap_or((self.route.bounds.deadlines.request, Timer::Request))
+    }
+
+    /// Has the client come by TLS only, where the listener says so: it has the last word on this field.
+    pub(super) fn secure(&self, head: &mut ResponseHeader) -> Result<()> {
+        let hsts = self.listener.tls.as_ref().and_then(|tls| tls.hsts.as_ref());
+        match hsts.filter(|_| self.facts.tls.is_some()) {
+            Some(hsts) => head.insert_header(STRICT_TRANSPORT_SECURITY, hsts.clone()),
+            None => Ok(()),
+        }
     }
 
     /// The parts that a run of the chain needs.

@@ -108,6 +108,7 @@ fn log(
         user_agent: header(USER_AGENT),
         referer: header(REFERER),
         consumer: None,
+        tls: pinned.facts.tls.as_ref().map(|tls| tls.record()),
         request_headers: Some(&request.headers),
         response_headers: pinned.response.as_ref(),
         fields: entry.fields(),

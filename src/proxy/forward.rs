@@ -260,9 +260,11 @@ pub(super) fn response(
     if let Err(fault) = chain.response(slots, &mut exchange, head) {
         return faulty(context, &fault);
     }
+    let shaped = chain.shapes_response();
+    pinned.secure(head)?;
     if session.req_header().version == Version::HTTP_10 {
         unchunk(session, head);
-    } else if chain.shapes_response() {
+    } else if shaped {
         frame(session, head)?;
     }
     let pinned = context.pinned()?;

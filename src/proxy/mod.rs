@@ -11,6 +11,7 @@
 mod arrive;
 mod attempt;
 mod context;
+mod detour;
 mod failure;
 mod finish;
 mod forward;

@@ -207,13 +207,17 @@ fn render(session: &Session, context: &mut Context, reply: Reply) -> Result<(Res
     let (chain, slots, mut exchange) = pinned.run(request);
     let id = exchange.request_id().clone();
     let (mut head, body) = message(request, reply, Some(&id))?;
-    match shaped(chain, slots, &mut exchange, &mut head, body) {
-        Ok(body) => Ok((head, body)),
+    let body = match shaped(chain, slots, &mut exchange, &mut head, body) {
+        Ok(body) => body,
         Err(fault) => {
             context.reason = Some(Reason::BUG);
-            message(request, bug(&fault), Some(&id))
+            let (mended, body) = message(request, bug(&fault), Some(&id))?;
+            head = mended;
+            body
         }
-    }
+    };
+    pinned.secure(&mut head)?;
+    Ok((head, body))
 }
 
 /// A reply as a message whose length is known. Of an answer that never has a body nothing is left to frame.

@@ -2,11 +2,13 @@
 //!
 //! 1. Told to (SIGUSR2, or `portcullis upgrade` over the upgrade socket), the old process starts its own program
 //!    file again, with the same arguments. The new process's standard input is one end of a socket pair.
-//! 2. Over it go the names and addresses of the listeners, with their sockets beside them (`SCM_RIGHTS`).
+//! 2. Over it go the names and addresses of the listeners, with their sockets beside them (`SCM_RIGHTS`), and the keys
+//!    of their TLS tickets, so that clients resume their sessions with the new process.
 //! 3. The new process reads its configuration, binds what is new to it, starts, and says `ready`; or says why not.
 //! 4. Only then does the old one drain. Whatever goes wrong before (a bad configuration, an address in use, a crash,
 //!    no word in time) ends the new process and leaves the old one serving as if nothing had been.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
@@ -28,6 +30,8 @@ use tokio::task::JoinHandle;
 
 use super::StartError;
 use super::sockets::Sockets;
+use crate::snapshot::Snapshot;
+use crate::tls::TicketKey;
 
 /// Set in the new process's environment: its standard input is the handover.
 const MARK: &str = "PORTCULLIS_HANDOVER";
@@ -48,21 +52,34 @@ const MOST: usize = 253;
 struct Passed {
     name: String,
     address: SocketAddr,
+    /// The keys of its TLS tickets. Older releases neither send nor read them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tickets: Vec<TicketKey>,
+}
+
+/// The keys of TLS tickets by listener.
+pub(super) type TicketKeys = BTreeMap<String, Vec<TicketKey>>;
+
+/// What an older process leaves to this one.
+#[derive(Default)]
+pub(super) struct Inheritance {
+    pub(super) sockets: Sockets,
+    pub(super) tickets: TicketKeys,
 }
 
 /// The older process, seen from the new one: it waits for a word.
 pub(super) struct Predecessor(UnixStream);
 
 impl Predecessor {
-    /// The older process that started this one to take over, and its sockets.
-    pub(super) fn inherited() -> Result<Option<(Self, Sockets)>, StartError> {
+    /// The older process that started this one to take over, and what it leaves.
+    pub(super) fn inherited() -> Result<Option<(Self, Inheritance)>, StartError> {
         if std::env::var_os(MARK).is_none() {
             return Ok(None);
         }
         let input = io::stdin().as_fd().try_clone_to_owned().map_err(StartError::Handover)?;
         let channel = UnixStream::from(input);
-        let sockets = receive(&channel).map_err(StartError::Handover)?;
-        Ok(Some((Self(channel), Sockets::inherited(sockets))))
+        let inheritance = receive(&channel).map_err(StartError::Handover)?;
+        Ok(Some((Self(channel), inheritance)))
     }
 
     /// Says that this process serves.
@@ -86,9 +103,17 @@ pub(super) struct Upgrade {
 
 impl Upgrade {
     /// Starts a new process, which has so long to be ready.
-    pub(super) fn start(sockets: &Sockets, patience: Duration) -> Result<Self, String> {
-        let passed: Vec<Passed> =
-            sockets.iter().map(|(name, address, _)| Passed { name: name.to_owned(), address }).collect();
+    pub(super) fn start(sockets: &Sockets, snapshot: &Snapshot, patience: Duration) -> Result<Self, String> {
+        let tickets = |name: &str| {
+            let listener = snapshot.listeners.iter().find(|listener| *listener.name == *name);
+            listener.and_then(|listener| Some(listener.tls.as_ref()?.ticket_keys())).unwrap_or_default()
+        };
+        let passed = |(name, address, _): (&str, _, _)| Passed {
+            name: name.to_owned(),
+            address,
+            tickets: tickets(name),
+        };
+        let passed: Vec<Passed> = sockets.iter().map(passed).collect();
         let descriptors: Result<Vec<OwnedFd>, _> =
             sockets.iter().map(|(_, _, socket)| socket.as_fd().try_clone_to_owned()).collect();
         let descriptors = descriptors.map_err(|error| format!("cannot duplicate a socket: {error}"))?;
@@ -174,7 +199,7 @@ fn hand_over(channel: &UnixStream, passed: &[Passed], sockets: &[OwnedFd]) -> io
     channel.write_all(&words)
 }
 
-fn receive(channel: &UnixStream) -> io::Result<Vec<(String, SocketAddr, OwnedFd)>> {
+fn receive(channel: &UnixStream) -> io::Result<Inheritance> {
     let mut length = [0; 4];
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -198,11 +223,11 @@ fn receive(channel: &UnixStream) -> io::Result<Vec<(String, SocketAddr, OwnedFd)
     if passed.len() != sockets.len() {
         return Err(io::Error::other("names and sockets do not match"));
     }
-    Ok(passed
-        .into_iter()
-        .zip(sockets)
-        .map(|(passed, socket)| (passed.name, passed.address, socket))
-        .collect())
+    let tickets = passed.iter().filter(|passed| !passed.tickets.is_empty());
+    let tickets = tickets.map(|passed| (passed.name.clone(), passed.tickets.clone())).collect();
+    let sockets = passed.into_iter().zip(sockets);
+    let sockets = sockets.map(|(passed, socket)| (passed.name, passed.address, socket)).collect();
+    Ok(Inheritance { sockets: Sockets::inherited(sockets), tickets })
 }
 
 /// Waits for the word that the new process serves. The error says what came instead.

@@ -15,7 +15,7 @@ use super::readiness::{Listeners, Readiness};
 use super::sockets::Sockets;
 use super::upgrade_socket::{Asker, UpgradeSocket};
 use super::watch::Watch;
-use super::{Reloader, notify};
+use super::{Reloader, expiry, notify};
 use crate::edge::Drain;
 use crate::snapshot::Live;
 
@@ -125,6 +125,7 @@ impl Life {
             socket.publish(&self.commands).map_err(|error| StartError::UpgradeSocket { path, error })?;
         }
         readiness.go();
+        tokio::spawn(expiry::watch(Arc::clone(&self.live)));
         match &self.audience {
             Audience::ServiceManager => notify::ready(),
             Audience::Predecessor(predecessor) => predecessor.ready(),
@@ -180,7 +181,7 @@ impl Life {
         }
         let patience = self.live.load().upgrade_timeout;
         let started = match &*self.sockets.lock() {
-            Some(sockets) => Upgrade::start(sockets, patience),
+            Some(sockets) => Upgrade::start(sockets, &self.live.load(), patience),
             None => Err(ENDING.into()),
         };
         match started {

@@ -2,6 +2,7 @@
 
 mod engine;
 mod error;
+mod expiry;
 mod frame;
 mod handover;
 mod life;
@@ -20,7 +21,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use crate::admin::{Admin, Status};
 use crate::compile::{Compiled, Inputs, admin_token, compile};
@@ -31,6 +32,7 @@ use crate::registry::Registry;
 use crate::snapshot::{Live, Snapshot};
 use crate::state::State;
 use crate::telemetry::{AccessLog, Buckets, Metrics, process_log};
+use crate::tls::Tickets;
 
 pub use error::StartError;
 pub use life::{Command, Commands};
@@ -40,7 +42,7 @@ pub use upgrade_socket::ask as ask_upgrade;
 
 use engine::{Door, Engine};
 use frame::Frame;
-use handover::Predecessor;
+use handover::{Inheritance, Predecessor, TicketKeys};
 use life::Audience;
 use sockets::Sockets;
 use upgrade_socket::UpgradeSocket;
@@ -96,9 +98,9 @@ impl Server {
         let commands = Commands::default();
         signals::forward(&commands)?;
         panics::log_them();
-        let (predecessor, sockets) = Predecessor::inherited()?.unzip();
+        let (predecessor, inheritance) = Predecessor::inherited()?.unzip();
         let predecessor = predecessor.map(Arc::new);
-        let served = self.serve(&commands, predecessor.clone(), sockets);
+        let served = self.serve(&commands, predecessor.clone(), inheritance.unwrap_or_default());
         if let (Err(error), Some(predecessor)) = (&served, predecessor) {
             predecessor.refuse(error);
         }
@@ -113,10 +115,11 @@ impl Server {
         self,
         commands: &Commands,
         predecessor: Option<Arc<Predecessor>>,
-        inherited: Option<Sockets>,
+        inheritance: Inheritance,
     ) -> Result<(), StartError> {
         let started = Instant::now();
-        let engine = assemble(self.plan()?, inherited, commands.clone(), started)?;
+        let plan = self.plan(&inheritance.tickets)?;
+        let engine = assemble(plan, inheritance.sockets, commands.clone(), started)?;
         let log = engine.live();
         let served = engine.serve(predecessor.map_or(Audience::ServiceManager, Audience::Predecessor));
         close(&log);
@@ -130,10 +133,10 @@ impl Server {
     /// What kept it from starting.
     pub fn start(self) -> Result<Running, StartError> {
         let started = Instant::now();
-        let mut plan = self.plan()?;
+        let mut plan = self.plan(&TicketKeys::new())?;
         // A new process would be the embedding program anew, which knows nothing of a handover.
         plan.upgrade_socket = None;
-        let assembled = assemble(plan, None, Commands::default(), started)?;
+        let assembled = assemble(plan, Sockets::default(), Commands::default(), started)?;
         let mut running = Running {
             listeners: assembled.addresses(),
             admin: assembled.admin_address(),
@@ -160,7 +163,8 @@ impl Server {
         }
     }
 
-    fn plan(self) -> Result<Plan, StartError> {
+    /// Reads and compiles, with the ticket keys of an older process.
+    fn plan(self, tickets: &TicketKeys) -> Result<Plan, StartError> {
         let mut seen = watch::Seen::default();
         seen.add(self.source.path());
         let loaded = self.source.load(&self.environment).map_err(StartError::Config)?;
@@ -172,9 +176,15 @@ impl Server {
             if buckets.is_empty() { Buckets::default() } else { Buckets::new(&buckets).unwrap_or_default() };
         let parts = Parts::new(self.source, self.registry, self.environment, buckets);
         let parts = Arc::new(parts.map_err(|error| StartError::Bug(error.to_string()))?);
-        seen.add(loaded.place.files().iter().map(PathBuf::as_path));
+        seen.add(loaded.files().iter().map(PathBuf::as_path));
+        // Kept until the snapshot has adopted them.
+        let adopt = |(listener, keys): (&String, &Vec<_>)| {
+            parts.state.adopt(Tickets::key(listener), || Tickets::inherited(keys))
+        };
+        let _inherited: Vec<_> = tickets.iter().map(adopt).collect();
         let (frame, compiled) = loaded.compile(&parts).map_err(StartError::Config)?;
         let snapshot = parts.open(compiled, 1).map_err(StartError::AccessLog)?;
+        parts.state.sweep();
         let upgrade_socket = frame.server.upgrade_socket.clone();
         Ok(Plan { frame, upgrade_socket, seen, snapshot: Arc::new(snapshot), parts })
     }
@@ -191,8 +201,8 @@ impl Parts {
         Ok(Self { source, registry, environment, state: State::default(), metrics })
     }
 
-    /// Compiles against what is shared.
-    pub(crate) fn compile(&self, config: &Config) -> Result<Compiled, Errors> {
+    /// Compiles against what is shared; `certificates` says whether their files may be read.
+    pub(crate) fn compile(&self, config: &Config, certificates: bool) -> Result<Compiled, Errors> {
         compile(
             config,
             Inputs {
@@ -200,8 +210,16 @@ impl Parts {
                 state: &self.state,
                 metrics: &self.metrics,
                 environment: &self.environment,
+                certificates,
             },
         )
+    }
+
+    /// Tells what is in force from now on.
+    fn published(&self, snapshot: &Snapshot) {
+        self.metrics.config_published(snapshot.generation);
+        self.metrics.certificates(expiry::by_host(snapshot));
+        expiry::warn(snapshot, SystemTime::now());
     }
 
     /// Makes a snapshot fit to be put in force.
@@ -216,7 +234,7 @@ impl Parts {
 /// Binds what is not inherited and puts the parts together. Nothing is accepted yet.
 fn assemble(
     plan: Plan,
-    inherited: Option<Sockets>,
+    inherited: Sockets,
     commands: Commands,
     started: Instant,
 ) -> Result<Engine, StartError> {
@@ -226,7 +244,7 @@ fn assemble(
         UpgradeSocket::bind(path).map_err(|error| StartError::UpgradeSocket { path: path.clone(), error })
     });
     let live = Arc::new(Live::new(Arc::clone(&snapshot)));
-    parts.metrics.config_published(snapshot.generation);
+    parts.published(&snapshot);
     let drain = Drain::default();
     let status = Arc::new(Status::new(started));
     let reloader =

@@ -61,9 +61,9 @@ impl Reloader {
         match outcome {
             Ok((frame, snapshot)) => {
                 let generation = snapshot.generation;
+                self.parts.published(&snapshot);
                 let old = self.live.swap(Arc::new(snapshot));
                 *current = frame;
-                self.parts.metrics.config_published(generation);
                 self.status.reloaded(None);
                 log::info!(
                     "configuration {generation} is in force after {} ms",
@@ -105,7 +105,7 @@ impl Reloader {
         let loaded =
             self.parts.source.load(&self.parts.environment).map_err(|refusal| refusal.to_string())?;
         // Of a configuration that is refused, too: the change that mends it may come in a file that is new to it.
-        *self.files.lock() = loaded.place.files().to_vec();
+        *self.files.lock() = loaded.files();
         let (frame, compiled) = loaded.compile(&self.parts).map_err(|refusal| refusal.to_string())?;
         current.allows(&frame)?;
         let old = self.live.load_full();

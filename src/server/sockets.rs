@@ -28,8 +28,7 @@ pub(super) struct Bound {
 
 impl Sockets {
     /// One socket for each listener: the inherited one with its name and address, or a new one.
-    pub(super) fn bind(frame: &Frame, inherited: Option<Self>) -> Result<Self, StartError> {
-        let mut inherited = inherited.unwrap_or_default();
+    pub(super) fn bind(frame: &Frame, mut inherited: Self) -> Result<Self, StartError> {
         let listeners = frame.listeners.iter().map(|(name, address)| (name.as_str(), *address));
         let admin = frame.admin.iter().map(|admin| (ADMIN, admin.address));
         let bound = listeners.chain(admin).map(|(name, address)| {
@@ -127,10 +126,10 @@ mod tests {
             frame.listeners.push((name.into(), address));
             frame
         };
-        let taken = Sockets::bind(&frame("web"), None);
+        let taken = Sockets::bind(&frame("web"), Sockets::default());
         assert!(matches!(taken, Err(StartError::Bind { .. })), "the address is taken");
         let inherited = Sockets::inherited(vec![("old".into(), address, OwnedFd::from(open))]);
-        let sockets = Sockets::bind(&frame("renamed"), Some(inherited)).unwrap();
+        let sockets = Sockets::bind(&frame("renamed"), inherited).unwrap();
         assert_eq!(sockets.addresses(), [("renamed".to_owned(), address)]);
     }
 }

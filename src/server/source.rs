@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::Parts;
 use super::frame::Frame;
-use crate::compile::{Compiled, shown};
+use crate::compile::{Compiled, shown, tls_files};
 use crate::config::Config;
 use crate::document::{ConfigError, Document, Environment, Errors, Failure, Sources};
 use crate::registry::Registry;
@@ -98,14 +98,24 @@ fn words(document: Result<Document, Failure>) -> Result<Loaded, Refusal> {
 }
 
 impl Loaded {
+    /// The files it is made of, for a watcher: those of the document, certificates and keys.
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        let certificates = self.config.listeners.iter().flat_map(tls_files).map(Path::to_owned);
+        self.place.files().iter().cloned().chain(certificates).collect()
+    }
+
     /// Compiles the words against what is shared; all errors, of reading and of meaning, come together.
     ///
     /// # Errors
     ///
     /// Everything that is wrong.
     pub(super) fn compile(self, parts: &Parts) -> Result<(Frame, Compiled), Refusal> {
+        self.compile_with(parts, true)
+    }
+
+    fn compile_with(self, parts: &Parts, certificates: bool) -> Result<(Frame, Compiled), Refusal> {
         let Self { config, text, mut unread, place } = self;
-        match parts.compile(&config) {
+        match parts.compile(&config, certificates) {
             Ok(compiled) if unread.is_empty() && text.is_empty() => {
                 return Ok((Frame::new(&config), compiled));
             }
@@ -177,7 +187,7 @@ pub fn check(path: &Path, registry: Registry) -> Result<Checked, Refusal> {
 pub(super) fn check_text(text: &str, parts: &Parts) -> Result<(), serde_json::Value> {
     // Whoever may ask this may not learn what the environment holds, nor what files there are.
     let loaded = words(Document::alone("config", text, &parts.environment.withheld()));
-    let compiled = loaded.and_then(|loaded| loaded.compile(parts)).map(drop);
+    let compiled = loaded.and_then(|loaded| loaded.compile_with(parts, false)).map(drop);
     parts.state.sweep();
     compiled.map_err(|refusal| refusal.report())
 }

@@ -34,5 +34,6 @@ mod streaming;
 mod suspicions;
 mod telemetry;
 mod timeouts;
+mod tls;
 mod upstream;
 mod websocket;

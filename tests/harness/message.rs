@@ -103,13 +103,15 @@ impl Response {
 #[derive(Debug)]
 pub struct Stream {
     pub socket: TcpStream,
+    /// The client's side of TLS, when bytes are encrypted.
+    pub tls: Option<Box<rustls::ClientConnection>>,
     ahead: Vec<u8>,
     record: Option<Arc<Mutex<Vec<u8>>>>,
 }
 
 impl Stream {
     pub fn new(socket: TcpStream) -> Self {
-        Self { socket, ahead: Vec::new(), record: None }
+        Self { socket, tls: None, ahead: Vec::new(), record: None }
     }
 
     /// Copies every byte that is read.
@@ -118,7 +120,10 @@ impl Stream {
     }
 
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.socket.write_all(bytes)
+        match &mut self.tls {
+            None => self.socket.write_all(bytes),
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.socket).write_all(bytes),
+        }
     }
 
     /// Some bytes, as they come; none at the end.
@@ -266,7 +271,10 @@ impl Stream {
 
     fn fill(&mut self) -> io::Result<usize> {
         let mut room = [0; 16 << 10];
-        let count = self.socket.read(&mut room)?;
+        let count = match &mut self.tls {
+            None => self.socket.read(&mut room)?,
+            Some(tls) => rustls::Stream::new(&mut **tls, &mut self.socket).read(&mut room)?,
+        };
         self.ahead.extend_from_slice(&room[..count]);
         if let Some(record) = &self.record {
             record.lock().unwrap().extend_from_slice(&room[..count]);

@@ -12,6 +12,7 @@ mod http2;
 mod message;
 mod origin;
 pub mod process_log;
+pub mod tls;
 
 use std::time::{Duration, Instant};
 

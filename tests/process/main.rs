@@ -6,10 +6,13 @@ mod client;
 mod commands;
 mod environment;
 mod gateway;
+#[path = "../harness/mod.rs"]
+mod harness;
 mod load;
 mod origin;
 mod reload;
 mod service;
 mod start;
 mod stop;
+mod tls;
 mod upgrade;

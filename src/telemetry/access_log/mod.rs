@@ -25,7 +25,7 @@ use std::time::Duration;
 use prometheus::IntCounter;
 
 pub use format::Format;
-pub use record::{Address, Record};
+pub use record::{Address, Record, TlsRecord};
 pub use redact::Redact;
 pub use sampling::Sampling;
 pub use template::{Template, TemplateError};

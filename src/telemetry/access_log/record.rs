@@ -67,12 +67,31 @@ pub struct Record<'a> {
     pub referer: Option<&'a [u8]>,
     /// Name of the verified consumer.
     pub consumer: Option<&'a str>,
+    /// How the connection is encrypted; none in the clear.
+    pub tls: Option<TlsRecord<'a>>,
     /// The request's headers, for templates.
     pub request_headers: Option<&'a HeaderMap>,
     /// The headers of the response as sent, for templates.
     pub response_headers: Option<&'a HeaderMap>,
     /// What filters add, for JSON lines.
     pub fields: &'a [(&'static str, String)],
+}
+
+/// How a connection is encrypted.
+#[derive(Debug, Clone, Copy)]
+pub struct TlsRecord<'a> {
+    /// `TLSv1.3`.
+    pub version: &'a str,
+    /// The cipher suite's IANA name.
+    pub cipher: &'a str,
+    /// The host that the client's greeting asked for.
+    pub sni: Option<&'a str>,
+    /// The subject of the client's certificate.
+    pub client_subject: Option<&'a str>,
+    /// The alternative names in it.
+    pub client_sans: Option<&'a str>,
+    /// Its SHA-256.
+    pub client_fingerprint: Option<&'a str>,
 }
 
 /// Declares [`Field`]: each variant, the name users write, and (from the name) its JSON key. The JSON line is the same
@@ -131,6 +150,12 @@ fields! {
     UserAgent = "user_agent",
     Referer = "referer",
     Consumer = "consumer",
+    TlsVersion = "tls_version",
+    TlsCipher = "tls_cipher",
+    TlsSni = "tls_sni",
+    TlsClientSubject = "tls_client_subject",
+    TlsClientSans = "tls_client_sans",
+    TlsClientFingerprint = "tls_client_fingerprint",
     ClfTime = "clf_time",
     Target = "target",
 }
@@ -202,6 +227,12 @@ impl Field {
             Field::UserAgent => redact.user_agent(record.user_agent).into(),
             Field::Referer => redact.referer(record.referer).into(),
             Field::Consumer => record.consumer.into(),
+            Field::TlsVersion => record.tls.map(|tls| tls.version).into(),
+            Field::TlsCipher => record.tls.map(|tls| tls.cipher).into(),
+            Field::TlsSni => record.tls.and_then(|tls| tls.sni).into(),
+            Field::TlsClientSubject => record.tls.and_then(|tls| tls.client_subject).into(),
+            Field::TlsClientSans => record.tls.and_then(|tls| tls.client_sans).into(),
+            Field::TlsClientFingerprint => record.tls.and_then(|tls| tls.client_fingerprint).into(),
         }
     }
 }
@@ -320,6 +351,14 @@ pub(super) mod tests {
             user_agent: Some(b"curl/8"),
             referer: Some(b"https://example.com/"),
             consumer: Some("mobile"),
+            tls: Some(TlsRecord {
+                version: "TLSv1.3",
+                cipher: "TLS_AES_128_GCM_SHA256",
+                sni: Some("api.example.com"),
+                client_subject: Some("CN=mobile"),
+                client_sans: Some("DNS:mobile.example.com"),
+                client_fingerprint: Some("00ff"),
+            }),
             request_headers: None,
             response_headers: None,
             fields: &[],
@@ -342,6 +381,7 @@ pub(super) mod tests {
             user_agent: None,
             referer: None,
             consumer: None,
+            tls: None,
             status: 404,
             ..full()
         }

@@ -9,6 +9,7 @@
 //!    `other`, reasons, outcomes and verdicts are `&'static str`.
 
 mod adopted;
+mod certificates;
 mod collector;
 mod counts;
 mod histogram;
@@ -27,6 +28,7 @@ pub use route::{ActiveRequest, RouteMetrics};
 pub use upstream::{EndpointMetrics, UpstreamMetrics};
 
 use adopted::Adopted;
+use certificates::{CertificateCollector, CertificateExpiry};
 use collector::SeriesCollector;
 
 /// The route label of requests that matched none.
@@ -40,6 +42,8 @@ pub struct Metrics {
     upstreams: Arc<Adopted<UpstreamMetrics>>,
     no_route: Arc<RouteMetrics>,
     connections_active: IntGaugeVec,
+    tls_handshakes: IntCounterVec,
+    certificates: Arc<CertificateExpiry>,
     config_generation: IntGauge,
     config_reloads: IntCounterVec,
     access_log_dropped: IntCounter,
@@ -65,6 +69,11 @@ impl Metrics {
                 opts("connections_active", "Client connections open now."),
                 &["listener"],
             )?,
+            tls_handshakes: IntCounterVec::new(
+                opts("tls_handshakes_total", "TLS handshakes, by version and by what became of them."),
+                &["listener", "version", "result"],
+            )?,
+            certificates: Arc::default(),
             config_generation: IntGauge::with_opts(opts(
                 "config_generation",
                 "Number of the configuration in force; each one published adds one.",
@@ -107,6 +116,16 @@ impl Metrics {
         self.connections_active.get_metric_with_label_values(&[listener])
     }
 
+    /// TLS handshakes by listener, version and result.
+    pub fn tls_handshakes(&self) -> IntCounterVec {
+        self.tls_handshakes.clone()
+    }
+
+    /// Notes until when the certificates in force are valid, in seconds since 1970, by the hosts they name.
+    pub fn certificates(&self, expiry: impl IntoIterator<Item = (String, u64)>) {
+        self.certificates.set(expiry);
+    }
+
     /// Notes a configuration that went into force, and its number.
     pub fn config_published(&self, generation: u64) {
         self.config_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
@@ -147,9 +166,11 @@ impl Metrics {
         for result in ["success", "failure"] {
             self.config_reloads.get_metric_with_label_values(&[result])?;
         }
-        let collectors: [Box<dyn Collector>; 7] = [
+        let collectors: [Box<dyn Collector>; 9] = [
             Box::new(build_info),
             Box::new(self.connections_active.clone()),
+            Box::new(self.tls_handshakes.clone()),
+            Box::new(CertificateCollector::new(Arc::clone(&self.certificates))?),
             Box::new(self.config_generation.clone()),
             Box::new(self.config_reloads.clone()),
             Box::new(self.access_log_dropped.clone()),

@@ -1,5 +1,6 @@
-//! What the proxy engine wants to know of any stream. It asks the [`Connection`](super::Connection) instead.
+//! What the proxy engine asks of a stream beside reading and writing. Most of it nobody needs here.
 
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,7 +11,7 @@ use pingora::protocols::{
 };
 use tokio::io::AsyncWriteExt;
 
-use super::wire::Wire;
+use super::Wire;
 
 #[async_trait]
 impl Shutdown for Wire {
@@ -22,7 +23,7 @@ impl Shutdown for Wire {
 
 impl UniqueID for Wire {
     fn id(&self) -> UniqueIDType {
-        self.descriptor()
+        self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 }
 

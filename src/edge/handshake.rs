@@ -1,0 +1,177 @@
+//! The handshake, before a connection has anything to do with HTTP.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use pingora::apps::HttpServerApp;
+use rustls::server::Acceptor;
+use tokio::net::TcpStream;
+use tokio_rustls::LazyConfigAcceptor;
+
+use super::connection::Connection;
+use super::http2;
+use super::serve::{Edge, linger};
+use super::socket::Socket;
+use super::wire::{Ended, Patience, Wire};
+use crate::snapshot::ListenerPolicy;
+use crate::tls::{Failure, ServerPolicy, Session};
+
+/// The type of a TLS record that a handshake begins with (RFC 8446, section 5.1).
+const HANDSHAKE: u8 = 22;
+/// How many bytes may wait, encrypted, for a client that does not read.
+const UNSENT: usize = 32 << 10;
+
+/// What came of a client's greeting.
+pub(super) enum Greeting {
+    /// An encrypted connection.
+    Encrypted(Socket, Arc<Session>),
+    /// Nothing: why, and the socket where there is someone at the other end.
+    Failed(Failure, Option<TcpStream>),
+    /// The gateway drains, and nothing had come.
+    Nothing,
+}
+
+/// Greets a client, which has until `by`. `draining` ends the wait for its first byte.
+pub(super) async fn greet(
+    socket: TcpStream,
+    policy: &Arc<ServerPolicy>,
+    by: Instant,
+    draining: impl Future<Output = ()>,
+) -> Greeting {
+    match tokio::time::timeout_at(by.into(), first_byte(&socket, draining)).await {
+        Err(_) => Greeting::Failed(Failure::Timeout, None),
+        Ok(None) => Greeting::Nothing,
+        Ok(Some(Err(_))) => Greeting::Failed(Failure::ClientGone, None),
+        Ok(Some(Ok(HANDSHAKE))) => {
+            let encrypted = tokio::time::timeout_at(by.into(), encrypt(socket, policy)).await;
+            match encrypted {
+                Ok(Ok((socket, session))) => Greeting::Encrypted(socket, session),
+                Ok(Err((failure, socket))) => Greeting::Failed(failure, socket),
+                Err(_) => Greeting::Failed(Failure::Timeout, None),
+            }
+        }
+        // Methods are in upper case.
+        Ok(Some(Ok(b'A'..=b'Z'))) => Greeting::Failed(Failure::PlainHttp, Some(socket)),
+        Ok(Some(Ok(_))) => Greeting::Failed(Failure::NotTls, None),
+    }
+}
+
+/// The first byte, left where it is; `None` when draining comes first.
+async fn first_byte(socket: &TcpStream, draining: impl Future<Output = ()>) -> Option<io::Result<u8>> {
+    let mut first = [0];
+    tokio::select! {
+        biased;
+        peeked = socket.peek(&mut first) => Some(match peeked {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            peeked => peeked.map(|_| first[0]),
+        }),
+        () = draining => None,
+    }
+}
+
+type Failed = (Failure, Option<TcpStream>);
+
+async fn encrypt(socket: TcpStream, policy: &Arc<ServerPolicy>) -> Result<(Socket, Arc<Session>), Failed> {
+    let mut acceptor = pin!(LazyConfigAcceptor::new(Acceptor::default(), socket));
+    let start = match acceptor.as_mut().await {
+        Ok(start) => start,
+        Err(error) => return Err((Failure::of(&error), acceptor.take_io())),
+    };
+    let host = Arc::clone(policy.greeted(start.client_hello().server_name()));
+    let accept = start.into_stream_with(host.config(), |connection| {
+        connection.set_buffer_limit(Some(UNSENT));
+    });
+    let stream = accept.into_fallible().await;
+    let stream = stream.map_err(|(error, socket)| {
+        log::debug!("a handshake failed: {error}");
+        (Failure::of(&error), Some(socket))
+    })?;
+    match Session::new(stream.get_ref().1, Arc::clone(policy), host) {
+        Ok(session) => Ok((Socket::Tls(Box::new(stream)), Arc::new(session))),
+        Err(failure) => Err((failure, Some(stream.into_inner().0))),
+    }
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
+    /// Serves a connection that was just accepted.
+    pub(super) async fn connected(self: Arc<Self>, socket: TcpStream, peer: SocketAddr, local: SocketAddr) {
+        let listener = self.listener;
+        let connection = |tls| Arc::new(Connection::new(listener, peer, local, tls));
+        let policy = self.policy();
+        let greeted = match &policy.tls {
+            None => Ok((Socket::Plain(socket), None)),
+            // Boxed, so that a connection does not carry the room for its handshake.
+            Some(tls) => {
+                let greeted = Box::pin(self.greet(socket, &policy, tls)).await;
+                greeted.map(|(socket, session)| (socket, Some(session)))
+            }
+        };
+        match greeted {
+            Ok((socket, session)) => {
+                drop(policy);
+                let http2 = session.as_ref().is_some_and(|session| session.http2);
+                let connection = connection(session);
+                if http2 {
+                    let draining = self.drain.wait();
+                    http2::serve(self, socket, connection, draining).await;
+                } else {
+                    self.serve(socket, connection).await;
+                }
+            }
+            Err(Some(in_the_clear)) => {
+                Box::pin(self.turn_to_tls(in_the_clear, connection(None), &policy)).await;
+            }
+            Err(None) => {}
+        }
+    }
+
+    /// An encrypted connection; else the socket of a client that speaks HTTP in the clear.
+    async fn greet(
+        &self,
+        socket: TcpStream,
+        policy: &ListenerPolicy,
+        tls: &Arc<ServerPolicy>,
+    ) -> Result<(Socket, Arc<Session>), Option<TcpStream>> {
+        let since = Instant::now();
+        let drained = self.drain.after_courtesy(since);
+        match greet(socket, tls, since + policy.header_timeout, drained).await {
+            Greeting::Encrypted(socket, session) => {
+                self.metrics.encrypted(&session);
+                Ok((socket, session))
+            }
+            Greeting::Failed(failure, socket) => {
+                self.metrics.not_encrypted(failure);
+                log::debug!("listener {}: no handshake: {}", policy.name, failure.code());
+                match (failure, socket) {
+                    (Failure::PlainHttp, socket) => Err(socket),
+                    (_, Some(socket)) => {
+                        linger(Socket::Plain(socket)).await;
+                        Err(None)
+                    }
+                    (_, None) => Err(None),
+                }
+            }
+            Greeting::Nothing => Err(None),
+        }
+    }
+
+    /// Answers a request that came in the clear where TLS is spoken.
+    async fn turn_to_tls(&self, socket: TcpStream, connection: Arc<Connection>, policy: &ListenerPolicy) {
+        let mut wire =
+            Box::new(Wire::new(Socket::Plain(socket), Arc::clone(&connection), self.drain.clone()));
+        let patience = Patience { idle: policy.header_timeout, head: policy.header_timeout };
+        let mut draining = self.drain.wait();
+        let arrived = wire.next_head(&policy.head, patience, Instant::now(), &mut draining).await;
+        let ended = match arrived {
+            Ok(arrived) => Ended::InTheClear { bytes: arrived.bytes },
+            Err(ended) => ended,
+        };
+        self.end(wire, &connection, ended).await;
+        if let Some(socket) = connection.take_back() {
+            linger(socket).await;
+        }
+    }
+}

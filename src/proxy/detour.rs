@@ -1,0 +1,39 @@
+//! Requests that have to come by another way: over another connection, or by https.
+
+use http::HeaderValue;
+use http::header::LOCATION;
+use pingora::http::RequestHeader;
+
+use crate::exchange::{Client, Reason, Reply};
+use crate::snapshot::{ListenerPolicy, RedirectToHttps};
+use crate::tls::Session;
+
+/// The answer to a request that has come by a way which is not its own.
+pub(super) fn detour(
+    listener: &ListenerPolicy,
+    tls: Option<&Session>,
+    client: &Client,
+    request: &RequestHeader,
+    host: &str,
+) -> Option<Box<Reply>> {
+    let misdirected = |tls: &Session| !tls.serves(host, listener.tls.as_deref());
+    if tls.is_some_and(misdirected) {
+        return Some(Box::new(Reply::refuse(Reason::MISDIRECTED_REQUEST)));
+    }
+    let redirect = listener.redirect_to_https.filter(|_| !client.https)?;
+    Some(Box::new(by_https(redirect, host, request)))
+}
+
+/// The same place by https. Without a host there is no such place.
+fn by_https(redirect: RedirectToHttps, host: &str, request: &RequestHeader) -> Reply {
+    let port = if redirect.port == 443 { String::new() } else { format!(":{}", redirect.port) };
+    let path = match request.uri.path() {
+        "*" => "/",
+        path => path,
+    };
+    let query = request.uri.query().map_or(String::new(), |query| format!("?{query}"));
+    match HeaderValue::try_from(format!("https://{host}{port}{path}{query}")) {
+        Ok(place) if !host.is_empty() => Reply::content(redirect.status, "").header(LOCATION, place),
+        _ => Reply::refuse(Reason::BAD_HOST).detail("this request can be sent by https only, with a host"),
+    }
+}

@@ -1,0 +1,92 @@
+//! TLS over the life of the program: renewed certificates, and sessions that outlive an upgrade.
+
+use crate::gateway::{Gateway, Home, Words, errors, eventually};
+use crate::harness::tls::{Authority, Caller, Files, HandshakeKind, TLS12, TLS13, kind, replace, shown};
+
+/// A gateway that answers by TLS with these words in `tls`, and plainly at another address.
+fn start(files: &Files, more: &str) -> Gateway {
+    let home = Home::new();
+    let (web, plain) = (home.web, home.free());
+    let listeners = format!(
+        "{{ name: web, address: \"{web}\", tls: {{ certificates: [{}]{more} }} }}, {{ name: plain, address: \"{plain}\" }}",
+        files.words()
+    );
+    let routes = "{ name: all, path: /*, respond: { body: hello } }".into();
+    home.write(&Words { listeners, routes, ..home.words(plain) });
+    home.start()
+}
+
+fn visit(caller: &Caller, gateway: &Gateway) -> HandshakeKind {
+    let mut client = caller.connect(gateway.home.web, "a.test").unwrap();
+    assert_eq!(client.get("/").text(), "hello");
+    kind(&client)
+}
+
+#[test]
+fn a_session_is_resumed_with_the_new_process() {
+    let pki = Authority::new();
+    let files = pki.issue("a", &["a.test"]);
+    let client = pki.issue("client", &[]);
+    let gateway = start(&files, &format!(", client_auth: {{ ca: {} }}", pki.ca().display()));
+    let callers = [&TLS13, &TLS12].map(|version| pki.client().with(&client).speaking(version));
+    for caller in &callers {
+        visit(caller, &gateway);
+    }
+    for _ in 0..2 {
+        let before = gateway.serving();
+        let output = gateway.ask("upgrade");
+        assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+        assert_ne!(gateway.serving(), before);
+        for caller in &callers {
+            assert_eq!(visit(caller, &gateway), HandshakeKind::Resumed);
+        }
+        assert_eq!(
+            gateway
+                .metric(r#"portcullis_tls_handshakes_total{listener="web",result="resumed",version="1.3"}"#),
+            1.0,
+            "by the new process"
+        );
+    }
+}
+
+#[test]
+fn a_renewed_certificate_is_noticed_and_a_key_that_does_not_fit_is_not_taken() {
+    let pki = Authority::new();
+    let files = pki.issue("a", &["a.test"]);
+    let gateway = start(&files, "");
+    let caller = || pki.client().connect(gateway.home.web, "a.test").unwrap();
+    let mut kept = caller();
+    assert_eq!(kept.get("/").text(), "hello");
+
+    pki.issue("a", &["a.test"]);
+    eventually("the new certificate", || (shown(&caller()) == files.der()).then_some(()));
+    let good = files.der();
+
+    let other = pki.issue("b", &["a.test"]);
+    replace(&files.key, &std::fs::read_to_string(&other.key).unwrap());
+    gateway.logged("the key is not that of the certificate");
+    assert_eq!(shown(&caller()), good);
+    assert_eq!(kept.get("/").text(), "hello", "on the connection from before");
+}
+
+#[test]
+fn an_idle_connection_takes_little_memory() {
+    const CONNECTIONS: usize = 500;
+    let pki = Authority::new();
+    let gateway = start(&pki.issue("a", &["a.test"]), "");
+    let open = |count| {
+        let connect = |_| {
+            let mut client = pki.client().connect(gateway.home.web, "a.test").unwrap();
+            assert_eq!(client.get("/").text(), "hello");
+            client
+        };
+        (0..count).map(connect).collect::<Vec<_>>()
+    };
+    let resident = || gateway.metric("process_resident_memory_bytes");
+    let _first = open(100);
+    let before = resident();
+    let _more = open(CONNECTIONS);
+    let each = (resident() - before) / 1024.0 / CONNECTIONS as f64;
+    assert!(each < 25.0, "{each} KiB for each");
+    println!("{each} KiB for each idle connection");
+}
