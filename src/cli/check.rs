@@ -15,13 +15,17 @@ pub(super) fn check(path: &Path, print: bool, registry: Registry) -> ExitCode {
             Ok(text) => show(&text),
             Err(error) => failed(&error.to_string(), 1),
         },
-        Ok(Checked { config, .. }) => show(&format!(
-            "{}: fine ({} listeners, {} routes, {} upstreams)",
-            path.display(),
-            config.listeners.len(),
-            config.routes.len(),
-            config.upstreams.len()
-        )),
+        Ok(Checked { config, warnings, .. }) => {
+            let fine = format!(
+                "{}: fine ({} listeners, {} routes, {} upstreams)",
+                path.display(),
+                config.listeners.len(),
+                config.routes.len(),
+                config.upstreams.len()
+            );
+            let warnings = warnings.iter().map(|warning| format!("\n  warning: {warning}"));
+            show(&warnings.fold(fine, |said, warning| said + &warning))
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::snapshot::{Live, Snapshot};
+use crate::snapshot::{ListenerPolicy, Live, Snapshot};
+use crate::tls::Certificate;
 
 /// From how long before the end of a certificate on its operator is warned.
 const SOON: Duration = Duration::from_secs(21 * DAY);
@@ -17,31 +18,59 @@ pub(super) fn by_host(snapshot: &Snapshot) -> impl Iterator<Item = (String, u64)
     })
 }
 
-/// Warns of every certificate that ends soon, has ended, or has not begun.
-pub(super) fn warn(snapshot: &Snapshot, now: SystemTime) {
-    for (listener, certificate) in snapshot.certificates() {
-        let left = certificate.left(now);
-        let what = match left.as_secs() / DAY {
-            _ if certificate.not_before > now => "is not valid yet".to_owned(),
-            _ if left.is_zero() => "has expired".to_owned(),
-            _ if left >= SOON => continue,
-            0 => "expires within a day".to_owned(),
-            1 => "expires in 1 day".to_owned(),
-            days => format!("expires in {days} days"),
-        };
-        log::warn!(
-            "listener {}: the certificate for {} ({}) {what}",
+/// A sentence for every certificate that ends soon, has ended, or has not begun.
+pub(super) fn warnings(snapshot: &Snapshot, now: SystemTime) -> Vec<String> {
+    let warning = |(listener, certificate): (&ListenerPolicy, &Certificate)| {
+        Some(format!(
+            "listener {}: the certificate for {} ({}) {}",
             listener.name,
             certificate.names(),
-            certificate.file.display()
-        );
-    }
+            certificate.file.display(),
+            what_of(certificate.not_before, certificate.not_after, now)?
+        ))
+    };
+    snapshot.certificates().filter_map(warning).collect()
+}
+
+fn what_of(not_before: SystemTime, not_after: SystemTime, now: SystemTime) -> Option<String> {
+    let left = not_after.duration_since(now).unwrap_or_default();
+    Some(match left.as_secs() / DAY {
+        _ if not_before > now => "is not valid yet".to_owned(),
+        _ if left.is_zero() => "has expired".to_owned(),
+        _ if left >= SOON => return None,
+        0 => "expires within a day".to_owned(),
+        1 => "expires in 1 day".to_owned(),
+        days => format!("expires in {days} days"),
+    })
+}
+
+/// Tells them to the process log.
+pub(super) fn warn(snapshot: &Snapshot) {
+    warnings(snapshot, SystemTime::now()).iter().for_each(|warning| log::warn!("{warning}"));
 }
 
 /// Looks once a day. Ends with the runtime.
 pub(super) async fn watch(live: Arc<Live>) {
     loop {
         tokio::time::sleep(Duration::from_secs(DAY)).await;
-        warn(&live.load_full(), SystemTime::now());
+        warn(&live.load_full());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_depends_on_what_is_left() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000 * DAY);
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let said = |not_before, not_after| what_of(not_before, not_after, now);
+        assert_eq!(said(now, at(21 * DAY)), None);
+        assert_eq!(said(now, at(21 * DAY - 1)).unwrap(), "expires in 20 days");
+        assert_eq!(said(now, at(DAY)).unwrap(), "expires in 1 day");
+        assert_eq!(said(now, at(DAY - 1)).unwrap(), "expires within a day");
+        assert_eq!(said(now, now).unwrap(), "has expired");
+        assert_eq!(said(at(1), at(30 * DAY)).unwrap(), "is not valid yet");
     }
 }

@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use crate::admin::{Admin, Status};
 use crate::compile::{Compiled, Inputs, admin_token, compile};
@@ -219,7 +219,7 @@ impl Parts {
     fn published(&self, snapshot: &Snapshot) {
         self.metrics.config_published(snapshot.generation);
         self.metrics.certificates(expiry::by_host(snapshot));
-        expiry::warn(snapshot, SystemTime::now());
+        expiry::warn(snapshot);
     }
 
     /// Makes a snapshot fit to be put in force.

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use super::Parts;
 use super::frame::Frame;
+use super::{Parts, expiry};
 use crate::compile::{Compiled, shown, tls_files};
 use crate::config::Config;
 use crate::document::{ConfigError, Document, Environment, Errors, Failure, Sources};
@@ -176,7 +177,8 @@ pub fn check(path: &Path, registry: Registry) -> Result<Checked, Refusal> {
         })?;
     let config = shown(&loaded.config, &parts.registry);
     let (_, compiled) = loaded.compile(&parts)?;
-    Ok(Checked { config, snapshot: compiled.snapshot })
+    let warnings = expiry::warnings(&compiled.snapshot, SystemTime::now());
+    Ok(Checked { config, snapshot: compiled.snapshot, warnings })
 }
 
 /// Checks a text as if it were the configuration; nothing of it is put in force.
@@ -198,4 +200,6 @@ pub struct Checked {
     pub config: Config,
     /// What they compile to.
     pub snapshot: Snapshot,
+    /// What is right and may still be a mistake.
+    pub warnings: Vec<String>,
 }

@@ -1,7 +1,9 @@
 //! TLS over the life of the program: renewed certificates, and sessions that outlive an upgrade.
 
 use crate::gateway::{Gateway, Home, Words, errors, eventually};
-use crate::harness::tls::{Authority, Caller, Files, HandshakeKind, TLS12, TLS13, kind, replace, shown};
+use crate::harness::tls::{
+    Authority, Caller, Files, HandshakeKind, Order, TLS12, TLS13, kind, replace, shown,
+};
 
 /// A gateway that answers by TLS with these words in `tls`, and plainly at another address.
 fn start(files: &Files, more: &str) -> Gateway {
@@ -89,4 +91,22 @@ fn an_idle_connection_takes_little_memory() {
     let each = (resident() - before) / 1024.0 / CONNECTIONS as f64;
     assert!(each < 25.0, "{each} KiB for each");
     println!("{each} KiB for each idle connection");
+}
+
+#[test]
+fn check_warns_of_what_has_expired() {
+    let pki = Authority::new();
+    let home = Home::new();
+    let files = pki.issue_as("over", &Order { hosts: &["over.test"], days: -1, ..Order::default() });
+    let listeners =
+        format!("{{ name: web, address: \"{}\", tls: {{ certificates: [{}] }} }}", home.web, files.words());
+    home.write(&Words { listeners, ..home.words("127.0.0.1:1") });
+    let output = home.ask(&["check", "-c", "portcullis.yaml"]);
+    assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+    let said = String::from_utf8(output.stdout).unwrap();
+    let warning = format!(
+        "\n  warning: listener web: the certificate for over.test ({}) has expired\n",
+        files.cert.display()
+    );
+    assert!(said.starts_with("portcullis.yaml: fine (") && said.ends_with(&warning), "{said}");
 }
