@@ -2,11 +2,15 @@
 
 use std::fs;
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use crate::harness::tls::{
     Authority, Caller, Files, HandshakeKind, Order, TLS12, TLS13, kind, replace, shown,
 };
-use crate::harness::{Client, Gateway, Origin, eventually, process_log};
+use crate::harness::{Client, Gateway, Origin, Then, eventually, process_log};
 
 const ROUTES: &str = "routes: [{ name: all, path: /*, respond: { body: hello } }]";
 
@@ -916,4 +920,80 @@ fn odd_certificates_of_clients_have_a_clear_end() {
     }
     let mut client = pki.client().with(&good).connect(gateway.address(), "a.test").unwrap();
     assert_eq!(get(&mut client, "a.test").text(), "hello");
+}
+
+/// An encrypting gateway before an origin, and a client of it.
+fn before(origin: &Origin) -> (Authority, Gateway, Client) {
+    let pki = Authority::new();
+    let files = pki.issue("a", &["a.test"]);
+    let gateway = Gateway::start(&(listener(&[&files], "") + &crate::harness::to(&[origin], "")));
+    let client = pki.client().connect(gateway.address(), "a.test").unwrap();
+    (pki, gateway, client)
+}
+
+#[test]
+fn a_download_nobody_reads_stays_with_the_origin() {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&sent);
+    let origin = Origin::start(move |visit| {
+        visit.send("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n");
+        let piece = vec![b'x'; 64 << 10];
+        while visit.send(&piece) {
+            counted.fetch_add(piece.len(), Ordering::Relaxed);
+        }
+        Then::Close
+    });
+    let (_pki, _gateway, mut client) = before(&origin);
+    client.send_get("/");
+    // Until nothing has moved for a while.
+    let mut before = usize::MAX;
+    eventually("it stops", || {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = sent.load(Ordering::Relaxed);
+        std::mem::replace(&mut before, now) == now && now > 0
+    });
+    assert!(before < 32 << 20, "{before} bytes were taken from the origin");
+}
+
+#[test]
+fn a_tunnel_passes_bytes_both_ways_as_they_come() {
+    let origin = Origin::on_head(|visit| {
+        visit.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+        while let Ok(bytes) = visit.stream.some()
+            && !bytes.is_empty()
+        {
+            visit.send(bytes);
+        }
+        Then::Close
+    });
+    let (_pki, _gateway, mut client) = before(&origin);
+    client.send("GET / HTTP/1.1\r\nhost: a.test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+    assert_eq!(client.head().status, 101);
+    for size in [1, 100, 40_000] {
+        let bytes: Vec<u8> = (0..size).map(|at: u32| at.to_be_bytes()[3]).collect();
+        client.send(&bytes);
+        assert!(client.read(bytes.len()) == bytes, "{size} bytes");
+    }
+}
+
+#[test]
+fn a_graceful_end_waits_for_the_request_under_way_and_for_nobody_else() {
+    let (go, gone) = channel::<()>();
+    let gone = Mutex::new(gone);
+    let origin = Origin::start(move |visit| {
+        gone.lock().unwrap().recv().unwrap();
+        visit.answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+    });
+    let (pki, gateway, mut busy) = before(&origin);
+    let mut idle = pki.client().connect(gateway.address(), "a.test").unwrap();
+    let mut silent = gateway.client();
+    busy.send_get("/");
+    origin.request(0);
+    let ending = std::thread::spawn(move || gateway.shutdown());
+    assert!(idle.ends() && silent.ends());
+    go.send(()).unwrap();
+    let response = busy.response();
+    assert_eq!(response.status, 200);
+    assert!(busy.ends());
+    ending.join().unwrap();
 }
