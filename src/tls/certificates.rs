@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use ahash::HashMap;
+use rustls::SignatureAlgorithm;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{CipherSuite, SignatureAlgorithm};
 use smallvec::SmallVec;
 
 use super::certificate::Certificate;
@@ -18,7 +18,7 @@ type Candidates = SmallVec<[usize; 2]>;
 /// The certificates of a listener.
 #[derive(Debug)]
 pub struct Certificates {
-    all: Box<[Arc<Certificate>]>,
+    all: Arc<[Arc<Certificate>]>,
     exact: HashMap<Box<str>, Candidates>,
     /// By what stands after `*.`.
     wildcard: HashMap<Box<str>, Candidates>,
@@ -34,43 +34,46 @@ impl Certificates {
     /// Those that could never be chosen, by their place in the list.
     pub fn new(all: Vec<Arc<Certificate>>) -> Result<Self, Vec<(usize, Unusable)>> {
         let mut certificates = Self {
-            all: Box::default(),
+            all: all.into(),
             exact: HashMap::default(),
             wildcard: HashMap::default(),
-            default: SmallVec::new(),
+            default: std::iter::once(0).collect(),
         };
+        let all = certificates.all.clone();
         let mut faults = Vec::new();
         for (at, certificate) in all.iter().enumerate() {
             if at > 0 && certificate.hosts.is_empty() {
                 let message = "the certificate names no host, so that it would never be chosen";
-                let fault = Unusable::new(message).hint("only the first of the list needs no name");
-                faults.push((at, fault));
+                faults.push((at, Unusable::new(message).hint("only the first of the list needs no name")));
             }
-            for host in &certificate.hosts {
-                let candidates = certificates.candidates_mut(host);
-                let same = |other: &&usize| all[**other].algorithm() == certificate.algorithm();
-                if candidates.contains(&at) {
-                    continue;
-                }
-                if let Some(other) = candidates.iter().find(same) {
-                    let message = format!(
-                        "`{host}` is in `{}` already, with a key of the same kind ({})",
-                        all[*other].file.display(),
-                        certificate.key_kind()
-                    );
-                    faults.push((at, Unusable::new(message).hint("remove one of them")));
-                } else {
-                    candidates.push(at);
-                }
+            let twice = certificate.hosts.iter().filter_map(|host| certificates.name(host, at).err());
+            faults.extend(twice.map(|fault| (at, fault)));
+        }
+        if let Some(host) = all.first().and_then(|first| first.hosts.first()) {
+            certificates.default = certificates.candidates_mut(host).clone();
+        }
+        if faults.is_empty() { Ok(certificates) } else { Err(faults) }
+    }
+
+    /// Has a certificate chosen for a host, beside those of the host that have keys of another kind.
+    fn name(&mut self, host: &str, at: usize) -> Result<(), Unusable> {
+        let all = self.all.clone();
+        let candidates = self.candidates_mut(host);
+        if candidates.contains(&at) {
+            return Ok(());
+        }
+        match candidates.iter().find(|other| all[**other].algorithm() == all[at].algorithm()) {
+            None => candidates.push(at),
+            Some(other) => {
+                let message = format!(
+                    "`{host}` is in `{}` already, with a key of the same kind ({})",
+                    all[*other].file.display(),
+                    all[at].key_kind()
+                );
+                return Err(Unusable::new(message).hint("remove one of them"));
             }
         }
-        let first = all.first().and_then(|first| first.hosts.first()).cloned();
-        certificates.default = match first {
-            Some(host) => certificates.candidates_mut(&host).clone(),
-            None => std::iter::once(0).collect(),
-        };
-        certificates.all = all.into();
-        if faults.is_empty() { Ok(certificates) } else { Err(faults) }
+        Ok(())
     }
 
     /// All of them, in the order they are written.
@@ -103,25 +106,17 @@ impl Certificates {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(|name| name.trim_end_matches('.').to_ascii_lowercase());
-        let candidates = self.candidates(name.as_deref()).iter().filter_map(|at| self.all.get(*at));
-        let fits = |certificate: &&Arc<Certificate>| {
-            certificate.key.key.choose_scheme(hello.signature_schemes()).is_some()
-                && fits(certificate.algorithm(), hello.cipher_suites())
-        };
-        let mut all = candidates.clone();
+        let mut candidates = self.candidates(name.as_deref()).iter().filter_map(|at| self.all.get(*at));
+        let first = candidates.clone().next()?;
         // When none fits, the handshake fails for a reason that the client is told.
-        let chosen = { candidates }.find(fits).or_else(|| all.next())?;
+        let chosen = candidates.find(|certificate| fits(certificate, &hello)).unwrap_or(first);
         Some(Arc::clone(&chosen.key))
     }
 }
 
-/// Whether a client's suites leave room for a key of this kind: TLS 1.2 names it in the suite.
-fn fits(algorithm: SignatureAlgorithm, offered: &[CipherSuite]) -> bool {
-    offered
-        .iter()
-        .any(|suite| suites::signed_by(*suite).is_some_and(|by| by.is_none_or(|by| by == is_rsa(algorithm))))
-}
-
-fn is_rsa(algorithm: SignatureAlgorithm) -> bool {
-    algorithm == SignatureAlgorithm::RSA
+/// Whether a client can verify what a certificate's key signs.
+fn fits(certificate: &Certificate, hello: &ClientHello<'_>) -> bool {
+    let rsa = certificate.algorithm() == SignatureAlgorithm::RSA;
+    certificate.key.key.choose_scheme(hello.signature_schemes()).is_some()
+        && hello.cipher_suites().iter().any(|suite| suites::is_signed_by(*suite, rsa))
 }

@@ -84,8 +84,7 @@ impl Session {
         if host.is_empty() {
             return true;
         }
-        let own = Arc::ptr_eq(&self.host, self.policy.host(host))
-            || self.host.fingerprint == self.policy.host(host).fingerprint;
+        let own = self.policy.host(host).fingerprint == self.host.fingerprint;
         let required = in_force.is_some_and(|policy| policy.host(host).client_auth == Some(true));
         own && (!required || self.client.is_some())
     }

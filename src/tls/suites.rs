@@ -110,11 +110,11 @@ pub(super) fn name(suite: SupportedCipherSuite) -> &'static str {
     ALL.iter().find(|(_, known)| known.suite() == suite.suite()).map_or("unknown", |(name, _)| name)
 }
 
-/// Whether an RSA key signs for a suite, or a key of another kind, or any (as in TLS 1.3); `None` for a suite that is
-/// not spoken here.
-pub(super) fn signed_by(suite: CipherSuite) -> Option<Option<bool>> {
-    let (name, known) = ALL.iter().find(|(_, known)| known.suite() == suite)?;
-    Some(known.tls13().is_none().then(|| name.contains("_RSA_")))
+/// Whether a key, of RSA or of another kind, can sign for a suite. TLS 1.2 names the kind in the suite, 1.3 does not.
+pub(super) fn is_signed_by(suite: CipherSuite, rsa: bool) -> bool {
+    let signs =
+        |name: &str, known: SupportedCipherSuite| known.tls13().is_some() || name.contains("_RSA_") == rsa;
+    ALL.iter().any(|(name, known)| known.suite() == suite && signs(name, *known))
 }
 
 #[cfg(test)]
