@@ -997,3 +997,23 @@ fn a_graceful_end_waits_for_the_request_under_way_and_for_nobody_else() {
     assert!(busy.ends());
     ending.join().unwrap();
 }
+
+#[test]
+fn a_session_ends_with_the_certificate_of_its_client() {
+    let pki = Authority::new();
+    let files = pki.issue("a", &["a.test"]);
+    let gateway = start(&[&files], &format!("client_auth: {{ ca: {} }}", pki.ca().display()));
+    for version in [&TLS13, &TLS12] {
+        let short = pki.issue_as("short", &Order { seconds: Some(5), ..Order::default() });
+        let caller = pki.client().speaking(version).with(&short);
+        let here = (&gateway, "web", "a.test");
+        assert_eq!(second_visit(&caller, here, here), HandshakeKind::Resumed);
+        let comes_in = || {
+            let mut client = caller.connect(gateway.address(), "a.test")?;
+            client.stream.send(b"GET / HTTP/1.1\r\nhost: a.test\r\n\r\n")?;
+            client.try_response("GET")
+        };
+        eventually("the certificate to end", || comes_in().is_err());
+        eventually("that to be told", || handshakes(&gateway, "-", "bad_client_certificate") > 0.0);
+    }
+}

@@ -46,11 +46,13 @@ pub struct Order<'a> {
     pub rsa: bool,
     /// From now.
     pub days: i64,
+    /// From now, instead.
+    pub seconds: Option<u64>,
 }
 
 impl Default for Order<'_> {
     fn default() -> Self {
-        Self { hosts: &[], name: "test", uris: &[], rsa: false, days: 90 }
+        Self { hosts: &[], name: "test", uris: &[], rsa: false, days: 90, seconds: None }
     }
 }
 
@@ -90,7 +92,12 @@ impl Authority {
         let days = Duration::from_secs(order.days.unsigned_abs() * 86_400);
         let now = SystemTime::now();
         params.not_before = (now - Duration::from_secs(400 * 86_400)).into();
-        params.not_after = if order.days < 0 { now - days } else { now + days }.into();
+        params.not_after = match order.seconds {
+            Some(seconds) => now + Duration::from_secs(seconds),
+            None if order.days < 0 => now - days,
+            None => now + days,
+        }
+        .into();
         let key = if order.rsa {
             KeyPair::generate_rsa_for(&rcgen::PKCS_RSA_SHA256, RsaKeySize::_2048).unwrap()
         } else {
