@@ -198,6 +198,9 @@ impl Life {
                 log::info!("process {successor} has taken over");
                 self.commands.handed_over.store(true, Ordering::Relaxed);
                 notify::main_process(successor);
+                // Before the word of it: whoever has that must not be answered by this process any more.
+                self.reloader.hand_over();
+                self.drain.hand_over();
                 answer(asker, &Ok(successor)).await;
                 true
             }
@@ -229,9 +232,7 @@ impl Life {
 
     async fn drain(&self, end: End, listeners: Listeners) {
         if end == End::HandedOver {
-            self.reloader.hand_over();
             drop(self.watch.lock().take());
-            self.drain.hand_over();
         } else {
             notify::stopping();
             self.drain.set_unready();
