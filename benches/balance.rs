@@ -39,6 +39,7 @@ fn choose(criterion: &mut Criterion) {
         let upstream = Upstream::new(
             Arc::from("bench"),
             Protocol::Http1,
+            None,
             EndpointSet::round_robin(endpoints(&metrics, count)),
         );
         let tried = Tried::default();

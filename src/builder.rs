@@ -105,6 +105,7 @@ impl Gateway {
         let upstream = config::Upstream {
             endpoints: endpoints.collect(),
             protocol: config::UpstreamProtocol::default(),
+            tls: None,
             balance: config::Balance::default(),
             timeouts: config::UpstreamTimeouts::default(),
         };

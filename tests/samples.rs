@@ -159,6 +159,8 @@ impl Certificates {
         let authority = Authority::new();
         fs::create_dir(authority.path("certs")).unwrap();
         fs::copy(authority.ca(), authority.path("certs/partners.pem")).unwrap();
+        fs::copy(authority.ca(), authority.path("certs/ca.pem")).unwrap();
+        authority.issue("certs/edge", &[]);
         let hosts = ["www.example.com"];
         authority.issue("certs/shop", &hosts);
         authority.issue_as("certs/shop-rsa", &Order { hosts: &hosts, rsa: true, ..Order::default() });
@@ -218,6 +220,8 @@ fn here(config: &mut Config) {
     config.listeners.iter_mut().for_each(|listener| listener.address = free);
     for upstream in config.upstreams.values_mut() {
         upstream.endpoints = vec![Endpoint { address: echo, weight: 1 }];
+        // The echo speaks in the clear.
+        upstream.tls = None;
     }
     if let Some(admin) = &mut config.admin {
         admin.address = free;

@@ -24,6 +24,7 @@ use crate::upstream::Upstream;
 pub use listeners::admin_token;
 pub use shown::shown;
 pub use tls::tls_files;
+pub use upstreams::upstream_files;
 
 /// What a configuration is compiled against.
 #[derive(Clone, Copy)]

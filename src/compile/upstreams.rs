@@ -1,11 +1,15 @@
 //! Upstreams and their endpoints.
 
 use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Inputs;
-use crate::config::{Balance, Config, Upstream as Words, UpstreamProtocol};
+use crate::config::{Balance, Config, Upstream as Words, UpstreamProtocol, UpstreamTls as TlsWords};
 use crate::document::{ConfigError, Errors, join};
+use crate::tls::{Identity, IdentityPart, Trust, TrustedRoots, Unusable, UpstreamTls};
+use crate::types::HostPattern;
 use crate::upstream::{Endpoint, EndpointId, EndpointSet, Load, Protocol, Upstream};
 
 /// The most endpoints of one upstream.
@@ -28,8 +32,10 @@ pub(super) fn compile(
         let protocol = match words.protocol {
             UpstreamProtocol::Http1 => Protocol::Http1,
             UpstreamProtocol::Http2 => Protocol::Http2,
+            UpstreamProtocol::Auto => Protocol::Auto,
         };
-        compiled.insert(Arc::clone(&name), Arc::new(Upstream::new(name, protocol, set)));
+        let tls = words.tls.as_ref().and_then(|words| tls(&join(&path, "tls"), words, inputs, errors));
+        compiled.insert(Arc::clone(&name), Arc::new(Upstream::new(name, protocol, tls, set)));
     }
     compiled
 }
@@ -43,6 +49,60 @@ fn endpoints(name: &str, words: &Words, inputs: Inputs<'_>) -> Vec<Endpoint> {
         Some(Endpoint::new(id, words.address, words.weight, load, metrics))
     });
     known.collect()
+}
+
+/// TLS with the servers; `None` when something is wrong with it, or nothing may be read.
+fn tls(path: &str, words: &TlsWords, inputs: Inputs<'_>, errors: &mut Errors) -> Option<UpstreamTls> {
+    let mut wrong = |path: String, Unusable { message, hint }: Unusable| {
+        let error = ConfigError::new(path, message);
+        errors.push(match hint {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        });
+    };
+    let plain = |message: &str| Unusable { message: message.to_owned(), hint: None };
+    if words.sni.as_deref().is_some_and(|sni| !is_name(sni)) {
+        wrong(join(path, "sni"), plain("this is neither a host name nor an address"));
+    }
+    if !words.verify && words.ca.is_some() {
+        wrong(join(path, "ca"), plain("authorities are of no use with `verify: false`"));
+    }
+    if !inputs.certificates {
+        return None;
+    }
+    let trust = match (&words.ca, words.verify) {
+        (_, false) => Some(Trust::Anyone),
+        (None, true) => Some(Trust::System),
+        (Some(file), true) => {
+            let roots = TrustedRoots::load(file).map_err(|fault| wrong(join(path, "ca"), fault));
+            roots.ok().map(Trust::Authorities)
+        }
+    };
+    let identity = match &words.client_cert {
+        None => Some(None),
+        Some(files) => {
+            let identity = Identity::load(&files.cert, &files.key).map_err(|(part, fault)| {
+                let part = if part == IdentityPart::Cert { "client_cert.cert" } else { "client_cert.key" };
+                wrong(format!("{path}.{part}"), fault);
+            });
+            identity.ok().map(Some)
+        }
+    };
+    Some(UpstreamTls::new(words.sni.as_deref(), trust?, identity?))
+}
+
+/// Whether a certificate can have this name.
+fn is_name(name: &str) -> bool {
+    name.parse::<IpAddr>().is_ok() || HostPattern::parse(name).is_ok_and(|host| !host.is_wildcard())
+}
+
+/// The files that an upstream is made of, for a watcher.
+pub fn upstream_files(upstream: &Words) -> impl Iterator<Item = &Path> {
+    let tls = upstream.tls.iter();
+    tls.flat_map(|tls| {
+        let identity = tls.client_cert.iter().flat_map(|files| [&files.cert, &files.key]);
+        tls.ca.iter().chain(identity).map(PathBuf::as_path)
+    })
 }
 
 fn check(path: &str, words: &Words, errors: &mut Errors) {

@@ -31,7 +31,7 @@ pub use tls::{
     CertificateFiles, Ciphers, ClientAuth, ClientAuthMode, HostTls, Hsts, RedirectToHttps, Tls, TlsVersion,
 };
 pub use unread::Unread;
-pub use upstream::{Balance, Endpoint, Upstream, UpstreamProtocol, UpstreamTimeouts};
+pub use upstream::{Balance, Endpoint, Upstream, UpstreamProtocol, UpstreamTimeouts, UpstreamTls};
 
 /// A whole Portcullis configuration.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]

@@ -1,10 +1,12 @@
 //! `upstreams:`, where requests are sent.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::CertificateFiles;
 use super::forms::{ADDRESS, address, parse_address, word_or_map};
 use crate::types::Duration;
 
@@ -17,6 +19,9 @@ pub struct Upstream {
     /// The version of HTTP that the servers are spoken to in. `http2` begins with the preface (prior knowledge).
     #[serde(default)]
     pub protocol: UpstreamProtocol,
+    /// TLS with the servers. Plaintext unless named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<UpstreamTls>,
     /// How an endpoint is chosen.
     #[serde(default)]
     pub balance: Balance,
@@ -34,6 +39,31 @@ pub enum UpstreamProtocol {
     Http1,
     /// HTTP/2, many requests at once on a connection. gRPC needs it.
     Http2,
+    /// What the server prefers, as agreed in the handshake of TLS. Without TLS it is HTTP/1.1.
+    Auto,
+}
+
+/// TLS with the servers of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpstreamTls {
+    /// The name that the servers prove to have, and are asked for (SNI). Without it each must prove to have its address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
+    /// The PEM file of the authorities that may say so; those of the system without it. It is watched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// The certificate that the servers are shown. Its files are watched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_cert: Option<CertificateFiles>,
+    /// Whether the servers must prove who they are. Without it anyone between can read and change what is sent.
+    pub verify: bool,
+}
+
+impl Default for UpstreamTls {
+    fn default() -> Self {
+        Self { sni: None, ca: None, client_cert: None, verify: true }
+    }
 }
 
 /// How an endpoint is chosen.

@@ -67,6 +67,8 @@ reasons! {
     NO_HEALTHY_UPSTREAM = "no_healthy_upstream", SERVICE_UNAVAILABLE, "No server is available", "destination_unavailable";
     /// No connection to the upstream could be made.
     UPSTREAM_CONNECT_FAILED = "upstream_connect_failed", BAD_GATEWAY, "The server could not be reached", "connection_refused";
+    /// The upstream did not prove who it is, or speaks no TLS that we speak.
+    UPSTREAM_TLS_FAILED = "upstream_tls_failed", BAD_GATEWAY, "No secure connection to the server", "tls_protocol_error";
     /// No connection to the upstream was made in time.
     UPSTREAM_CONNECT_TIMEOUT = "upstream_connect_timeout", GATEWAY_TIMEOUT, "The server could not be reached in time", "connection_timeout";
     /// The upstream sent nothing for longer than allowed.

@@ -97,7 +97,8 @@ fn endpoints(upstream: &Upstream) -> String {
         weight => format!("{} (weight {weight})", endpoint.address()),
     };
     let endpoints: Vec<_> = upstream.endpoints().iter().map(endpoint).collect();
-    format!("{}: {}", upstream.name(), endpoints.join(", "))
+    let tls = upstream.tls().map_or(String::new(), |tls| format!(" by TLS, {tls}"));
+    format!("{}: {}{tls}", upstream.name(), endpoints.join(", "))
 }
 
 fn deadlines(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {

@@ -51,15 +51,24 @@ fn peer(
     route: &Route,
     left: Duration,
 ) -> Box<HttpPeer> {
-    let mut peer = Box::new(HttpPeer::new(endpoint.address(), false, String::new()));
+    let mut peer = match upstream.tls() {
+        None => Box::new(HttpPeer::new(endpoint.address(), false, String::new())),
+        Some(tls) => tls.peer(endpoint.address()),
+    };
     let timeouts = &route.bounds.upstream;
     let connect = timeouts.connect.min(left);
     peer.options.connection_timeout = Some(connect);
     peer.options.total_connection_timeout = Some(connect);
     peer.options.write_timeout = Some(timeouts.write);
     peer.options.idle_timeout = Some(timeouts.idle);
-    if upstream.protocol() == Protocol::Http2 && !arrival.head.upgrade {
-        peer.options.set_http_version(2, 2);
+    let oldest = match upstream.protocol() {
+        Protocol::Http2 => 2,
+        Protocol::Auto if upstream.tls().is_some() => 1,
+        Protocol::Auto | Protocol::Http1 => 0,
+    };
+    // A WebSocket begins in HTTP/1.1.
+    if oldest > 0 && !arrival.head.upgrade {
+        peer.options.set_http_version(2, oldest);
         peer.options.max_h2_streams = STREAMS;
         peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
         peer.options.h2_connection_window_size = Some(CONNECTION_WINDOW);
@@ -76,6 +85,17 @@ fn peer(
     peer
 }
 
+/// Whether the two sides did not come to speak TLS.
+fn is_of_tls(error: &Error) -> bool {
+    use ErrorType::{
+        HandshakeError, InvalidCert, TLSHandshakeFailure, TLSHandshakeTimedout, TLSWantX509Lookup,
+    };
+    matches!(
+        error.etype(),
+        HandshakeError | InvalidCert | TLSHandshakeFailure | TLSHandshakeTimedout | TLSWantX509Lookup
+    )
+}
+
 /// No connection was made, so nothing was sent: another endpoint may be tried, whatever the method.
 pub(super) fn not_connected(context: &mut Context, mut error: Box<Error>) -> Box<Error> {
     let timed_out = matches!(error.etype(), ErrorType::ConnectTimedout);
@@ -84,6 +104,7 @@ pub(super) fn not_connected(context: &mut Context, mut error: Box<Error>) -> Box
     context.reason = Some(match (timed_out, late) {
         (true, Some(timer)) => failure::of_the_clock(timer),
         (true, None) => Reason::UPSTREAM_CONNECT_TIMEOUT,
+        (false, _) if is_of_tls(&error) => Reason::UPSTREAM_TLS_FAILED,
         (false, _) => Reason::UPSTREAM_CONNECT_FAILED,
     });
     let outcome = if timed_out { "connect_timeout" } else { "connect_failed" };

@@ -22,6 +22,10 @@ use crate::edge::{Drain, Edge, ListenerMetrics};
 use crate::proxy::Gateway;
 use crate::snapshot::Live;
 use crate::telemetry::Metrics;
+use crate::tls;
+
+/// A file without a certificate.
+const NO_AUTHORITIES: &str = "/dev/null";
 
 /// Everything put together, nothing accepted yet.
 pub(super) struct Engine {
@@ -89,6 +93,7 @@ impl Engine {
         for (name, address) in self.addresses() {
             log::info!("listener {name} on {address}");
         }
+        tls::install_provider();
         let mut server = Server::new_with_opt_and_conf(None, engine_words(&self.frame.server));
         let mut proxy =
             HttpProxy::new(Gateway::new(Arc::clone(&self.live)), Arc::clone(&server.configuration));
@@ -139,6 +144,8 @@ fn engine_words(words: &ServerWords) -> ServerConf {
         upstream_keepalive_pool_size: words.upstream_keepalive,
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(0),
+        // Without authorities of the system nobody is believed, but for those whom the configuration names.
+        ca_file: (!tls::system_roots()).then(|| NO_AUTHORITIES.to_owned()),
         ..ServerConf::default()
     }
 }

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::frame::Frame;
 use super::{Parts, expiry};
-use crate::compile::{Compiled, shown, tls_files};
+use crate::compile::{Compiled, shown, tls_files, upstream_files};
 use crate::config::Config;
 use crate::document::{ConfigError, Document, Environment, Errors, Failure, Sources};
 use crate::registry::Registry;
@@ -101,7 +101,9 @@ fn words(document: Result<Document, Failure>) -> Result<Loaded, Refusal> {
 impl Loaded {
     /// The files it is made of, for a watcher: those of the document, certificates and keys.
     pub(super) fn files(&self) -> Vec<PathBuf> {
-        let certificates = self.config.listeners.iter().flat_map(tls_files).map(Path::to_owned);
+        let of_listeners = self.config.listeners.iter().flat_map(tls_files);
+        let of_upstreams = self.config.upstreams.values().flat_map(upstream_files);
+        let certificates = of_listeners.chain(of_upstreams).map(Path::to_owned);
         self.place.files().iter().cloned().chain(certificates).collect()
     }
 

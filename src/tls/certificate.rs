@@ -70,7 +70,17 @@ impl Chain {
     }
 }
 
+impl Chain {
+    pub(super) fn ders(&self) -> Vec<Vec<u8>> {
+        self.certificates.iter().map(|certificate| certificate.to_vec()).collect()
+    }
+}
+
 impl Key {
+    pub(super) fn secret(&self) -> Vec<u8> {
+        self.0.secret_der().to_vec()
+    }
+
     /// Reads a key.
     ///
     /// # Errors

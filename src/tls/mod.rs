@@ -1,4 +1,4 @@
-//! TLS at the front door: certificates, what is spoken with whom, who the client proved to be.
+//! TLS: with clients (certificates, what is spoken with whom, who the client proved to be) and with upstreams.
 //!
 //! 1. Everything here is compiled into one immutable [`ServerPolicy`] for each listener. A handshake reads it, and
 //!    nothing else; a reload puts another in its place, and connections keep the one they were greeted with.
@@ -7,6 +7,8 @@
 //! 3. What is spoken (versions, cipher suites, client certificates) may differ by host. A session belongs to the
 //!    policy under which it was made: its ticket opens under no other, and its connection asks for no host of another.
 //! 4. The keys of tickets rotate, outlive reloads, and go to the new process at an upgrade.
+//! 5. An upstream is verified unless the operator says otherwise, and connections under one [`UpstreamTls`] are not
+//!    used under another.
 
 mod certificate;
 mod certificates;
@@ -18,6 +20,7 @@ mod policy;
 mod session;
 mod suites;
 mod tickets;
+mod upstream;
 
 pub use certificate::{Certificate, Chain, Key};
 pub use certificates::Certificates;
@@ -29,3 +32,6 @@ pub use policy::{ALPN_HTTP1, ALPN_HTTP2, HostPolicy, HostSpec, ServerPolicy, Spe
 pub use session::Session;
 pub use suites::{Suites, Version};
 pub use tickets::{TicketKey, Tickets};
+pub use upstream::{
+    Identity, IdentityPart, Trust, TrustedRoots, UpstreamTls, install_provider, system_roots,
+};

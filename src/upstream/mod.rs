@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::tls::UpstreamTls;
+
 pub use balance::{Balancer, RoundRobin};
 pub use endpoint::{Endpoint, EndpointId, Load, Permit};
 
@@ -16,6 +18,7 @@ pub use endpoint::{Endpoint, EndpointId, Load, Permit};
 pub struct Upstream {
     name: Arc<str>,
     protocol: Protocol,
+    tls: Option<UpstreamTls>,
     endpoints: ArcSwap<EndpointSet>,
 }
 
@@ -26,6 +29,8 @@ pub enum Protocol {
     Http1,
     /// HTTP/2.
     Http2,
+    /// Either, as agreed in the handshake of TLS.
+    Auto,
 }
 
 /// The endpoints of an upstream together with the balancer whose tables were built for exactly them.
@@ -67,8 +72,8 @@ impl Tried {
 
 impl Upstream {
     /// An upstream with its first endpoints.
-    pub fn new(name: Arc<str>, protocol: Protocol, endpoints: EndpointSet) -> Self {
-        Self { name, protocol, endpoints: ArcSwap::from_pointee(endpoints) }
+    pub fn new(name: Arc<str>, protocol: Protocol, tls: Option<UpstreamTls>, endpoints: EndpointSet) -> Self {
+        Self { name, protocol, tls, endpoints: ArcSwap::from_pointee(endpoints) }
     }
 
     /// The version of HTTP that its servers are spoken to in.
@@ -79,6 +84,11 @@ impl Upstream {
     /// Its name: config key and metric label.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// TLS with its servers; `None` in the clear.
+    pub fn tls(&self) -> Option<&UpstreamTls> {
+        self.tls.as_ref()
     }
 
     /// Its endpoints now.

@@ -36,4 +36,5 @@ mod telemetry;
 mod timeouts;
 mod tls;
 mod upstream;
+mod upstream_tls;
 mod websocket;
