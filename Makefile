@@ -5,7 +5,7 @@ CARGO ?= cargo
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench check fmt docs clean setup setup-build setup-test setup-bench
+.PHONY: help run test bench check fuzz fmt docs clean setup setup-build setup-test setup-bench
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ check: setup-build ## Formatting, lints, licences, known vulnerabilities.
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	.ci/deny
+
+fuzz: setup-build ## Throw random bytes at what reads those of strangers, a minute each.
+	.ci/fuzz 60
 
 fmt: setup-build ## Format the code.
 	$(CARGO) fmt
@@ -46,7 +49,7 @@ setup-build:
 	  echo "Rust is missing: install it from https://rustup.rs, open a new shell, and run make again." >&2; exit 1; }
 
 setup-test: setup-build tests/schema/node_modules tests/readers/venv
-	@.ci/need promtool=prometheus systemd-analyze=systemd openssl=openssl sslscan=sslscan
+	@.ci/need promtool=prometheus systemd-analyze=systemd openssl=openssl sslscan=sslscan haproxy=haproxy
 
 setup-bench: setup-build
 	@.ci/need nginx=nginx haproxy=haproxy

@@ -147,11 +147,11 @@ impl Filter for Remember {
 fn exchange() -> (RequestHeader, Facts) {
     let head = RequestHeader::build("GET", b"/service/orders/42", None).unwrap();
     let client = Client {
-        ip: "192.0.2.1".parse().unwrap(),
-        peer: "192.0.2.1:50000".parse().unwrap(),
+        ip: "192.0.2.1".parse().ok(),
+        peer: portcullis::types::Peer::Ip("192.0.2.1:50000".parse().unwrap()),
         peer_trusted: false,
         https: false,
-        port: 80,
+        port: Some(80),
     };
     let facts = Facts {
         client,

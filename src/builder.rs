@@ -61,13 +61,14 @@ impl Gateway {
         Self { config, ..Self::default() }
     }
 
-    /// Listens on an address; port 0 takes any free port. The first listener is called `web`, the next ones `web2`
+    /// Listens on an address, `127.0.0.1:8080` or `unix:/run/web.sock`; port 0 takes any free port. The first listener is called `web`, the next ones `web2`
     /// and so on.
     #[must_use]
     pub fn listen(mut self, address: &str) -> Self {
         let count = self.config.listeners.len() + 1;
         let name = if count == 1 { "web".to_owned() } else { format!("web{count}") };
-        if let Some(address) = self.address("listeners", address) {
+        let parsed = address.parse();
+        if let Some(address) = self.parsed("listeners", parsed) {
             self.config.listeners.push(config::Listener::new(name, address));
         }
         self
@@ -203,12 +204,11 @@ impl Gateway {
     }
 
     fn address(&mut self, path: &str, text: &str) -> Option<SocketAddr> {
-        let parsed = text.parse();
-        parsed
-            .map_err(|_| {
-                self.errors.push(ConfigError::new(path, format!("`{text}` is not an address with a port")))
-            })
-            .ok()
+        self.parsed(path, text.parse().map_err(|_| format!("`{text}` is not an address with a port")))
+    }
+
+    fn parsed<T>(&mut self, path: &str, parsed: Result<T, String>) -> Option<T> {
+        parsed.map_err(|message| self.errors.push(ConfigError::new(path, message))).ok()
     }
 }
 

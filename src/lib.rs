@@ -41,7 +41,10 @@ pub mod types;
 pub mod upstream;
 
 pub use builder::{Gateway, Route};
+// For the fuzz targets.
 pub use chain::{Chunk, Filter, Flow, LogEntry, Phases, Stage};
+#[doc(hidden)]
+pub use edge::proxy_protocol;
 pub use exchange::{Exchange, Fault, Reason, Reply, RequestHeader, ResponseHeader, Result};
 pub use handler::{Handler, handler_fn};
 pub use registry::{FilterKind, Parameters, Registry, Scope};

@@ -15,7 +15,7 @@ use crate::handler::SharedHandler;
 use crate::route::Router;
 use crate::telemetry::{AccessLog, RouteMetrics};
 use crate::tls::{Certificate, ServerPolicy};
-use crate::types::Cidr;
+use crate::types::{MemoryMark, Trust};
 use crate::upstream::Upstream;
 
 /// One compiled configuration.
@@ -37,7 +37,9 @@ pub struct Snapshot {
     /// The listeners, in file order.
     pub listeners: Box<[Arc<ListenerPolicy>]>,
     /// Whose word on the client is believed.
-    pub trusted_proxies: Box<[Cidr]>,
+    pub trusted_proxies: Trust,
+    /// Where new requests begin to be refused.
+    pub shed: Watermarks,
     /// The access log.
     pub access_log: Arc<AccessLog>,
     /// How long requests in flight may go on at shutdown.
@@ -48,20 +50,35 @@ pub struct Snapshot {
     pub upgrade_timeout: Duration,
 }
 
+/// Where new requests begin to be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Watermarks {
+    /// Of resident memory.
+    pub memory: Option<MemoryMark>,
+    /// Of connections on all listeners.
+    pub connections: Option<usize>,
+}
+
 /// What holds for the connections of one listener.
 pub struct ListenerPolicy {
     /// Its name.
     pub name: Arc<str>,
     /// Whether HTTP/1.1 is spoken.
     pub http1: bool,
+    /// Whether proxies in front say who the client is before its first byte.
+    pub proxy_protocol: ProxyProtocol,
     /// Bounds on HTTP/2, where it is spoken.
     pub http2: Option<Http2Limits>,
     /// Bounds on a request head.
     pub head: HeadLimits,
     /// For a whole request head from its first byte.
     pub header_timeout: Duration,
+    /// How fast a request body has to come, in bytes a second; 0 when it may take its time.
+    pub body_min_rate: u64,
     /// For the next request.
     pub idle_timeout: Duration,
+    /// For a connection; it ends with the request under way then.
+    pub connection_lifetime: Option<Duration>,
     /// Connections at once.
     pub connections: usize,
     /// Connections at once from one address.
@@ -83,6 +100,17 @@ pub struct RedirectToHttps {
     pub port: u16,
     /// A status from 301 to 308.
     pub status: StatusCode,
+}
+
+/// Whether proxies in front say who the client is before its first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    /// They do not.
+    Off,
+    /// They may.
+    Optional,
+    /// They must, and nobody else may connect.
+    Required,
 }
 
 /// Bounds on one HTTP/2 connection.

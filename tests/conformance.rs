@@ -15,6 +15,7 @@ use portcullis::document::{Document, Environment, Errors};
 use portcullis::exchange::{Client, Facts, Rewrite};
 use portcullis::filters::builtin;
 use portcullis::route::Captures;
+use portcullis::types::{Peer, Trust};
 use portcullis::{Exchange, Gateway, Parameters, Registry, RequestHeader, Scope, State};
 use serde_json::Value;
 
@@ -67,10 +68,10 @@ async fn every_hook_is_named_in_phases() {
 }
 
 fn facts() -> Facts {
-    let peer = "192.0.2.7:1234".parse().unwrap();
+    let peer = Peer::Ip("192.0.2.7:1234".parse().unwrap());
     let local = "192.0.2.1:80".parse().unwrap();
     Facts {
-        client: Client::identify(peer, local, false, &http::HeaderMap::new(), &[]),
+        client: Client::identify(peer, Some(local), false, &http::HeaderMap::new(), &Trust::default()),
         tls: None,
         host: "a.test".into(),
         captures: Captures::default(),

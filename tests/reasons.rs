@@ -12,11 +12,21 @@ use portcullis::guard::Refusal;
 const PAGE: &str = "docs/reasons.md";
 
 /// The connections that are closed before anything is read: they get no reply, so that no [`Reason`] has a status.
-const UNREAD: [(&str, &str); 2] = [
+const UNREAD: [(&str, &str); 6] = [
     ("too_many_connections", "The listener has as many connections as `limits.connections` allows."),
     (
         "too_many_connections_from_address",
         "The address has as many connections as `limits.connections_per_ip` allows.",
+    ),
+    (
+        "proxy_header_untrusted",
+        "The listener wants a PROXY protocol header, and the peer is none of `server.trusted_proxies`.",
+    ),
+    ("proxy_header_missing", "A trusted proxy sent no PROXY protocol header where one is required."),
+    ("proxy_header_invalid", "What a trusted proxy sent begins like a PROXY protocol header and is none."),
+    (
+        "proxy_header_timeout",
+        "A trusted proxy sent no whole PROXY protocol header within `limits.header_timeout`.",
     ),
 ];
 
@@ -42,9 +52,9 @@ fn one_word_means_one_thing() {
 
 #[test]
 fn what_is_closed_unread_is_named_as_the_code_names_it() {
-    let accept = include_str!("../src/edge/accept.rs");
+    let edge = [include_str!("../src/edge/accept.rs"), include_str!("../src/edge/announce.rs")].concat();
     for (code, _) in UNREAD {
-        assert!(accept.contains(&format!("\"{code}\"")), "{code}");
+        assert!(edge.contains(&format!("\"{code}\"")), "{code}");
     }
 }
 

@@ -217,7 +217,7 @@ fn start_with(sample: &str, certificates: &Certificates) -> Running {
 fn here(config: &mut Config) {
     let free: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let echo = echo();
-    config.listeners.iter_mut().for_each(|listener| listener.address = free);
+    config.listeners.iter_mut().for_each(|listener| listener.address = free.into());
     for upstream in config.upstreams.values_mut() {
         upstream.endpoints = vec![Endpoint { address: echo, weight: 1 }];
         // The echo speaks in the clear.

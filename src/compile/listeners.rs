@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use super::tls::redirect_to_https;
 use super::{Compiler, Links};
-use crate::config::{Admin, Listener, Protocol, SecretSource};
+use crate::config::{Admin, Listener, Protocol, ProxyProtocol as Words, SecretSource};
 use crate::document::{ConfigError, Environment};
 use crate::guard::HeadLimits;
 use crate::registry::Parameters;
-use crate::snapshot::{Http2Limits, ListenerPolicy};
+use crate::snapshot::{Http2Limits, ListenerPolicy, ProxyProtocol};
 use crate::tls::ServerPolicy;
-use crate::types::Secret;
+use crate::types::{Duration, Secret};
 
 /// The engine behind the guard takes heads of at most this size and with at most so many fields.
 const MOST_HEADER_BYTES: u64 = 512 << 10;
@@ -71,12 +71,23 @@ impl Compiler<'_> {
                 format!("another listener is called `{}`", words.name),
             );
         }
-        if words.address.port() != 0 && before.iter().any(|other| other.address == words.address) {
+        if words.address.is_certain() && before.iter().any(|other| other.address == words.address) {
             self.error(format!("listeners[{at}].address"), format!("another listener has {}", words.address));
         }
         self.check_name(format!("listeners[{at}].name"), &words.name);
         if words.protocols.is_empty() {
             self.error(format!("listeners[{at}].protocols"), "a listener speaks at least one protocol");
+        }
+        let announced = words.proxy_protocol == Words::Required;
+        if announced && self.config.server.trusted_proxies.is_empty() && !self.config.unread.touches("server")
+        {
+            self.errors.push(
+                ConfigError::new(
+                    format!("listeners[{at}].proxy_protocol"),
+                    "nobody may send the header that is required: `server.trusted_proxies` is empty",
+                )
+                .with_hint("name the proxies in front: `server: { trusted_proxies: [10.0.0.0/8] }`"),
+            );
         }
         let limits = &words.limits;
         let mut check = |name: &str, good: bool, message: &str| {
@@ -120,6 +131,12 @@ impl Compiler<'_> {
         );
         check("header_timeout", !limits.header_timeout.get().is_zero(), "a timeout cannot be zero");
         check("idle_timeout", !limits.idle_timeout.get().is_zero(), "a timeout cannot be zero");
+        let lifetime = limits.connection_lifetime;
+        check(
+            "connection_lifetime",
+            lifetime.is_none_or(|lifetime| !lifetime.get().is_zero()),
+            "a connection lives for some time; leave the word out for no end",
+        );
     }
 
     /// Names become metric labels and words in logs.
@@ -150,7 +167,8 @@ impl Compiler<'_> {
             ),
             Ok(_) => {}
         }
-        let addresses: HashSet<_> = self.config.listeners.iter().map(|listener| listener.address).collect();
+        let addresses: HashSet<_> =
+            self.config.listeners.iter().filter_map(|listener| listener.address.tcp()).collect();
         if admin.address.port() != 0 && addresses.contains(&admin.address) {
             self.error("admin.address", format!("a listener has {}, too", admin.address));
         }
@@ -202,6 +220,11 @@ fn policy(words: &Listener, chain: usize, tls: Option<Arc<ServerPolicy>>) -> Lis
     };
     ListenerPolicy {
         name: Arc::from(words.name.as_str()),
+        proxy_protocol: match words.proxy_protocol {
+            Words::Off => ProxyProtocol::Off,
+            Words::Optional => ProxyProtocol::Optional,
+            Words::Required => ProxyProtocol::Required,
+        },
         http1: words.protocols.contains(&Protocol::Http1),
         http2: words.protocols.contains(&Protocol::Http2).then_some(http2),
         head: HeadLimits {
@@ -210,7 +233,9 @@ fn policy(words: &Listener, chain: usize, tls: Option<Arc<ServerPolicy>>) -> Lis
             uri_bytes: limits.uri_bytes.min(limits.header_bytes).as_usize(),
         },
         header_timeout: limits.header_timeout.get(),
+        body_min_rate: limits.body_min_rate.get(),
         idle_timeout: limits.idle_timeout.get(),
+        connection_lifetime: limits.connection_lifetime.map(Duration::get),
         connections: limits.connections,
         connections_per_ip: limits.connections_per_ip,
         requests_per_connection: limits.requests_per_connection,

@@ -15,7 +15,7 @@ use crate::chain::{ChainBuilder, Link};
 use crate::config::Config;
 use crate::document::{ConfigError, Environment, Errors, closest};
 use crate::registry::Registry;
-use crate::snapshot::{Bounds, Snapshot};
+use crate::snapshot::{Bounds, Snapshot, Watermarks};
 use crate::state::State;
 use crate::telemetry::{AccessLog, Metrics, Settings};
 use crate::types::CredentialFields;
@@ -69,6 +69,7 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
     if config.server.upgrade_timeout.get().is_zero() {
         compiler.error("server.upgrade_timeout", "a timeout cannot be zero");
     }
+    compiler.shed();
     let text = serde_json::to_string(&shown(config, inputs.registry)).unwrap_or_default();
     let errors = compiler.errors;
     let settings = access_log.unwrap_or_else(Settings::off);
@@ -83,7 +84,11 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
             unmatched,
             upstreams,
             listeners: listeners.policies,
-            trusted_proxies: config.server.trusted_proxies.clone().into(),
+            trusted_proxies: config.server.trusted_proxies.iter().copied().collect(),
+            shed: config.server.shed.as_ref().map_or_else(Watermarks::default, |shed| Watermarks {
+                memory: shed.memory,
+                connections: shed.connections,
+            }),
             access_log: Arc::new(AccessLog::off()),
             grace_period: config.server.grace_period.get(),
             drain_delay: config.server.drain_delay.get(),
@@ -108,6 +113,17 @@ struct Compiler<'a> {
 }
 
 impl Compiler<'_> {
+    /// Marks that nothing is below would refuse every request.
+    fn shed(&mut self) {
+        let Some(shed) = &self.config.server.shed else { return };
+        if shed.connections == Some(0) {
+            self.error("server.shed.connections", "a gateway without connections serves nobody");
+        }
+        if shed.memory.and_then(|mark| mark.bytes(Some(u64::MAX))) == Some(0) {
+            self.error("server.shed.memory", "a gateway without memory serves nobody");
+        }
+    }
+
     fn error(&mut self, path: impl Into<String>, message: impl Into<String>) {
         self.errors.push(ConfigError::new(path, message));
     }

@@ -3,9 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::forms::{ADDRESS, address};
 use super::{FilterUse, RedirectToHttps, Tls};
-use crate::types::{ByteSize, Duration};
+use crate::types::{ByteRate, ByteSize, Duration, ListenAddress};
 
 /// A place where clients connect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -13,13 +12,16 @@ use crate::types::{ByteSize, Duration};
 pub struct Listener {
     /// Its name: the metric label, and what a route's `listeners` names.
     pub name: String,
-    /// The address and port, `0.0.0.0:8080` or `[::]:8443`. Port 0 takes any free port.
-    #[serde(deserialize_with = "address")]
-    #[schemars(regex(pattern = ADDRESS))]
-    pub address: std::net::SocketAddr,
+    /// The address and port, `0.0.0.0:8080` or `[::]:8443`; port 0 takes any free port. Or a Unix socket,
+    /// `unix:/run/portcullis/web.sock`: its file is made for everyone, so that the folder says who may connect.
+    pub address: ListenAddress,
     /// The protocols spoken. On a plaintext listener an HTTP/2 client begins with its preface (prior knowledge).
     #[serde(default = "protocols")]
     pub protocols: Vec<Protocol>,
+    /// Whether proxies in front say who the client is before its first byte (PROXY protocol, versions 1 and 2). Only
+    /// `server.trusted_proxies` are listened to: with `required` nobody else may connect.
+    #[serde(default)]
+    pub proxy_protocol: ProxyProtocol,
     /// TLS with the clients. Plaintext unless named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -37,12 +39,13 @@ pub struct Listener {
 
 impl Listener {
     /// A listener with nothing said of it but where it is.
-    pub fn new(name: String, address: std::net::SocketAddr) -> Self {
+    pub fn new(name: String, address: ListenAddress) -> Self {
         let limits = ListenerLimits::default();
         Self {
             name,
             address,
             protocols: protocols(),
+            proxy_protocol: ProxyProtocol::default(),
             tls: None,
             redirect_to_https: None,
             filters: Vec::new(),
@@ -59,6 +62,19 @@ pub enum Protocol {
     Http1,
     /// HTTP/2.
     Http2,
+}
+
+/// Whether a PROXY protocol header comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyProtocol {
+    /// None is looked for.
+    #[default]
+    Off,
+    /// A trusted proxy may send one.
+    Optional,
+    /// Every connection begins with one, sent by a trusted proxy; others are closed.
+    Required,
 }
 
 fn protocols() -> Vec<Protocol> {
@@ -99,8 +115,14 @@ pub struct ListenerLimits {
     pub uri_bytes: ByteSize,
     /// The time for a whole request head, from its first byte; 408 after. And for a whole TLS handshake.
     pub header_timeout: Duration,
+    /// How fast a request body has to come; 408 below. The first 10 seconds of waiting are free, and so is the time in
+    /// which the gateway itself does not read; gRPC calls are exempt. `0B/s` for none.
+    pub body_min_rate: ByteRate,
     /// How long a connection may stay open without a request.
     pub idle_timeout: Duration,
+    /// How long a connection may stay open in all: it is closed after the request under way. No end by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection_lifetime: Option<Duration>,
     /// Requests served on one connection before it is closed.
     pub requests_per_connection: u32,
     /// Bounds on HTTP/2 connections.
@@ -116,7 +138,9 @@ impl Default for ListenerLimits {
             headers: 100,
             uri_bytes: ByteSize::kib(16),
             header_timeout: Duration::from_secs(10),
+            body_min_rate: ByteRate::per_second(256),
             idle_timeout: Duration::from_secs(75),
+            connection_lifetime: None,
             requests_per_connection: 10_000,
             http2: Http2Limits::default(),
         }

@@ -21,11 +21,11 @@ use serde::{Deserialize, Serialize};
 
 pub use admin::{Admin, SecretSource};
 pub use filters::FilterUse;
-pub use listener::{Http2Limits, Listener, ListenerLimits, Protocol};
+pub use listener::{Http2Limits, Listener, ListenerLimits, Protocol, ProxyProtocol};
 pub use route::{
     Defaults, Matcher, Path, Redirect, Respond, Route, RouteLimits, Timeouts, WebSocketTimeouts,
 };
-pub use server::{Server, Threads};
+pub use server::{Server, Shed, Threads};
 pub use telemetry::{AccessLog, Metrics, ProcessLog, Sample, Telemetry};
 pub use tls::{
     CertificateFiles, Ciphers, ClientAuth, ClientAuthMode, HostTls, Hsts, RedirectToHttps, Tls, TlsVersion,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Cidr, Duration};
+use crate::types::{Duration, MemoryMark, TrustedProxy};
 
 /// The process: threads, shutdown, who is trusted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -28,8 +28,13 @@ pub struct Server {
     /// How long the new process may take to be ready at an upgrade. One that takes longer is ended, and the old one
     /// goes on.
     pub upgrade_timeout: Duration,
-    /// Whose `X-Forwarded-*` and `Forwarded` are believed. Nobody's by default.
-    pub trusted_proxies: Vec<Cidr>,
+    /// Whose `X-Forwarded-*`, `Forwarded` and PROXY protocol are believed: addresses, ranges, and `unix` for whoever
+    /// connects over a Unix socket. Nobody's by default.
+    pub trusted_proxies: Vec<TrustedProxy>,
+    /// Where new requests begin to be refused (503 `overloaded`), while the admin listener still answers. Off unless
+    /// named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shed: Option<Shed>,
 }
 
 impl Default for Server {
@@ -43,8 +48,22 @@ impl Default for Server {
             upgrade_socket: None,
             upgrade_timeout: Duration::from_secs(60),
             trusted_proxies: Vec::new(),
+            shed: None,
         }
     }
+}
+
+/// Marks above which new requests are refused.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shed {
+    /// Resident memory: a share of what the process may use (the limit of its control group, else the machine's memory),
+    /// or a size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryMark>,
+    /// Client connections open on all listeners.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections: Option<usize>,
 }
 
 /// A number of worker threads.

@@ -1,13 +1,14 @@
 //! Accepting connections, as many as allowed.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pingora_limits::inflight::{Guard, Inflight};
-use tokio::net::{TcpListener, TcpStream};
+
+use super::transport::{Ends, Listener, Transport};
 
 /// How long to wait after an accept that failed for want of something (descriptors, memory).
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
@@ -21,8 +22,10 @@ pub struct Caps {
 /// A place taken by a connection.
 pub struct Place {
     open: Arc<AtomicUsize>,
-    _by_address: Guard,
 }
+
+/// A place among the connections of one address.
+pub struct Share(#[allow(dead_code, reason = "held for its drop")] Guard);
 
 /// Why a connection has no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,20 +53,25 @@ impl Default for Caps {
 }
 
 impl Caps {
-    /// Takes a place for a connection from `ip`, if there is one.
-    ///
-    /// Addresses are counted by an estimate that never counts too few; with many thousand addresses at once it may
-    /// count a few too many.
-    pub fn take(&self, ip: IpAddr, most: usize, most_by_address: usize) -> Result<Place, Full> {
-        let (by_address, count) = self.by_address.incr(counted_as(ip), 1);
-        if count > isize::try_from(most_by_address).unwrap_or(isize::MAX) {
-            return Err(Full::Address);
-        }
+    /// Takes a place, if there is one.
+    pub fn take(&self, most: usize) -> Result<Place, Full> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= most {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(Full::Listener);
         }
-        Ok(Place { open: Arc::clone(&self.open), _by_address: by_address })
+        Ok(Place { open: Arc::clone(&self.open) })
+    }
+
+    /// Takes a place among those of `ip`, if there is one.
+    ///
+    /// Addresses are counted by an estimate that never counts too few; with many thousand addresses at once it may
+    /// count a few too many.
+    pub fn share(&self, ip: IpAddr, most: usize) -> Result<Share, Full> {
+        let (share, count) = self.by_address.incr(counted_as(ip), 1);
+        if count > isize::try_from(most).unwrap_or(isize::MAX) {
+            return Err(Full::Address);
+        }
+        Ok(Share(share))
     }
 }
 
@@ -83,15 +91,10 @@ fn counted_as(ip: IpAddr) -> IpAddr {
 
 /// Accepts one connection, however long it takes. Failures of a connection are passed over; a want of descriptors
 /// or memory is waited out.
-pub async fn accept(listener: &TcpListener, name: &str) -> (TcpStream, SocketAddr) {
+pub async fn accept(listener: &Listener, name: &str) -> (Transport, Ends) {
     loop {
         match listener.accept().await {
-            Ok((socket, peer)) => {
-                // Latency over packet count: replies are gathered before they are written.
-                if socket.set_nodelay(true).is_ok() {
-                    return (socket, peer);
-                }
-            }
+            Ok(accepted) => return accepted,
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
                 log::error!("listener {name}: cannot accept: {error}");
@@ -116,21 +119,24 @@ mod tests {
     fn places_are_given_and_given_back() {
         let caps = Caps::default();
         let ip = "192.0.2.1".parse().unwrap();
-        let first = caps.take(ip, 2, 1).unwrap();
-        assert_eq!(caps.take(ip, 2, 1).err(), Some(Full::Address));
-        assert_eq!(caps.take("::ffff:192.0.2.1".parse().unwrap(), 2, 1).err(), Some(Full::Address));
-        let _second = caps.take("192.0.2.2".parse().unwrap(), 2, 1).unwrap();
-        assert_eq!(caps.take("192.0.2.3".parse().unwrap(), 2, 1).err(), Some(Full::Listener));
+        let share = caps.share(ip, 1).unwrap();
+        assert_eq!(caps.share(ip, 1).err(), Some(Full::Address));
+        assert_eq!(caps.share("::ffff:192.0.2.1".parse().unwrap(), 1).err(), Some(Full::Address));
+        assert!(caps.share("192.0.2.2".parse().unwrap(), 1).is_ok());
+        drop(share);
+        assert!(caps.share(ip, 1).is_ok());
+        let (first, _second) = (caps.take(2).unwrap(), caps.take(2).unwrap());
+        assert_eq!(caps.take(2).err(), Some(Full::Listener));
         drop(first);
-        assert!(caps.take(ip, 2, 1).is_ok());
+        assert!(caps.take(2).is_ok());
         assert_eq!(caps.open.load(Ordering::Relaxed), 1);
     }
 
     #[test]
     fn a_slash_64_counts_as_one() {
         let caps = Caps::default();
-        let _first = caps.take("2001:db8::1".parse().unwrap(), 9, 1).unwrap();
-        assert!(caps.take("2001:db8::2".parse().unwrap(), 9, 1).is_err());
-        assert!(caps.take("2001:db8:0:1::1".parse().unwrap(), 9, 1).is_ok());
+        let _first = caps.share("2001:db8::1".parse().unwrap(), 1).unwrap();
+        assert!(caps.share("2001:db8::2".parse().unwrap(), 1).is_err());
+        assert!(caps.share("2001:db8:0:1::1".parse().unwrap(), 1).is_ok());
     }
 }

@@ -1,6 +1,5 @@
 //! What both ends of the house know of one connection: the wire front and the proxy share it.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -8,7 +7,9 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use parking_lot::Mutex;
 
+use super::body_clock::BodyClock;
 use super::socket::Socket;
+use super::transport::Ends;
 use crate::guard::Refusal;
 use crate::snapshot::{Deadlines, WebSocketLimits};
 use crate::tls::Session;
@@ -20,8 +21,7 @@ use crate::tls::Session;
 #[derive(Debug)]
 pub struct Connection {
     listener: usize,
-    peer: SocketAddr,
-    local: SocketAddr,
+    ends: Ends,
     /// What every request of this connection says of the peer and of our port, spelled once.
     peer_ip: OnceLock<HeaderValue>,
     local_port: OnceLock<HeaderValue>,
@@ -34,6 +34,7 @@ pub struct Connection {
     moved: AtomicU64,
     upstream_read: AtomicU64,
     asked: AtomicU64,
+    body: BodyClock,
     responding: AtomicBool,
     tunnel: AtomicBool,
     request_complete: AtomicBool,
@@ -51,6 +52,8 @@ pub enum Timer {
     Request = 1,
     /// Nothing of the request body came.
     RequestBody,
+    /// The request body came too slowly.
+    BodyRate,
     /// Nothing of the response moved.
     StreamIdle,
     /// The exchange as a whole.
@@ -60,12 +63,12 @@ pub enum Timer {
 }
 
 impl Connection {
-    /// A connection just accepted on the listener with this index, and what its handshake came to if it is encrypted.
-    pub fn new(listener: usize, peer: SocketAddr, local: SocketAddr, tls: Option<Arc<Session>>) -> Self {
+    /// A connection between these ends, just accepted on the listener with this index, and what its handshake came to if
+    /// it is encrypted.
+    pub fn new(listener: usize, ends: Ends, tls: Option<Arc<Session>>) -> Self {
         Self {
             listener,
-            peer,
-            local,
+            ends,
             peer_ip: OnceLock::new(),
             local_port: OnceLock::new(),
             epoch: Instant::now(),
@@ -76,6 +79,7 @@ impl Connection {
             moved: AtomicU64::new(0),
             upstream_read: AtomicU64::new(0),
             asked: AtomicU64::new(0),
+            body: BodyClock::default(),
             responding: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
             request_complete: AtomicBool::new(true),
@@ -88,10 +92,10 @@ impl Connection {
 
     /// One of the streams of this connection, with clocks of its own.
     pub(super) fn stream(&self) -> Self {
-        let stream = Self::new(self.listener, self.peer, self.local, self.tls.clone());
-        // Spelled once for all streams; the cell is new, so this cannot fail.
-        let _ = stream.peer_ip.set(self.peer_ip().clone());
-        let _ = stream.local_port.set(self.local_port().clone());
+        let stream = Self::new(self.listener, self.ends, self.tls.clone());
+        // Spelled once for all streams; the cells are new, so this cannot fail.
+        let _ = self.peer_ip().map(|ip| stream.peer_ip.set(ip.clone()));
+        let _ = self.local_port().map(|port| stream.local_port.set(port.clone()));
         stream
     }
 
@@ -105,28 +109,29 @@ impl Connection {
         self.listener
     }
 
-    /// The other end.
-    pub fn peer(&self) -> SocketAddr {
-        self.peer
+    /// Its two ends: as accepted, or as a proxy in front has told them.
+    pub fn ends(&self) -> Ends {
+        self.ends
     }
 
-    /// Our end.
-    pub fn local(&self) -> SocketAddr {
-        self.local
+    /// When it ends, if it may live for so long: after the request under way then.
+    pub(super) fn until(&self, lifetime: Option<Duration>) -> Option<Instant> {
+        self.epoch.checked_add(lifetime?)
     }
 
     /// The peer's address as a header value.
-    pub fn peer_ip(&self) -> &HeaderValue {
-        self.peer_ip.get_or_init(|| {
-            let ip = self.peer.ip().to_canonical().to_string();
+    pub fn peer_ip(&self) -> Option<&HeaderValue> {
+        let ip = self.ends.peer.ip()?;
+        Some(self.peer_ip.get_or_init(|| {
             // The text of an address is always a valid value.
-            HeaderValue::try_from(ip).unwrap_or(HeaderValue::from_static("unknown"))
-        })
+            HeaderValue::try_from(ip.to_string()).unwrap_or(HeaderValue::from_static("unknown"))
+        }))
     }
 
     /// Our port as a header value.
-    pub fn local_port(&self) -> &HeaderValue {
-        self.local_port.get_or_init(|| HeaderValue::from(self.local.port()))
+    pub fn local_port(&self) -> Option<&HeaderValue> {
+        let local = self.ends.local?;
+        Some(self.local_port.get_or_init(|| HeaderValue::from(local.port())))
     }
 
     /// Starts the clocks of the exchange whose head was complete at `started`.
@@ -142,6 +147,13 @@ impl Connection {
             0
         };
         self.head_by.store(head_by, Ordering::Relaxed);
+    }
+
+    /// The body of the request under way has to come at this rate, in bytes a second. 0 is none.
+    pub fn expect_body(&self, rate: u64) {
+        if !self.request_complete() {
+            self.body.begin(rate);
+        }
     }
 
     /// An upstream is being asked, and has `read` for its next bytes once the whole request is here.
@@ -182,9 +194,10 @@ impl Connection {
         match self.fired.load(Ordering::Relaxed) {
             1 => Some(Timer::Request),
             2 => Some(Timer::RequestBody),
-            3 => Some(Timer::StreamIdle),
-            4 => Some(Timer::Total),
-            5 => Some(Timer::UpstreamRead),
+            3 => Some(Timer::BodyRate),
+            4 => Some(Timer::StreamIdle),
+            5 => Some(Timer::Total),
+            6 => Some(Timer::UpstreamRead),
             _ => None,
         }
     }
@@ -215,6 +228,7 @@ impl Connection {
         self.total_by.store(0, Ordering::Relaxed);
         self.stream_idle.store(0, Ordering::Relaxed);
         self.upstream_read.store(0, Ordering::Relaxed);
+        self.body.begin(0);
         self.responding.store(false, Ordering::Relaxed);
         self.request_complete.store(complete, Ordering::Relaxed);
     }
@@ -236,6 +250,18 @@ impl Connection {
         self.tunnel.load(Ordering::Relaxed)
     }
 
+    /// The engine asked for more of the request body, and nothing is there.
+    pub(super) fn awaits_body(&self) {
+        if !self.request_complete() && self.body.is_idle() {
+            self.body.wait(self.nanos(Instant::now()));
+        }
+    }
+
+    /// So many bytes of the request body came.
+    pub(super) fn took_body(&self, now: Instant, bytes: usize) {
+        self.body.take(self.nanos(now), bytes);
+    }
+
     /// Whether the exchange as a whole has taken too long. Asked where bytes are at hand, and nothing waits.
     pub(super) fn is_overdue(&self) -> bool {
         let by = self.total_by.load(Ordering::Relaxed);
@@ -255,11 +281,18 @@ impl Connection {
         } else {
             (Timer::RequestBody, idle_by)
         };
-        [(Timer::Total, total), current, (Timer::UpstreamRead, self.upstream_read_by(waiting))]
+        let (too_slow, read) = (self.body_by(), self.upstream_read_by(waiting));
+        [(Timer::Total, total), current, (Timer::BodyRate, too_slow), (Timer::UpstreamRead, read)]
             .into_iter()
             .filter(|(_, by)| *by != 0)
             .min_by_key(|(_, by)| *by)
             .and_then(|(timer, by)| Some((timer, self.epoch.checked_add(Duration::from_nanos(by))?)))
+    }
+
+    /// Once an answer is on its way, a client may take its time with what is left of its request.
+    fn body_by(&self) -> u64 {
+        let counts = !self.request_complete() && !self.responding.load(Ordering::Relaxed);
+        if counts { self.body.deadline() } else { 0 }
     }
 
     /// What the upstream sends is passed on at once, so what moved last tells when it last sent.
@@ -298,6 +331,7 @@ fn nanos(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Peer;
 
     const WEBSOCKET: WebSocketLimits =
         WebSocketLimits { idle: Duration::from_secs(600), lifetime: Duration::from_secs(3600) };
@@ -309,8 +343,7 @@ mod tests {
     };
 
     fn connection() -> Connection {
-        let address = "127.0.0.1:1".parse().unwrap();
-        Connection::new(0, address, address, None)
+        Connection::new(0, Ends { peer: Peer::Unix, local: None }, None)
     }
 
     fn next(connection: &Connection) -> (Timer, u64) {
@@ -348,6 +381,24 @@ mod tests {
         assert_eq!(next(&connection), (Timer::UpstreamRead, 12));
         connection.tunnel(connection.epoch, &WEBSOCKET);
         assert_eq!(next(&connection).0, Timer::StreamIdle);
+    }
+
+    #[test]
+    fn a_body_that_does_not_come_is_too_slow_while_it_is_waited_for() {
+        let connection = connection();
+        connection.reset(false);
+        connection.begin(connection.epoch, &DEADLINES);
+        connection.expect_body(100);
+        assert_eq!(next(&connection).0, Timer::RequestBody, "nobody waits");
+        connection.awaits_body();
+        assert_eq!(next(&connection).0, Timer::BodyRate);
+        connection.responding(Instant::now());
+        assert_eq!(next(&connection).0, Timer::StreamIdle);
+        connection.reset(true);
+        connection.begin(connection.epoch, &DEADLINES);
+        connection.expect_body(100);
+        connection.awaits_body();
+        assert_eq!(next(&connection).0, Timer::Request);
     }
 
     #[test]

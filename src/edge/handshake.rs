@@ -1,20 +1,19 @@
 //! The handshake, before a connection has anything to do with HTTP.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use pingora::apps::HttpServerApp;
 use rustls::server::Acceptor;
-use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::connection::Connection;
 use super::http2;
 use super::serve::{Edge, linger};
 use super::socket::Socket;
+use super::transport::{Ends, Transport};
 use super::wire::{Ended, Patience, Wire};
 use crate::snapshot::ListenerPolicy;
 use crate::tls::{Failure, ServerPolicy, Session};
@@ -29,14 +28,14 @@ pub(super) enum Greeting {
     /// An encrypted connection.
     Encrypted(Socket, Arc<Session>),
     /// Nothing: why, and the socket where there is someone at the other end.
-    Failed(Failure, Option<TcpStream>),
+    Failed(Failure, Option<Transport>),
     /// The gateway drains, and nothing had come.
     Nothing,
 }
 
 /// Greets a client, which has until `by`. `draining` ends the wait for its first byte.
 pub(super) async fn greet(
-    socket: TcpStream,
+    socket: Transport,
     policy: &Arc<ServerPolicy>,
     by: Instant,
     draining: impl Future<Output = ()>,
@@ -60,21 +59,18 @@ pub(super) async fn greet(
 }
 
 /// The first byte, left where it is; `None` when draining comes first.
-async fn first_byte(socket: &TcpStream, draining: impl Future<Output = ()>) -> Option<io::Result<u8>> {
+async fn first_byte(socket: &Transport, draining: impl Future<Output = ()>) -> Option<io::Result<u8>> {
     let mut first = [0];
     tokio::select! {
         biased;
-        peeked = socket.peek(&mut first) => Some(match peeked {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            peeked => peeked.map(|_| first[0]),
-        }),
+        peeked = socket.peek_beyond(0, &mut first) => Some(peeked.map(|_| first[0])),
         () = draining => None,
     }
 }
 
-type Failed = (Failure, Option<TcpStream>);
+type Failed = (Failure, Option<Transport>);
 
-async fn encrypt(socket: TcpStream, policy: &Arc<ServerPolicy>) -> Result<(Socket, Arc<Session>), Failed> {
+async fn encrypt(socket: Transport, policy: &Arc<ServerPolicy>) -> Result<(Socket, Arc<Session>), Failed> {
     let mut acceptor = pin!(LazyConfigAcceptor::new(Acceptor::default(), socket));
     let start = match acceptor.as_mut().await {
         Ok(start) => start,
@@ -97,9 +93,9 @@ async fn encrypt(socket: TcpStream, policy: &Arc<ServerPolicy>) -> Result<(Socke
 
 impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     /// Serves a connection that was just accepted.
-    pub(super) async fn connected(self: Arc<Self>, socket: TcpStream, peer: SocketAddr, local: SocketAddr) {
+    pub(super) async fn connected(self: Arc<Self>, socket: Transport, ends: Ends) {
         let listener = self.listener;
-        let connection = |tls| Arc::new(Connection::new(listener, peer, local, tls));
+        let connection = |tls| Arc::new(Connection::new(listener, ends, tls));
         let policy = self.policy();
         let greeted = match &policy.tls {
             None => Ok((Socket::Plain(socket), None)),
@@ -131,10 +127,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     /// An encrypted connection; else the socket of a client that speaks HTTP in the clear.
     async fn greet(
         &self,
-        socket: TcpStream,
+        socket: Transport,
         policy: &ListenerPolicy,
         tls: &Arc<ServerPolicy>,
-    ) -> Result<(Socket, Arc<Session>), Option<TcpStream>> {
+    ) -> Result<(Socket, Arc<Session>), Option<Transport>> {
         let since = Instant::now();
         let drained = self.drain.after_courtesy(since);
         match greet(socket, tls, since + policy.header_timeout, drained).await {
@@ -159,7 +155,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     }
 
     /// Answers a request that came in the clear where TLS is spoken.
-    async fn turn_to_tls(&self, socket: TcpStream, connection: Arc<Connection>, policy: &ListenerPolicy) {
+    async fn turn_to_tls(&self, socket: Transport, connection: Arc<Connection>, policy: &ListenerPolicy) {
         let mut wire =
             Box::new(Wire::new(Socket::Plain(socket), Arc::clone(&connection), self.drain.clone()));
         let patience = Patience { idle: policy.header_timeout, head: policy.header_timeout };

@@ -5,14 +5,19 @@
 
 mod accept;
 mod alarm;
+mod announce;
+mod body_clock;
 mod connection;
 mod drain;
 mod handshake;
 mod http2;
 mod metrics;
 mod preread;
+pub mod proxy_protocol;
 mod serve;
+mod shedding;
 mod socket;
+mod transport;
 mod websocket;
 mod wire;
 
@@ -25,6 +30,8 @@ pub use connection::{Connection, Timer};
 pub use drain::Drain;
 pub use metrics::ListenerMetrics;
 pub use serve::{Edge, reason_of};
+pub use shedding::Shedding;
+pub use transport::{Ends, Listener};
 
 /// A request that passed the guard, as the proxy learns of it.
 #[derive(Debug, Clone)]

@@ -10,14 +10,16 @@ use http::{HeaderMap, StatusCode};
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::accept::{self, Caps, Full};
+use super::accept::{self, Caps, Full, Place, Share};
+use super::announce::{self, Unannounced};
 use super::connection::Connection;
+use super::drain::COURTESY;
 use super::http2;
 use super::preread::Preread;
 use super::socket::Socket;
+use super::transport::{Ends, Listener, Transport};
 use super::wire::{Arrived, Ended, Patience, Wire};
 use super::{Arrival, Drain, ListenerMetrics};
 use crate::exchange::{Reason, Reply, RequestId};
@@ -50,46 +52,101 @@ pub struct Edge<A> {
 
 impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     /// Accepts connections until draining starts.
-    pub async fn listen(self: Arc<Self>, listener: TcpListener) {
-        let caps = Caps::default();
+    pub async fn listen(self: Arc<Self>, listener: Listener) {
+        let caps = Arc::new(Caps::default());
         let name = Arc::clone(&self.policy().name);
         let mut draining = self.drain.watch();
         loop {
-            let (socket, peer) = tokio::select! {
+            let (socket, ends) = tokio::select! {
                 biased;
                 _ = draining.wait_for(|draining| *draining) => return,
                 accepted = accept::accept(&listener, &name) => accepted,
             };
             let policy = self.policy();
-            // A trusted proxy stands for many clients.
-            let proxy = self.live.load().trusted_proxies.iter().any(|range| range.contains(peer.ip()));
-            let by_address = if proxy { usize::MAX } else { policy.connections_per_ip };
-            let place = match caps.take(peer.ip(), policy.connections, by_address) {
-                Ok(place) => place,
-                Err(full) => {
-                    self.turn_away(full);
+            let (place, share, announced) = match self.admit(&caps, ends, &policy) {
+                Ok(admitted) => admitted,
+                Err(code) => {
+                    self.turn_away(code);
                     continue;
                 }
             };
-            let Ok(local) = socket.local_addr() else { continue };
+            let announced = announced.then(|| Arc::clone(&caps));
             let edge = Arc::clone(&self);
             let presence = self.drain.enter();
             // With work stealing off each worker is a runtime of its own, and this picks one.
             pingora_runtime::current_handle().spawn(async move {
                 let open = edge.metrics.open();
-                edge.connected(socket, peer, local).await;
-                drop((open, place, presence));
+                let guards = (open, place, share, presence);
+                match announced {
+                    // Boxed, so that a connection does not carry the room for it.
+                    Some(caps) => Box::pin(edge.announced(socket, ends, &caps)).await,
+                    None => edge.connected(socket, ends).await,
+                }
+                drop(guards);
             });
         }
+    }
+
+    /// The places of a connection, and whether a proxy in front will say whose it is; or why it has none.
+    fn admit(
+        &self,
+        caps: &Caps,
+        ends: Ends,
+        policy: &ListenerPolicy,
+    ) -> Result<(Place, Option<Share>, bool), &'static str> {
+        let announced = announce::is_awaited(policy.proxy_protocol, self.is_trusted(ends));
+        let announced = announced.map_err(Unannounced::code)?;
+        // Whose it will be is counted when it is known.
+        let share = if announced { None } else { self.share(caps, ends, policy).map_err(Full::code)? };
+        let place = caps.take(policy.connections).map_err(Full::code)?;
+        Ok((place, share, announced))
+    }
+
+    /// A connection whose first words are those of a proxy in front.
+    async fn announced(self: Arc<Self>, mut socket: Transport, ends: Ends, caps: &Caps) {
+        let policy = self.policy();
+        let told = {
+            let told = announce::read(&mut socket, ends, policy.proxy_protocol, policy.header_timeout);
+            let mut draining = self.drain.watch();
+            tokio::select! {
+                told = told => told,
+                _ = draining.wait_for(|draining| *draining) => Err(Unannounced::Quiet),
+            }
+        };
+        let counted = match told {
+            Ok(ends) => self.share(caps, ends, &policy).map(|share| (ends, share)).map_err(Full::code),
+            Err(Unannounced::Quiet) => return,
+            Err(why) => Err(why.code()),
+        };
+        drop(policy);
+        match counted {
+            Ok((ends, share)) => {
+                self.connected(socket, ends).await;
+                drop(share);
+            }
+            Err(code) => self.turn_away(code),
+        }
+    }
+
+    /// A place among the connections of the peer's address. A trusted proxy stands for many clients, and is not counted.
+    fn share(&self, caps: &Caps, ends: Ends, policy: &ListenerPolicy) -> Result<Option<Share>, Full> {
+        match ends.peer.ip() {
+            Some(ip) if !self.is_trusted(ends) => caps.share(ip, policy.connections_per_ip).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn is_trusted(&self, ends: Ends) -> bool {
+        self.live.load().trusted_proxies.covers(ends.peer)
     }
 
     pub(super) fn policy(&self) -> Arc<ListenerPolicy> {
         self.live.load().listener(self.listener)
     }
 
-    fn turn_away(&self, full: Full) {
-        self.metrics.turned_away(full.code());
-        log::debug!("a connection was closed unread: {}", full.code());
+    fn turn_away(&self, code: &'static str) {
+        self.metrics.turned_away(code);
+        log::debug!("a connection was closed unread: {code}");
     }
 
     pub(super) async fn serve(self: Arc<Self>, socket: Socket, connection: Arc<Connection>) {
@@ -103,8 +160,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             if now != swaps {
                 (swaps, policy) = (now, self.policy());
             }
-            let patience = Patience { idle: policy.idle_timeout, head: policy.header_timeout };
             let since = Instant::now();
+            let left_to_live = connection
+                .until(policy.connection_lifetime)
+                .map(|until| until.saturating_duration_since(since).max(COURTESY));
+            let idle = left_to_live.map_or(policy.idle_timeout, |left| left.min(policy.idle_timeout));
+            let patience = Patience { idle, head: policy.header_timeout };
             let arrived = wire.next_head(&policy.head, patience, since, &mut draining).await;
             let arrived = match arrived {
                 Ok(_) if !policy.http1 => {
@@ -124,7 +185,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
                 }
             };
             served += 1;
-            let left = policy.requests_per_connection.saturating_sub(served);
+            let until = connection.until(policy.connection_lifetime);
+            let lives_on = until.is_none_or(|until| arrived.at < until);
+            let left = if lives_on { policy.requests_per_connection.saturating_sub(served) } else { 0 };
             match self.exchange(wire, &connection, arrived, left, draining.receiver()).await {
                 Some(same) => wire = same,
                 None => break,
@@ -195,7 +258,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         log.write(&Record {
             time: SystemTime::now(),
             request_id: refused.id.as_str(),
-            client_ip: Some(Address::Text(connection.peer_ip().as_bytes())),
+            client_ip: connection.peer_ip().map(|ip| Address::Text(ip.as_bytes())),
             listener: &self.policy().name,
             route: None,
             method: line.method,

@@ -5,18 +5,18 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
+use super::transport::Transport;
 use bytes::BytesMut;
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 /// A socket of a client.
 #[derive(Debug)]
 pub(super) enum Socket {
     /// In the clear.
-    Plain(TcpStream),
+    Plain(Transport),
     /// Encrypted.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Transport>>),
 }
 
 impl Socket {
@@ -51,7 +51,7 @@ impl Socket {
     }
 
     /// What is below the encryption.
-    pub(super) fn into_tcp(self) -> TcpStream {
+    pub(super) fn into_tcp(self) -> Transport {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(stream) => stream.into_inner().0,

@@ -266,6 +266,7 @@ impl Wire {
         };
         let now = Instant::now();
         self.connection.moved(now);
+        self.connection.took_body(now, fresh.len());
         if fed.done {
             self.body_done = true;
             self.connection.request_completed(now);
@@ -303,6 +304,7 @@ impl AsyncRead for Wire {
         if read.is_ready() {
             return read;
         }
+        wire.connection.awaits_body();
         // The engine waits: what it has written should not.
         if let Poll::Ready(Err(error)) = wire.poll_send(cx) {
             return Poll::Ready(Err(error));

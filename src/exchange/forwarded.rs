@@ -6,44 +6,47 @@
 //!    that are trusted too; the first stranger is the client.
 //! 3. What is not an address ends the walk: the last address known for sure is the client.
 //! 4. `proto`, `host` and `port` are taken from a trusted peer only.
+//! 5. Where a proxy in front told who the client is (PROXY protocol), the peer is that client: it is believed if its own
+//!    address is a trusted proxy's, whatever the proxy that passes its bytes on. A peer without an address (a Unix socket)
+//!    is believed where `trusted_proxies` says `unix`.
 
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 
-use crate::types::Cidr;
+use crate::types::{Peer, Trust};
 
 /// Who the client is and how it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    /// The client's address, IPv4-mapped addresses in their IPv4 form.
-    pub ip: IpAddr,
+    /// The client's address, IPv4-mapped addresses in their IPv4 form. On a Unix socket there is none, unless a proxy in
+    /// front tells it.
+    pub ip: Option<IpAddr>,
     /// The other end of the connection: the client, or a proxy before us.
-    pub peer: SocketAddr,
+    pub peer: Peer,
     /// Whether the peer is one of `trusted_proxies`.
     pub peer_trusted: bool,
     /// Whether the client's own connection is encrypted, as far as we can know.
     pub https: bool,
     /// The port the client connected to, as far as we can know.
-    pub port: u16,
+    pub port: Option<u16>,
 }
 
 impl Client {
     /// Finds the client behind `peer`, which connected to our `local` address, by TLS if it is `encrypted`.
     pub fn identify(
-        peer: SocketAddr,
-        local: SocketAddr,
+        peer: Peer,
+        local: Option<SocketAddr>,
         encrypted: bool,
         headers: &HeaderMap,
-        trusted: &[Cidr],
+        trust: &Trust,
     ) -> Self {
-        let peer_ip = peer.ip().to_canonical();
-        let is_trusted = |ip: IpAddr| trusted.iter().any(|range| range.contains(ip));
-        let mut client =
-            Self { ip: peer_ip, peer, peer_trusted: false, https: encrypted, port: local.port() };
-        if trusted.is_empty() || !is_trusted(peer_ip) {
+        let port = local.map(|local| local.port());
+        let mut client = Self { ip: peer.ip(), peer, peer_trusted: false, https: encrypted, port };
+        if !trust.covers(peer) {
             return client;
         }
+        let is_trusted = |ip| trust.covers_ip(ip);
         client.peer_trusted = true;
         if headers.contains_key("x-forwarded-for") || !headers.contains_key(http::header::FORWARDED) {
             client.read_x_forwarded(headers, is_trusted);
@@ -59,7 +62,7 @@ impl Client {
                 let Some(ip) = std::str::from_utf8(part).ok().and_then(|text| node_ip(text.trim())) else {
                     return self.read_proto(headers);
                 };
-                self.ip = ip;
+                self.ip = Some(ip);
                 if !is_trusted(ip) {
                     return self.read_proto(headers);
                 }
@@ -75,10 +78,10 @@ impl Client {
         };
         if let Some(proto) = last("x-forwarded-proto") {
             self.https = proto.eq_ignore_ascii_case("https");
-            self.port = if self.https { 443 } else { self.port };
+            self.port = if self.https { Some(443) } else { self.port };
         }
         if let Some(port) = last("x-forwarded-port").and_then(|port| port.parse().ok()) {
-            self.port = port;
+            self.port = Some(port);
         }
     }
 
@@ -99,8 +102,8 @@ impl Client {
                     }
                 }
                 let Some(ip) = next else { return };
-                self.ip = ip;
-                self.port = if self.https { 443 } else { self.port };
+                self.ip = Some(ip);
+                self.port = if self.https { Some(443) } else { self.port };
                 if !is_trusted(ip) {
                     return;
                 }
@@ -132,18 +135,40 @@ fn split_quoted(text: &str, separator: char) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::TrustedProxy;
 
     fn identify(peer: &str, headers: &[(&'static str, &'static str)]) -> Client {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        let trusted = ["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()];
-        Client::identify(peer.parse().unwrap(), "192.0.2.1:8080".parse().unwrap(), false, &map, &trusted)
+        let trusted = ["10.0.0.0/8", "2001:db8::/32"].map(|range| range.parse::<TrustedProxy>().unwrap());
+        let local = "192.0.2.1:8080".parse().unwrap();
+        Client::identify(
+            Peer::Ip(peer.parse().unwrap()),
+            Some(local),
+            false,
+            &map,
+            &trusted.into_iter().collect(),
+        )
     }
 
     fn ip(client: &Client) -> String {
-        client.ip.to_string()
+        client.ip.unwrap().to_string()
+    }
+
+    #[test]
+    fn a_peer_without_an_address_is_believed_only_where_that_is_said() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-for", "1.2.3.4".parse().unwrap());
+        headers.insert("x-forwarded-port", "8443".parse().unwrap());
+        let unix: Trust = [TrustedProxy::Unix].into_iter().collect();
+        let believed = Client::identify(Peer::Unix, None, false, &headers, &unix);
+        assert_eq!((ip(&believed).as_str(), believed.port), ("1.2.3.4", Some(8443)));
+        for (peer, trust) in [(Peer::Unix, Trust::default()), (Peer::Unnamed, unix)] {
+            let stranger = Client::identify(peer, None, false, &headers, &trust);
+            assert_eq!((stranger.ip, stranger.port, stranger.peer_trusted), (None, None, false), "{peer:?}");
+        }
     }
 
     #[test]
@@ -191,6 +216,6 @@ mod tests {
         let client =
             identify("10.0.0.1:1", &[("x-forwarded-for", "1.2.3.4"), ("x-forwarded-proto", "http, https")]);
         assert!(client.https);
-        assert_eq!(client.port, 443);
+        assert_eq!(client.port, Some(443));
     }
 }

@@ -73,8 +73,9 @@ impl<'a> Exchange<'a> {
         self.request
     }
 
-    /// The client's address: the peer's, or what a trusted proxy says of it.
-    pub fn client_ip(&self) -> IpAddr {
+    /// The client's address: the peer's, or what a trusted proxy says of it. `None` when it came over a Unix socket and
+    /// nobody says.
+    pub fn client_ip(&self) -> Option<IpAddr> {
         self.facts.client.ip
     }
 

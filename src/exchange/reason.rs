@@ -59,10 +59,14 @@ reasons! {
     STREAM_IDLE_TIMEOUT = "stream_idle_timeout", GATEWAY_TIMEOUT, "Nothing moved for too long", "http_response_timeout";
     /// The client sent nothing of its body for longer than allowed.
     BODY_TIMEOUT = "body_timeout", REQUEST_TIMEOUT, "The request body took too long", "http_request_error";
+    /// The client sent its body slower than allowed.
+    BODY_TOO_SLOW = "body_too_slow", REQUEST_TIMEOUT, "The request body came too slowly", "http_request_error";
     /// No response head came before the route's deadline.
     REQUEST_TIMEOUT = "request_timeout", GATEWAY_TIMEOUT, "No response in time", "http_response_timeout";
     /// The exchange took longer than the route allows in all.
     TOTAL_TIMEOUT = "total_timeout", GATEWAY_TIMEOUT, "The exchange took too long", "http_response_timeout";
+    /// The gateway bears as much as it may: see `server.shed`.
+    OVERLOADED = "overloaded", SERVICE_UNAVAILABLE, "The gateway is overloaded", "proxy_internal_response";
     /// The upstream has no endpoint left to try.
     NO_HEALTHY_UPSTREAM = "no_healthy_upstream", SERVICE_UNAVAILABLE, "No server is available", "destination_unavailable";
     /// No connection to the upstream could be made.

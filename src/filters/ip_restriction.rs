@@ -3,6 +3,7 @@
 //! 1. The address is the client's: the peer's, or what a trusted proxy says of it.
 //! 2. `deny` wins over `allow`. With an `allow` list, whoever is not on it is refused.
 //! 3. An IPv4-mapped IPv6 address counts as the IPv4 address it carries.
+//! 4. A client without an address, over a Unix socket, is refused: whether it is on a list cannot be known.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -52,11 +53,13 @@ impl Filter for IpRestriction {
     }
 
     fn request(&self, (): &mut (), exchange: &mut Exchange<'_>) -> Result<Flow> {
-        let ip = exchange.client_ip();
-        let on = |list: &[Cidr]| list.iter().any(|range| range.contains(ip));
-        if on(&self.0.deny) || !(self.0.allow.is_empty() || on(&self.0.allow)) {
-            return Ok(Reply::refuse(Reason::IP_DENIED).into());
+        let admits = |ip| {
+            let on = |list: &[Cidr]| list.iter().any(|range| range.contains(ip));
+            !on(&self.0.deny) && (self.0.allow.is_empty() || on(&self.0.allow))
+        };
+        if exchange.client_ip().is_some_and(admits) {
+            return Ok(Flow::Continue);
         }
-        Ok(Flow::Continue)
+        Ok(Reply::refuse(Reason::IP_DENIED).into())
     }
 }

@@ -12,7 +12,7 @@ use pingora_proxy::Session;
 
 use super::context::{Context, Pinned, Tries};
 use super::detour::detour;
-use crate::edge::Arrival;
+use crate::edge::{Arrival, Ends, Shedding};
 use crate::exchange::{Client, Facts, Reason, Reply, RequestId, Rewrite, grpc};
 use crate::guard::{BodyFraming, Head, Version};
 use crate::route::{Captures, Found, Lookup};
@@ -20,7 +20,12 @@ use crate::snapshot::{Live, Route, Snapshot};
 use crate::types::{Host, NormalPath};
 
 /// Pins the route of a request and starts its clocks.
-pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) -> Result<()> {
+pub(super) fn arrive(
+    live: &Live,
+    shedding: &Shedding,
+    session: &mut Session,
+    context: &mut Context,
+) -> Result<()> {
     let snapshot = live.load();
     if context.arrival.is_none() {
         // The streams of an HTTP/2 connection bring theirs with the head.
@@ -32,7 +37,7 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
     let listener = snapshot.listener(connection.listener());
 
     strip(session, &arrival.head);
-    let (peer, local, tls) = (connection.peer(), connection.local(), connection.tls());
+    let (Ends { peer, local }, tls) = (connection.ends(), connection.tls());
     if tls.is_some() != listener.tls.is_some() {
         // TLS was turned on or off here since: what began before ends as soon as it can.
         session.as_downstream_mut().set_keepalive(None);
@@ -40,6 +45,13 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
     let headers = &session.req_header().headers;
     let client = Client::identify(peer, local, tls.is_some(), headers, &snapshot.trusted_proxies);
     let mut place = match canonical(session.req_header(), arrival.head.plain_name) {
+        Ok(Place { host, .. }) if shedding.is_on() => {
+            let host: Box<str> = host.into();
+            // With its connection, and what that takes.
+            session.as_downstream_mut().set_keepalive(None);
+            let reply = Some(Box::new(Reply::refuse(Reason::OVERLOADED)));
+            Placed { reply, ..Placed::nowhere(&snapshot, host) }
+        }
         Ok(Place { host, target }) => {
             let host: Box<str> = host.into();
             if let Some(target) = target {
@@ -68,6 +80,8 @@ pub(super) fn arrive(live: &Live, session: &mut Session, context: &mut Context) 
         deadlines.total = Some(deadlines.total.map_or(patience, |total| total.min(patience)));
     }
     connection.begin(arrival.at, &deadlines);
+    // Calls may be silent for as long as they like: their messages are events.
+    connection.expect_body(if grpc { 0 } else { listener.body_min_rate });
     let too_large = matches!(framing, BodyFraming::Length(length) if length > route.bounds.request_body);
     let reply = match place.reply {
         None if too_large => Some(Box::new(Reply::refuse(Reason::BODY_TOO_LARGE))),

@@ -63,6 +63,7 @@ pub(super) fn of_the_clock(timer: Timer) -> Reason {
     match timer {
         Timer::Request => Reason::REQUEST_TIMEOUT,
         Timer::RequestBody => Reason::BODY_TIMEOUT,
+        Timer::BodyRate => Reason::BODY_TOO_SLOW,
         Timer::StreamIdle => Reason::STREAM_IDLE_TIMEOUT,
         Timer::Total => Reason::TOTAL_TIMEOUT,
         Timer::UpstreamRead => Reason::UPSTREAM_READ_TIMEOUT,

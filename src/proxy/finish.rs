@@ -77,13 +77,13 @@ fn log(
     };
     let client = &pinned.facts.client;
     let client_ip = match client.peer_trusted {
-        true => Address::Ip(client.ip),
-        false => Address::Text(connection.peer_ip().as_bytes()),
+        true => client.ip.map(Address::Ip),
+        false => connection.peer_ip().map(|ip| Address::Text(ip.as_bytes())),
     };
     pinned.log.write(&Record {
         time: pinned.facts.arrived,
         request_id: id.as_str(),
-        client_ip: Some(client_ip),
+        client_ip,
         listener: &pinned.listener.name,
         route: (!matches!(pinned.route.target, Target::Nothing)).then_some(&pinned.route.name),
         method: request.method.as_str(),

@@ -135,25 +135,33 @@ fn forwarded(
     if client.peer_trusted {
         return forwarded_for_a_proxy(headers, client, host);
     }
-    headers.insert(FORWARDED_FOR, connection.peer_ip().clone());
+    // Where a client has no address, nothing is said of it: what it said itself is gone.
+    if let Some(ip) = connection.peer_ip() {
+        headers.insert(FORWARDED_FOR, ip.clone());
+    }
     forwarded_host(headers, host);
     headers.insert(FORWARDED_PROTO, proto(client));
-    headers.insert(FORWARDED_PORT, connection.local_port().clone());
+    if let Some(port) = connection.local_port() {
+        headers.insert(FORWARDED_PORT, port.clone());
+    }
     Ok(())
 }
 
 /// The peer is a proxy that is believed: what it said is passed on, and the peer added to it.
 fn forwarded_for_a_proxy(headers: &mut HeaderMap, client: &Client, host: Option<&HeaderValue>) -> Result<()> {
-    let peer = client.peer.ip().to_canonical();
+    let peer = client.peer.ip();
     let value =
         |list: String| HeaderValue::try_from(list).or_err(ErrorType::InternalError, "a list of proxies");
-    let list = appended(list(headers, &FORWARDED_FOR), |list| write!(list, "{peer}"));
-    headers.insert(FORWARDED_FOR, value(list)?);
+    if let Some(peer) = peer {
+        let list = appended(list(headers, &FORWARDED_FOR), |list| write!(list, "{peer}"));
+        headers.insert(FORWARDED_FOR, value(list)?);
+    }
     if headers.contains_key(header::FORWARDED) {
         let proto = if client.https { "https" } else { "http" };
         let list = appended(self::list(headers, &header::FORWARDED), |list| match peer {
-            IpAddr::V4(v4) => write!(list, "for={v4};proto={proto}"),
-            IpAddr::V6(v6) => write!(list, "for=\"[{v6}]\";proto={proto}"),
+            Some(IpAddr::V4(v4)) => write!(list, "for={v4};proto={proto}"),
+            Some(IpAddr::V6(v6)) => write!(list, "for=\"[{v6}]\";proto={proto}"),
+            None => write!(list, "for=unknown;proto={proto}"),
         });
         headers.insert(header::FORWARDED, value(list)?);
     }
@@ -161,7 +169,9 @@ fn forwarded_for_a_proxy(headers: &mut HeaderMap, client: &Client, host: Option<
         forwarded_host(headers, host);
     }
     headers.insert(FORWARDED_PROTO, proto(client));
-    headers.insert(FORWARDED_PORT, HeaderValue::from(client.port));
+    if let Some(port) = client.port {
+        headers.insert(FORWARDED_PORT, HeaderValue::from(port));
+    }
     Ok(())
 }
 

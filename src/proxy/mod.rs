@@ -30,7 +30,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use crate::edge::Arrival;
+use crate::edge::{Arrival, Shedding};
 use crate::exchange::Reason;
 use crate::snapshot::Live;
 
@@ -39,12 +39,13 @@ pub use context::Context;
 /// The gateway as the proxy engine sees it.
 pub struct Gateway {
     live: Arc<Live>,
+    shedding: Shedding,
 }
 
 impl Gateway {
-    /// A gateway that serves what is in force.
-    pub fn new(live: Arc<Live>) -> Self {
-        Self { live }
+    /// A gateway that serves what is in force, and refuses new requests while it is shedding.
+    pub fn new(live: Arc<Live>, shedding: Shedding) -> Self {
+        Self { live, shedding }
     }
 }
 
@@ -69,7 +70,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn early_request_filter(&self, session: &mut Session, context: &mut Context) -> Result<()> {
-        arrive::arrive(&self.live, session, context)
+        arrive::arrive(&self.live, &self.shedding, session, context)
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {

@@ -12,17 +12,19 @@ use pingora_proxy::HttpProxy;
 
 use super::frame::Frame;
 use super::life::{Audience, Commands, Life};
+use super::pressure::PressureWatch;
 use super::readiness::{Listeners, Readiness, Start, Word};
 use super::sockets::{Bound, Sockets};
 use super::upgrade_socket::UpgradeSocket;
 use super::{Reloader, StartError, threads, watch};
 use crate::admin::Admin;
 use crate::config::Server as ServerWords;
-use crate::edge::{Drain, Edge, ListenerMetrics};
+use crate::edge::{Drain, Edge, ListenerMetrics, Shedding};
 use crate::proxy::Gateway;
 use crate::snapshot::Live;
 use crate::telemetry::Metrics;
 use crate::tls;
+use crate::types::ListenAddress;
 
 /// A file without a certificate.
 const NO_AUTHORITIES: &str = "/dev/null";
@@ -64,7 +66,7 @@ impl Door {
 }
 
 impl Engine {
-    pub(super) fn addresses(&self) -> Vec<(String, SocketAddr)> {
+    pub(super) fn addresses(&self) -> Vec<(String, ListenAddress)> {
         self.sockets.addresses()
     }
 
@@ -95,8 +97,11 @@ impl Engine {
         }
         tls::install_provider();
         let mut server = Server::new_with_opt_and_conf(None, engine_words(&self.frame.server));
-        let mut proxy =
-            HttpProxy::new(Gateway::new(Arc::clone(&self.live)), Arc::clone(&server.configuration));
+        let shedding = Shedding::default();
+        let mut proxy = HttpProxy::new(
+            Gateway::new(Arc::clone(&self.live), shedding.clone()),
+            Arc::clone(&server.configuration),
+        );
         proxy.handle_init_modules();
         let proxy = Arc::new(proxy);
         let listeners = self.doors.into_iter().enumerate().map(|(listener, door)| {
@@ -111,7 +116,13 @@ impl Engine {
         });
         let mut readiness = Readiness::default();
         let word = Some(readiness.one_more());
-        server.add_service(Front { listeners: listeners.collect(), word, start: readiness.start() });
+        let pressure = PressureWatch { live: Arc::clone(&self.live), drain: self.drain.clone(), shedding };
+        server.add_service(Front {
+            listeners: listeners.collect(),
+            pressure,
+            word,
+            start: readiness.start(),
+        });
         if let Some((admin, socket)) = self.operator {
             let word = Some(readiness.one_more());
             server.add_service(Operator { admin, socket: Some(socket), word, start: readiness.start() });
@@ -156,6 +167,7 @@ type ProxyEdge = Edge<HttpProxy<Gateway>>;
 /// The listeners for clients.
 struct Front {
     listeners: Vec<(Bound, Arc<ProxyEdge>)>,
+    pressure: PressureWatch,
     word: Option<Word>,
     start: Start,
 }
@@ -176,6 +188,7 @@ impl Service for Front {
             listeners.into_iter().map(listen).collect()
         });
         tell(self.word.take(), listening);
+        tokio::spawn(self.pressure.clone().run());
         // The service lives as long as the server: its connections are counted elsewhere.
         let _ = shutdown.wait_for(|shutdown| *shutdown).await;
     }
@@ -197,7 +210,7 @@ struct Operator {
 impl Service for Operator {
     async fn start_service(&mut self, _: Option<ListenFds>, _: ShutdownWatch, _: usize) {
         let Some(socket) = self.socket.take() else { return };
-        match socket.register() {
+        match socket.register_tcp() {
             Ok(listener) => {
                 tell(self.word.take(), Ok(Listeners::new()));
                 if self.start.clone().comes().await {

@@ -1,8 +1,7 @@
 //! What keeps a gateway from starting.
 
-use std::net::SocketAddr;
-
 use super::source::Refusal;
+use crate::types::ListenAddress;
 
 /// What kept a gateway from starting.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +16,7 @@ pub enum StartError {
         /// The listener's name.
         name: String,
         /// The address.
-        address: SocketAddr,
+        address: ListenAddress,
         /// What the system says.
         error: std::io::Error,
     },

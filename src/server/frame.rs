@@ -1,8 +1,7 @@
 //! The words that the process itself is built on: what remains of a configuration once it is compiled.
 
-use std::net::SocketAddr;
-
 use crate::config::{Admin, Config, Server, Telemetry};
+use crate::types::ListenAddress;
 
 /// What only a new process can change, and what a reload compares. The rest of the words is let go: a configuration
 /// of many routes is large.
@@ -12,12 +11,13 @@ pub(super) struct Frame {
     pub(super) admin: Option<Admin>,
     pub(super) telemetry: Telemetry,
     /// Names and addresses, in file order.
-    pub(super) listeners: Vec<(String, SocketAddr)>,
+    pub(super) listeners: Vec<(String, ListenAddress)>,
 }
 
 impl Frame {
     pub(super) fn new(config: &Config) -> Self {
-        let listeners = config.listeners.iter().map(|listener| (listener.name.clone(), listener.address));
+        let listeners = config.listeners.iter();
+        let listeners = listeners.map(|listener| (listener.name.clone(), listener.address.clone()));
         Self {
             server: config.server.clone(),
             admin: config.admin.clone(),

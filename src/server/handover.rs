@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -32,6 +31,7 @@ use super::StartError;
 use super::sockets::Sockets;
 use crate::snapshot::Snapshot;
 use crate::tls::TicketKey;
+use crate::types::ListenAddress;
 
 /// Set in the new process's environment: its standard input is the handover.
 const MARK: &str = "PORTCULLIS_HANDOVER";
@@ -51,7 +51,7 @@ const MOST: usize = 253;
 #[derive(Serialize, Deserialize)]
 struct Passed {
     name: String,
-    address: SocketAddr,
+    address: ListenAddress,
     /// The keys of its TLS tickets. Older releases neither send nor read them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     tickets: Vec<TicketKey>,
@@ -108,9 +108,9 @@ impl Upgrade {
             let listener = snapshot.listeners.iter().find(|listener| *listener.name == *name);
             listener.and_then(|listener| Some(listener.tls.as_ref()?.ticket_keys())).unwrap_or_default()
         };
-        let passed = |(name, address, _): (&str, _, _)| Passed {
+        let passed = |(name, address, _): (&str, &ListenAddress, _)| Passed {
             name: name.to_owned(),
-            address,
+            address: address.clone(),
             tickets: tickets(name),
         };
         let passed: Vec<Passed> = sockets.iter().map(passed).collect();

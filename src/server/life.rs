@@ -142,7 +142,9 @@ impl Life {
     async fn serve(&self, listeners: Listeners) {
         let Some(mut commands) = self.commands.receiver.lock().take() else { return };
         let end = self.obey(&mut commands).await;
-        if end != End::Now {
+        if end == End::Now {
+            self.let_go_of_sockets(end);
+        } else {
             tokio::select! {
                 () = self.drain(end, listeners) => {}
                 () = told_again(end, &mut commands, || self.reopen()) => log::warn!("ending at once, as told again"),
@@ -230,6 +232,13 @@ impl Life {
         self.live.load().access_log.reopen();
     }
 
+    /// From here on nothing can be handed over. The files of Unix sockets stay where a new process listens.
+    fn let_go_of_sockets(&self, end: End) {
+        if let Some(sockets) = self.sockets.lock().take().filter(|_| end != End::HandedOver) {
+            sockets.remove_files();
+        }
+    }
+
     async fn drain(&self, end: End, listeners: Listeners) {
         if end == End::HandedOver {
             drop(self.watch.lock().take());
@@ -239,7 +248,7 @@ impl Life {
             let drain_delay = self.live.load().drain_delay;
             tokio::time::sleep(drain_delay).await;
         }
-        drop(self.sockets.lock().take());
+        self.let_go_of_sockets(end);
         self.drain.start();
         let grace = self.live.load().grace_period;
         log::info!("draining {} connections, for at most {grace:?}", self.drain.connections());

@@ -8,6 +8,7 @@ mod handover;
 mod life;
 mod notify;
 mod panics;
+mod pressure;
 mod readiness;
 mod reload;
 mod signals;
@@ -33,6 +34,7 @@ use crate::snapshot::{Live, Snapshot};
 use crate::state::State;
 use crate::telemetry::{AccessLog, Buckets, Metrics, process_log};
 use crate::tls::Tickets;
+use crate::types::ListenAddress;
 
 pub use error::StartError;
 pub use life::{Command, Commands};
@@ -56,7 +58,7 @@ pub struct Server {
 
 /// A gateway that runs in a thread of its own. Dropping it stops the gateway at once.
 pub struct Running {
-    listeners: Vec<(String, SocketAddr)>,
+    listeners: Vec<(String, ListenAddress)>,
     admin: Option<SocketAddr>,
     commands: Commands,
     reloader: Arc<Reloader>,
@@ -288,10 +290,10 @@ fn close(live: &Live) {
 }
 
 impl Running {
-    /// The address of the listener with this name; of the first one when the name is empty.
+    /// The address of the TCP listener with this name; of the first one when the name is empty.
     pub fn address(&self, name: &str) -> Option<SocketAddr> {
-        let mut listeners = self.listeners.iter();
-        listeners.find(|(known, _)| name.is_empty() || known == name).map(|(_, address)| *address)
+        let mut listeners = self.listeners.iter().filter_map(|(name, address)| Some((name, address.tcp()?)));
+        listeners.find(|(known, _)| name.is_empty() || *known == name).map(|(_, address)| address)
     }
 
     /// The address of the admin listener.

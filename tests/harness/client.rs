@@ -2,6 +2,9 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, SocketAddrV4, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType};
@@ -37,9 +40,20 @@ impl Client {
         Self::over(TcpStream::from(socket))
     }
 
+    /// Connects to a Unix socket.
+    pub fn connect_unix(path: &Path) -> Self {
+        let socket = UnixStream::connect(path).unwrap();
+        // Read and written alike, whatever its kind.
+        Self::over_any(TcpStream::from(OwnedFd::from(socket)))
+    }
+
     /// A client over a socket that is connected already.
     pub fn over(socket: TcpStream) -> Self {
         socket.set_nodelay(true).unwrap();
+        Self::over_any(socket)
+    }
+
+    fn over_any(socket: TcpStream) -> Self {
         socket.set_read_timeout(Some(SOON)).unwrap();
         socket.set_write_timeout(Some(SOON)).unwrap();
         Self { stream: Stream::new(socket) }

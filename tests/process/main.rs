@@ -5,6 +5,7 @@
 mod client;
 mod commands;
 mod environment;
+mod front_door;
 mod gateway;
 #[path = "../harness/mod.rs"]
 mod harness;

@@ -3,7 +3,7 @@
 //! 1. The library keeps the protocol, with its bounds against floods (RFC 9113, section 10.5): streams at once, resets,
 //!    CONTINUATION frames, header lists.
 //! 2. A stream that the guard refuses is answered and logged here; the others do not notice.
-//! 3. A connection ends with GOAWAY: when the gateway drains, after so many requests, or idle for too long.
+//! 3. A connection ends with GOAWAY: when the gateway drains, after so many requests, idle for too long, or too old.
 
 mod session;
 mod stream;
@@ -114,7 +114,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http2<A> {
     async fn run<S: AsyncRead + AsyncWrite + Unpin>(mut self, mut wire: Wire<S>) {
         loop {
             let idle = self.policy.idle_timeout;
-            match poll_fn(|cx| self.watch.poll(cx, &mut wire, idle)).await {
+            let until = self.connection.until(self.policy.connection_lifetime);
+            match poll_fn(|cx| self.watch.poll(cx, &mut wire, idle, until)).await {
                 Event::Stream(request, respond) => {
                     self.policy = self.edge.policy();
                     self.served += 1;
@@ -182,6 +183,7 @@ impl Watch {
         cx: &mut Context<'_>,
         wire: &mut Wire<S>,
         idle: Duration,
+        until: Option<Instant>,
     ) -> Poll<Event> {
         if let Poll::Ready(event) = wire.poll_accept(cx) {
             return Poll::Ready(match event {
@@ -203,7 +205,8 @@ impl Watch {
         // While a stream is under way the connection is not idle, however long it takes.
         let busy = self.streams.active.load(Ordering::Acquire) > 0;
         let since = if busy { Instant::now() } else { since.max(self.streams.quiet_since()) };
-        let by = (since + wait).into();
+        let until = until.filter(|_| self.parted.is_none());
+        let by = until.map_or(since + wait, |until| until.min(since + wait)).into();
         let alarm = self.alarm.get_or_insert_with(|| Alarm::new(by));
         alarm.poll_by(cx, by).map(|()| if self.parted.is_some() { Event::End } else { Event::Goodbye })
     }

@@ -107,6 +107,7 @@ impl Stream {
                 return Poll::Ready(Ok(None));
             }
             let Poll::Ready(data) = self.body.poll_data(cx) else {
+                self.clock.connection.awaits_body();
                 return self.clock.poll(cx, true).map(Err);
             };
             let now = Instant::now();
@@ -114,6 +115,7 @@ impl Stream {
             let piece = data.transpose().map_err(|error| gone(ErrorType::ReadError, error))?;
             if let Some(piece) = &piece {
                 self.read += piece.len();
+                self.clock.connection.took_body(now, piece.len());
                 // A stream that was reset has no window to open any more.
                 let _ = self.body.flow_control().release_capacity(piece.len());
             }
