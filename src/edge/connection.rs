@@ -37,6 +37,7 @@ pub struct Connection {
     body: BodyClock,
     responding: AtomicBool,
     tunnel: AtomicBool,
+    answered: AtomicBool,
     request_complete: AtomicBool,
     fired: AtomicU8,
     refused: Mutex<Option<Refusal>>,
@@ -82,6 +83,7 @@ impl Connection {
             body: BodyClock::default(),
             responding: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
             request_complete: AtomicBool::new(true),
             fired: AtomicU8::new(0),
             refused: Mutex::new(None),
@@ -210,6 +212,16 @@ impl Connection {
     /// Whether the whole request is here, its body included.
     pub fn request_complete(&self) -> bool {
         self.request_complete.load(Ordering::Relaxed)
+    }
+
+    /// The client has its whole answer, though not all of its request is here.
+    pub(super) fn answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client has its whole answer, and the rest of its request was not waited for.
+    pub fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     /// Leaves so long for a last reply, whatever clock has run out.

@@ -131,15 +131,22 @@ pub(super) fn broken(
     mut error: Box<Error>,
     reused: bool,
 ) -> Box<Error> {
-    let replayable =
-        session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
+    if is_answered(context) {
+        // What was left of the request is nobody's concern: the outcome is that of the answer.
+        error.set_retry(false);
+        return error;
+    }
+    // The engine knows of HTTP/2 streams that the server has not looked at (RFC 9113, section 8.7).
+    let unseen = *error.etype() == ErrorType::H2Error && error.retry();
+    let whole = !session.as_ref().retry_buffer_truncated() && session.response_written().is_none();
+    let replayable = session.req_header().method.is_idempotent() && whole;
     let silent =
         context.arrival().is_ok_and(|arrival| arrival.connection.fired() == Some(Timer::UpstreamRead));
     let by_upstream = silent || *error.esource() == ErrorSource::Upstream;
     let gone =
         matches!(error.etype(), ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed);
-    let retry =
-        reused && by_upstream && !silent && gone && replayable && session.response_written().is_none();
+    let stale = reused && gone && replayable;
+    let retry = by_upstream && !silent && (stale || (unseen && whole));
     error.set_retry(retry);
     if let Ok(pinned) = context.pinned()
         && let Some(attempt) = pinned.tries.current.take()
@@ -156,6 +163,11 @@ pub(super) fn broken(
         }
     }
     error
+}
+
+/// Whether the client has its whole answer, and only the rest of its request was missing.
+pub(super) fn is_answered(context: &Context) -> bool {
+    context.arrival().is_ok_and(|arrival| arrival.connection.is_answered())
 }
 
 /// The endpoint's response head is here.

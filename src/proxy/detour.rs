@@ -16,8 +16,13 @@ pub(super) fn detour(
     request: &RequestHeader,
     host: &str,
 ) -> Option<Box<Reply>> {
-    let misdirected = |tls: &Session| !tls.serves(host, listener.tls.as_deref());
-    if tls.is_some_and(misdirected) {
+    let policy = listener.tls.as_deref();
+    let misdirected = match tls {
+        Some(tls) => !tls.serves(host, policy),
+        // The connection is older than the policy.
+        None => policy.is_some_and(|policy| policy.host(host).client_auth == Some(true)),
+    };
+    if misdirected {
         return Some(Box::new(Reply::refuse(Reason::MISDIRECTED_REQUEST)));
     }
     let redirect = listener.redirect_to_https.filter(|_| !client.https)?;

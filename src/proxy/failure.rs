@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
@@ -97,7 +98,9 @@ pub(super) fn upstream_outcome(error: &Error) -> &'static str {
 /// Tells the client, where a reply can still be told.
 pub(super) async fn tell(session: &mut Session, context: &mut Context, reply: Reply) {
     context.reason = reply.reason();
-    let begun = session.response_written().is_some_and(|head| !head.status.is_informational());
+    let is_final =
+        |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
+    let begun = session.response_written().is_some_and(|head| is_final(head.status));
     let call = context.pinned.as_ref().is_some_and(|pinned| pinned.grpc);
     if context.reason == Some(Reason::CLIENT_CLOSED) || (begun && !call) {
         return;

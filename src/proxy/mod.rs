@@ -189,6 +189,9 @@ impl ProxyHttp for Gateway {
         error: &Error,
         context: &mut Context,
     ) -> FailToProxy {
+        if attempt::is_answered(context) {
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
         let reply = match context.reply.take() {
             Some(reply) => *reply,
             None => failure::reply(session, context, error),

@@ -621,3 +621,112 @@ fn an_answer_of_http_2_that_breaks_off_is_broken_off() {
     });
     assert!(error.is_reset(), "{error}");
 }
+
+/// A stream that its client has reset is none to the library, but may still be at work in the gateway.
+#[test]
+fn streams_that_were_reset_count_until_they_have_ended() {
+    let nobody = crate::timeouts::FullBacklog::new();
+    let gateway = Gateway::start(&format!(
+        "listeners: [{{ name: web, address: \"127.0.0.1:0\", limits: {{ http2: {{ max_streams: 5 }} }} }}]\n\
+         upstreams: {{ o: {{ endpoints: [\"{}\"], timeouts: {{ connect: 10s }} }} }}\n\
+         routes: [{{ name: all, path: /*, upstream: o }}]\n",
+        nobody.address()
+    ));
+    let mut frames = Frames::connect(gateway.address());
+    for at in 0..60 {
+        let stream = 2 * at + 1;
+        frames.send(Frames::HEADERS, Frames::END_HEADERS | Frames::END_STREAM, stream, &fields(&GET));
+        std::thread::sleep(Duration::from_millis(5));
+        frames.send(Frames::RESET, 0, stream, &[0, 0, 0, 8]);
+        assert!(gateway.metric("portcullis_requests_active{route=\"all\"}") <= 10.0);
+    }
+}
+
+#[test]
+fn a_connection_that_ignores_the_goodbye_is_parted_with() {
+    let origin = Origin::ok();
+    let gateway = with(&origin, "limits: { requests_per_connection: 1 }", "");
+    let mut frames = Frames::connect(gateway.address());
+    // Without an answer to its ping the library goes on taking streams.
+    let refused = (0..200).find_map(|at| {
+        frames.send(Frames::HEADERS, Frames::END_HEADERS | Frames::END_STREAM, 2 * at + 1, &fields(&GET));
+        std::thread::sleep(Duration::from_millis(50));
+        std::iter::from_fn(|| frames.next())
+            .find(|frame| frame.stream == 2 * at + 1 && matches!(frame.kind, Frames::DATA | Frames::RESET))
+            .is_none_or(|frame| frame.kind == Frames::RESET)
+            .then_some(at)
+    });
+    assert!(refused.is_some_and(|at| at > 0), "{refused:?}");
+    assert!(frames.ends(SOON));
+}
+
+#[test]
+fn a_refused_head_has_no_body() {
+    let origin = Origin::ok();
+    let gateway = Gateway::before(&[&origin]);
+    let mut client = connect(&gateway);
+    let request = client.request("HEAD", "/").header("expect", "more");
+    let answer = client.ask(request);
+    assert_eq!((answer.status.as_u16(), answer.body.len()), (417, 0));
+    assert!(client.is_open());
+}
+
+#[test]
+fn an_answer_that_comes_before_the_end_of_the_request_ends_the_exchange() {
+    let origin = Origin::on_head(|visit| {
+        visit.send("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nearly");
+        visit.wait_for_close();
+        Then::Close
+    });
+    let gateway = Gateway::before(&[&origin]);
+    let mut client = connect(&gateway);
+    let request = client.request("POST", "/");
+    let mut asked = client.begin(request, false);
+    client.write(&mut asked.body, b"part", false);
+    assert_eq!(client.answer(asked.answer).unwrap().body, b"early");
+    let line = gateway.log_of("/");
+    assert_eq!((&line["status"], &line["reason"]), (&200.into(), &serde_json::Value::Null));
+    eventually("the origin is let go", || origin.open() == 0);
+    assert!(client.is_open());
+}
+
+/// A server that restarts says what it has not looked at (RFC 9113, section 8.7): that goes again, whatever the method.
+#[test]
+fn what_an_upstream_of_http_2_has_not_looked_at_goes_again() {
+    let origin = Origin::raw(|index, stream| {
+        let preface = stream.exactly(24);
+        let _ = stream.send(&Frames::spell(Frames::SETTINGS, 0, 0, &[]));
+        if preface.is_err() {
+            return Then::Close;
+        }
+        while let Ok(head) = stream.exactly(9) {
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let _ = stream.exactly(length);
+            match head[3] {
+                Frames::SETTINGS if head[4] == 0 => {
+                    let _ = stream.send(&Frames::spell(Frames::SETTINGS, 1, 0, &[]));
+                }
+                Frames::HEADERS if index == 0 => {
+                    // Nothing was processed; nothing is wrong.
+                    let _ = stream.send(&Frames::spell(Frames::GOAWAY, 0, 0, &[0; 8]));
+                    return Then::Close;
+                }
+                Frames::HEADERS => {
+                    let stream_id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+                    let end = Frames::END_HEADERS | Frames::END_STREAM;
+                    let _ = stream.send(&Frames::spell(Frames::HEADERS, end, stream_id, &[0x88]));
+                }
+                _ => {}
+            }
+        }
+        Then::Close
+    });
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{ next: {{ protocol: http2, endpoints: [\"{}\"] }} }}\n\
+         routes: [{{ name: all, path: /*, upstream: next }}]\n",
+        origin.address()
+    ));
+    let mut client = connect(&gateway);
+    let request = client.request("POST", "/");
+    assert_eq!(client.ask(request).status.as_u16(), 200);
+}

@@ -293,13 +293,13 @@ fn an_idle_pooled_connection_is_closed() {
 }
 
 /// A listener whose backlog is full: a connect to it hangs.
-struct FullBacklog {
+pub struct FullBacklog {
     listener: std::os::fd::OwnedFd,
     _waiting: Vec<std::net::TcpStream>,
 }
 
 impl FullBacklog {
-    fn new() -> Self {
+    pub fn new() -> Self {
         use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
         let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
         bind(&listener, &"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap()).unwrap();
@@ -313,7 +313,7 @@ impl FullBacklog {
         full
     }
 
-    fn address(&self) -> std::net::SocketAddr {
+    pub fn address(&self) -> std::net::SocketAddr {
         rustix::net::getsockname(&self.listener).unwrap().try_into().unwrap()
     }
 }

@@ -255,3 +255,18 @@ fn an_end_of_either_side_ends_the_other() {
     gateway.log_of("/socket");
     assert!(gone.elapsed() < SOON);
 }
+
+#[test]
+fn one_that_breaks_off_ends_without_a_word_of_ours() {
+    let origin = origin(|stream| {
+        let _ = stream.send(b"\x82\x05hello");
+        let _ = stream.exactly(masked(1, b"now").len());
+        Then::Reset
+    });
+    let gateway = Gateway::before(&[&origin]);
+    let mut client = open(&gateway);
+    assert_eq!(client.read(7), b"\x82\x05hello");
+    client.send(masked(1, b"now"));
+    assert_eq!(client.rest(), b"");
+    assert_eq!(gateway.log_of("/socket")["reason"], "upstream_reset");
+}

@@ -15,10 +15,10 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::{self, SendResponse};
+use h2::{Reason as ErrorCode, RecvStream};
 use http::header::{ACCEPT, CONTENT_LENGTH};
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use pingora::apps::HttpServerApp;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
@@ -53,8 +53,13 @@ where
 {
     let policy = edge.policy();
     let Some(limits) = policy.http2 else { return };
-    let handshake = builder(&limits).handshake(io);
-    match tokio::time::timeout(policy.header_timeout, handshake).await {
+    let handshake = tokio::time::timeout(policy.header_timeout, builder(&limits).handshake(io));
+    let shaken = tokio::select! {
+        biased;
+        shaken = handshake => shaken,
+        () = edge.drain.after_courtesy(Instant::now()) => return,
+    };
+    match shaken {
         Ok(Ok(wire)) => {
             let watch = Watch { draining, alarm: None, parted: None, streams: Arc::new(Streams::new()) };
             Http2 { edge, connection, policy, watch, served: 0 }.run(wire).await;
@@ -116,18 +121,35 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http2<A> {
             let idle = self.policy.idle_timeout;
             let until = self.connection.until(self.policy.connection_lifetime);
             match poll_fn(|cx| self.watch.poll(cx, &mut wire, idle, until)).await {
-                Event::Stream(request, respond) => {
+                Event::Stream(request, mut respond) => {
                     self.policy = self.edge.policy();
                     self.served += 1;
-                    if self.served >= self.policy.requests_per_connection {
+                    if self.served >= self.policy.requests_per_connection || !self.is_spoken() {
                         self.watch.goodbye(&mut wire);
                     }
-                    self.begin(request, respond);
+                    if self.takes_more() {
+                        self.begin(request, respond);
+                    } else {
+                        respond.send_reset(ErrorCode::REFUSED_STREAM);
+                    }
                 }
                 Event::Goodbye => self.watch.goodbye(&mut wire),
                 Event::End => return,
             }
         }
+    }
+
+    /// Whether what is in force still lets connections of this kind be.
+    fn is_spoken(&self) -> bool {
+        self.policy.http2.is_some() && self.policy.tls.is_some() == self.connection.tls().is_some()
+    }
+
+    /// Whether another stream is taken. One that the client has reset is none to the library, but may still be at work
+    /// here; one that is answered may not have ended. And some time after the goodbye there is none any more.
+    fn takes_more(&self) -> bool {
+        let most = self.policy.http2.map_or(0, |limits| 2 * limits.max_streams as usize);
+        let is_over = self.watch.parted.is_some_and(|parted| parted.elapsed() > FAREWELL);
+        self.watch.streams.active.load(Ordering::Acquire) < most && !is_over
     }
 
     fn begin(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
@@ -164,8 +186,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http2<A> {
         *response.status_mut() = reason.status();
         *response.headers_mut() = headers;
         response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
-        let sent = body.len();
-        let told = respond.send_response(response, false).and_then(|mut out| out.send_data(body, true));
+        let silent = parts.method == Method::HEAD;
+        let sent = if silent { 0 } else { body.len() };
+        let told = respond.send_response(response, silent).and_then(|mut out| match silent {
+            true => Ok(()),
+            false => out.send_data(body, true),
+        });
         self.edge.metrics.refused(reason.code());
         let line = FirstLine {
             method: parts.method.as_str(),

@@ -106,6 +106,9 @@ impl Stream {
             if self.body_done {
                 return Poll::Ready(Ok(None));
             }
+            if self.ended {
+                return Poll::Ready(Err(self.answered()));
+            }
             let Poll::Ready(data) = self.body.poll_data(cx) else {
                 self.clock.connection.awaits_body();
                 return self.clock.poll(cx, true).map(Err);
@@ -130,6 +133,14 @@ impl Stream {
                 return Poll::Ready(Ok(Some(piece)));
             }
         }
+    }
+
+    /// The answer is whole, so that the rest of the request is not waited for. It is an error to the engine: the end of
+    /// the body would make a part of it look like all.
+    fn answered(&self) -> Box<Error> {
+        self.clock.connection.answered();
+        Error::explain(ErrorType::ConnectionClosed, "the answer came before the end of the request")
+            .into_down()
     }
 
     /// Pending until the client gives the stream up, which is an error.
