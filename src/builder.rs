@@ -78,7 +78,7 @@ impl Gateway {
     /// a certificate; clients get the one that has the host they ask for.
     #[must_use]
     pub fn tls(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        let files = config::CertificateFiles { cert: cert.into(), key: key.into() };
+        let files = config::CertificateSource::Files { cert: cert.into(), key: key.into() };
         match self.config.listeners.last_mut() {
             Some(listener) => listener.tls.get_or_insert_default().certificates.push(files),
             None => {

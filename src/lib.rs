@@ -13,6 +13,7 @@
 //! # }
 //! ```
 
+mod acme;
 mod admin;
 mod builder;
 #[doc(hidden)]

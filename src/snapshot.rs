@@ -8,13 +8,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::StatusCode;
 
+use crate::acme::{Challenges, Managed};
 use crate::chain::Chain;
 use crate::exchange::{Reply, Template};
 use crate::guard::HeadLimits;
 use crate::handler::SharedHandler;
 use crate::route::Router;
 use crate::telemetry::{AccessLog, RouteMetrics};
-use crate::tls::{Certificate, ServerPolicy};
+use crate::tls::{Certificate, Issued, ServerPolicy};
 use crate::types::{MemoryMark, Trust};
 use crate::upstream::Upstream;
 
@@ -36,6 +37,10 @@ pub struct Snapshot {
     pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
     /// The listeners, in file order.
     pub listeners: Box<[Arc<ListenerPolicy>]>,
+    /// The certificates that are ordered, each once.
+    pub acme: Box<[Managed]>,
+    /// What proves our hosts to those who issue them, where any are ordered.
+    pub challenges: Option<Arc<Challenges>>,
     /// Whose word on the client is believed.
     pub trusted_proxies: Trust,
     /// Where new requests begin to be refused.
@@ -214,11 +219,16 @@ impl Snapshot {
     }
 
     /// Every certificate, with the listener that has it.
-    pub fn certificates(&self) -> impl Iterator<Item = (&ListenerPolicy, &Certificate)> {
+    pub fn certificates(&self) -> impl Iterator<Item = (&ListenerPolicy, Arc<Certificate>)> {
         self.listeners.iter().flat_map(|listener| {
             let all = listener.tls.iter().flat_map(|tls| tls.certificates().iter());
-            all.map(move |certificate| (&**listener, &**certificate))
+            all.map(move |certificate| (&**listener, certificate))
         })
+    }
+
+    /// The order behind a certificate that is issued while the gateway runs.
+    pub fn managed(&self, issued: &Arc<Issued>) -> Option<&Managed> {
+        self.acme.iter().find(|managed| Arc::ptr_eq(managed.progress.issued(), issued))
     }
 
     /// The access log.

@@ -116,6 +116,7 @@ fn families() -> BTreeSet<String> {
     route.reply("ip_denied");
     route.verdict("ip_restriction", "ip_denied");
     metrics.tls_handshakes().with_label_values(&["web", "1.3", "full"]).inc();
+    metrics.acme_orders().with_label_values(&["letsencrypt", "success"]).inc();
     metrics.certificates([("a.test".to_owned(), 1_800_000_000)]);
     let endpoint = metrics.upstream("shop").endpoint("10.0.0.1:8080");
     endpoint.record("success", Some(Duration::from_millis(2)));

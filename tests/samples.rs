@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use client::{Answer, ask, echo};
 use harness::tls::{Authority, Caller, Order, TLS12};
-use portcullis::config::{Config, Endpoint, Tls};
+use portcullis::config::{Acme, CertificateSource, Config, Endpoint, SecretSource, Tls};
 use portcullis::document::{Document, Environment, Errors};
 use portcullis::{Gateway, Running};
 
@@ -42,6 +42,7 @@ fn every_sample_passes_check_as_it_stands() {
             .current_dir(certificates.folder())
             .env_clear()
             .env("PORTCULLIS_ADMIN_TOKEN", TOKEN)
+            .env("PORTCULLIS_ACME_KEY", "c2VjcmV0")
             .output()
             .unwrap();
         assert!(output.status.success(), "{sample}: {}", String::from_utf8_lossy(&output.stderr));
@@ -161,6 +162,7 @@ impl Certificates {
         fs::copy(authority.ca(), authority.path("certs/partners.pem")).unwrap();
         fs::copy(authority.ca(), authority.path("certs/ca.pem")).unwrap();
         authority.issue("certs/edge", &[]);
+        fs::copy(authority.ca(), authority.path("certs/acme.pem")).unwrap();
         let hosts = ["www.example.com"];
         authority.issue("certs/shop", &hosts);
         authority.issue_as("certs/shop-rsa", &Order { hosts: &hosts, rsa: true, ..Order::default() });
@@ -176,8 +178,21 @@ impl Certificates {
     fn place(&self, tls: &mut Tls) {
         let hosts = tls.hosts.values_mut().flat_map(|host| &mut host.client_auth);
         let authorities = hosts.chain(&mut tls.client_auth).map(|auth| &mut auth.ca);
-        let files = tls.certificates.iter_mut().flat_map(|files| [&mut files.cert, &mut files.key]);
+        let files = tls.certificates.iter_mut().flat_map(|source| match source {
+            CertificateSource::Files { cert, key } => vec![cert, key],
+            CertificateSource::Acme { .. } => Vec::new(),
+        });
         files.chain(authorities).for_each(|file| *file = self.0.path(file.to_str().unwrap()));
+    }
+
+    /// An authority that nobody reaches.
+    fn nowhere(&self, acme: &mut Acme) {
+        acme.directory = "https://127.0.0.1:1/directory".into();
+        acme.store.file = self.0.path("acme");
+        acme.ca = Some(self.0.ca());
+        if let Some(account) = &mut acme.external_account {
+            account.hmac_key = SecretSource::Word(portcullis::types::Secret::new("c2VjcmV0"));
+        }
     }
 }
 
@@ -211,6 +226,7 @@ fn start_with(sample: &str, certificates: &Certificates) -> Running {
         .iter_mut()
         .filter_map(|listener| listener.tls.as_mut())
         .for_each(|tls| certificates.place(tls));
+    config.acme.values_mut().for_each(|acme| certificates.nowhere(acme));
     Gateway::from_config(config).start().unwrap_or_else(|error| panic!("{sample}: {error}"))
 }
 

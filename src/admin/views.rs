@@ -9,8 +9,8 @@ use httpdate::fmt_http_date;
 use serde_json::{Value, json};
 
 use super::Admin;
-use crate::snapshot::{Route, Target};
-use crate::tls::Certificate;
+use crate::snapshot::{Route, Snapshot, Target};
+use crate::tls::{Certificate, Entry};
 use crate::upstream::Upstream;
 
 pub(super) fn json_of(status: StatusCode, value: &Value) -> Response<Vec<u8>> {
@@ -76,10 +76,34 @@ fn route_view(route: &Arc<Route>) -> Value {
 pub(super) fn certificates(admin: &Admin) -> Value {
     let snapshot = admin.live.load_full();
     let now = SystemTime::now();
-    snapshot
-        .certificates()
-        .map(|(listener, certificate)| certificate_view(&listener.name, certificate, now))
-        .collect()
+    let listeners = snapshot.listeners.iter().filter_map(|listener| Some((listener, listener.tls.as_ref()?)));
+    let entries = listeners.flat_map(|(listener, tls)| {
+        let entries = tls.certificates().entries().iter();
+        entries.map(|entry| entry_view(&snapshot, &listener.name, entry, now))
+    });
+    entries.collect()
+}
+
+fn entry_view(snapshot: &Snapshot, listener: &str, entry: &Entry, now: SystemTime) -> Value {
+    let issued = match entry {
+        Entry::Loaded(certificate) => return certificate_view(listener, certificate, now),
+        Entry::Issued(issued) => issued,
+    };
+    let mut view = match issued.certificate() {
+        Some(certificate) => certificate_view(listener, &certificate, now),
+        None => json!({ "listener": listener, "hosts": issued.hosts() }),
+    };
+    if let Some(managed) = snapshot.managed(issued) {
+        let state = managed.progress.state();
+        view["acme"] = json!({
+            "directory": managed.directory.name,
+            "state": state.word,
+            "next": state.next.filter(|next| *next > now).map(fmt_http_date),
+            "failures": state.failures,
+            "error": state.error,
+        });
+    }
+    view
 }
 
 fn certificate_view(listener: &str, certificate: &Certificate, now: SystemTime) -> Value {

@@ -181,23 +181,28 @@ impl Compiler<'_> {
 ///
 /// A sentence, when it is not there or too short to be one.
 pub fn admin_token(admin: &Admin, environment: &Environment) -> Result<Option<Secret>, String> {
-    let secret = match &admin.token {
-        None => return Ok(None),
-        Some(SecretSource::Word(secret)) => secret.clone(),
-        Some(SecretSource::Env { env }) => Secret::new(
-            environment.get(env).ok_or_else(|| format!("environment variable `{env}` is not set"))?,
-        ),
-        Some(SecretSource::File { file }) => {
-            let text =
-                small_file(file).map_err(|error| format!("cannot read `{}`: {error}", file.display()))?;
-            Secret::new(text.trim_end_matches(['\r', '\n']))
-        }
-    };
+    let Some(source) = &admin.token else { return Ok(None) };
+    let secret = secret(source, environment)?;
     if secret.expose().len() < 16 {
         Err("a token has at least 16 characters".into())
     } else {
         Ok(Some(secret))
     }
+}
+
+/// A secret, read from where it is kept; or a sentence, when it is not there.
+pub(super) fn secret(source: &SecretSource, environment: &Environment) -> Result<Secret, String> {
+    Ok(match source {
+        SecretSource::Word(secret) => secret.clone(),
+        SecretSource::Env { env } => Secret::new(
+            environment.get(env).ok_or_else(|| format!("environment variable `{env}` is not set"))?,
+        ),
+        SecretSource::File { file } => {
+            let text =
+                small_file(file).map_err(|error| format!("cannot read `{}`: {error}", file.display()))?;
+            Secret::new(text.trim_end_matches(['\r', '\n']))
+        }
+    })
 }
 
 /// The text of a regular file of at most 4 KiB: whoever names another is mistaken, or up to something.

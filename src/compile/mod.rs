@@ -1,5 +1,6 @@
 //! From words to a snapshot, or every error at once. Starts nothing, has no side effects.
 
+mod acme;
 mod chains;
 mod listeners;
 mod routes;
@@ -11,6 +12,7 @@ mod upstreams;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::acme::{Challenges, Managed};
 use crate::chain::{ChainBuilder, Link};
 use crate::config::Config;
 use crate::document::{ConfigError, Environment, Errors, closest};
@@ -58,8 +60,18 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
     let mut errors = Errors::default();
     let upstreams = upstreams::compile(config, inputs, &mut errors);
     let (credentials, bounds) = (shown::credentials(config), HashMap::new());
-    let mut compiler =
-        Compiler { config, inputs, upstreams: &upstreams, credentials, used: Vec::new(), bounds, errors };
+    let mut compiler = Compiler {
+        config,
+        inputs,
+        upstreams: &upstreams,
+        credentials,
+        directories: BTreeMap::new(),
+        managed: Vec::new(),
+        used: Vec::new(),
+        bounds,
+        errors,
+    };
+    compiler.directories = compiler.directories();
     let listeners = compiler.listeners();
     let routed = compiler.routes(&listeners);
     compiler.unplaced_chains();
@@ -71,6 +83,8 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
     }
     compiler.shed();
     let text = serde_json::to_string(&shown(config, inputs.registry)).unwrap_or_default();
+    let acme: Box<[Managed]> = compiler.managed.into();
+    let challenges = (!acme.is_empty()).then(|| inputs.state.adopt(Challenges::KEY, Challenges::default));
     let errors = compiler.errors;
     let settings = access_log.unwrap_or_else(Settings::off);
     let (router, routes, unmatched) = routed;
@@ -84,6 +98,8 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
             unmatched,
             upstreams,
             listeners: listeners.policies,
+            acme,
+            challenges,
             trusted_proxies: config.server.trusted_proxies.iter().copied().collect(),
             shed: config.server.shed.as_ref().map_or_else(Watermarks::default, |shed| Watermarks {
                 memory: shed.memory,
@@ -105,6 +121,10 @@ struct Compiler<'a> {
     upstreams: &'a BTreeMap<Arc<str>, Arc<Upstream>>,
     /// Header fields whose values are not shown.
     credentials: CredentialFields,
+    /// The authorities that issue certificates.
+    directories: acme::Directories,
+    /// The certificates that are wanted of them.
+    managed: Vec<Managed>,
     /// Named chains that were placed somewhere.
     used: Vec<&'a str>,
     /// Those of the routes so far.

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use http::{HeaderValue, StatusCode};
 
 use super::{Compiler, unknown};
-use crate::config::{self, Ciphers, ClientAuthMode, HostTls, Hsts, Listener, Protocol, TlsVersion};
+use crate::config::{
+    self, CertificateSource, Ciphers, ClientAuthMode, HostTls, Hsts, Listener, Protocol, TlsVersion,
+};
 use crate::document::{ConfigError, join};
 use crate::snapshot::RedirectToHttps;
 use crate::tls::{
-    ALPN_HTTP1, ALPN_HTTP2, Authorities, Certificate, Certificates, Chain, ClientAuth, HostSpec, Key,
+    ALPN_HTTP1, ALPN_HTTP2, Authorities, Certificate, Certificates, Chain, ClientAuth, Entry, HostSpec, Key,
     ServerPolicy, Spec, Suites, Tickets, Unusable, Version,
 };
 use crate::types::HostPattern;
@@ -56,33 +58,44 @@ impl Compiler<'_> {
         ServerPolicy::new(spec).map_err(|message| self.error(path, message)).map(Arc::new).ok()
     }
 
-    fn certificates(&mut self, path: &str, words: &[config::CertificateFiles]) -> Option<Certificates> {
+    fn certificates(&mut self, path: &str, words: &[CertificateSource]) -> Option<Certificates> {
         if words.is_empty() {
             let hint = "add `{ cert: example.pem, key: example.key }`";
             self.errors.push(ConfigError::new(path, "TLS needs at least one certificate").with_hint(hint));
         }
-        if !self.inputs.certificates {
-            return None;
-        }
         let mut all = Vec::with_capacity(words.len());
-        for (at, files) in words.iter().enumerate() {
+        for (at, source) in words.iter().enumerate() {
             let path = format!("{path}[{at}]");
-            let chain = self.usable(join(&path, "cert"), Chain::load(&files.cert));
-            let key = self.usable(join(&path, "key"), Key::load(&files.key));
-            if let (Some(chain), Some(key)) = (chain, key) {
-                let certificate = Certificate::new(chain, key);
-                all.extend(self.usable(join(&path, "key"), certificate).map(Arc::new));
-            }
+            all.extend(match source {
+                CertificateSource::Files { cert, key } => self.loaded(&path, cert, key).map(Entry::Loaded),
+                CertificateSource::Acme { acme, hosts } => {
+                    let managed = self.managed(&path, acme, hosts);
+                    managed.map(|managed| Entry::Issued(Arc::clone(managed.progress.issued())))
+                }
+            });
         }
         if all.len() < words.len() || all.is_empty() {
             return None;
         }
         let certificates = Certificates::new(all).map_err(|faults| {
             for (at, fault) in faults {
-                self.usable::<()>(format!("{path}[{at}].cert"), Err(fault));
+                let part = match words.get(at) {
+                    Some(CertificateSource::Acme { .. }) => "hosts",
+                    _ => "cert",
+                };
+                self.usable::<()>(format!("{path}[{at}].{part}"), Err(fault));
             }
         });
         certificates.ok()
+    }
+
+    fn loaded(&mut self, path: &str, cert: &Path, key: &Path) -> Option<Arc<Certificate>> {
+        if !self.inputs.certificates {
+            return None;
+        }
+        let chain = self.usable(join(path, "cert"), Chain::load(cert));
+        let read = self.usable(join(path, "key"), Key::load(key));
+        self.usable(join(path, "key"), Certificate::new(chain?, read?)).map(Arc::new)
     }
 
     /// What is spoken for a host, where it says nothing itself as `usual`.
@@ -134,7 +147,7 @@ impl Compiler<'_> {
         Some(ClientAuth { required: words.mode == ClientAuthMode::Require, authorities })
     }
 
-    fn host_pattern(&mut self, path: &str, name: &str) -> Option<HostPattern> {
+    pub(super) fn host_pattern(&mut self, path: &str, name: &str) -> Option<HostPattern> {
         let pattern = HostPattern::parse(name).map_err(|error| self.error(path, error.to_string())).ok()?;
         if pattern.name().starts_with('[') || pattern.name().parse::<std::net::IpAddr>().is_ok() {
             self.error(path, "clients do not say which address they ask for: only names can be told apart");
@@ -168,7 +181,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn usable<T>(&mut self, path: String, found: Result<T, Unusable>) -> Option<T> {
+    pub(super) fn usable<T>(&mut self, path: String, found: Result<T, Unusable>) -> Option<T> {
         let told = found.map_err(|Unusable { message, hint }| {
             let error = ConfigError::new(path, message);
             self.errors.push(match hint {
@@ -197,7 +210,10 @@ fn version(words: TlsVersion) -> Version {
 pub fn tls_files(listener: &Listener) -> impl Iterator<Item = &Path> {
     let tls = listener.tls.iter();
     tls.flat_map(|tls| {
-        let certificates = tls.certificates.iter().flat_map(|files| [&files.cert, &files.key]);
+        let certificates = tls.certificates.iter().flat_map(|source| match source {
+            CertificateSource::Files { cert, key } => vec![cert, key],
+            CertificateSource::Acme { .. } => Vec::new(),
+        });
         let hosts = tls.hosts.values().map(|host| &host.client_auth);
         let authorities = std::iter::once(&tls.client_auth).chain(hosts).flatten().map(|auth| &auth.ca);
         certificates.chain(authorities)

@@ -2,6 +2,7 @@
 //!
 //! Doc comments here become the JSON Schema and the reference, so they speak to the person who writes the file.
 
+mod acme;
 mod admin;
 mod filters;
 mod forms;
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use acme::{Acme, AcmeChallenge, AcmeStore, ExternalAccount};
 pub use admin::{Admin, SecretSource};
 pub use filters::FilterUse;
 pub use listener::{Http2Limits, Listener, ListenerLimits, Protocol, ProxyProtocol};
@@ -28,7 +30,8 @@ pub use route::{
 pub use server::{Server, Shed, Threads};
 pub use telemetry::{AccessLog, Metrics, ProcessLog, Sample, Telemetry};
 pub use tls::{
-    CertificateFiles, Ciphers, ClientAuth, ClientAuthMode, HostTls, Hsts, RedirectToHttps, Tls, TlsVersion,
+    CertificateFiles, CertificateSource, Ciphers, ClientAuth, ClientAuthMode, HostTls, Hsts, RedirectToHttps,
+    Tls, TlsVersion,
 };
 pub use unread::Unread;
 pub use upstream::{Balance, Endpoint, Upstream, UpstreamProtocol, UpstreamTimeouts, UpstreamTls};
@@ -46,6 +49,9 @@ pub struct Config {
     /// Where clients connect.
     #[serde(default)]
     pub listeners: Vec<Listener>,
+    /// Authorities that issue certificates by themselves, by name.
+    #[serde(default)]
+    pub acme: BTreeMap<String, Acme>,
     /// The operator's HTTP API. Off unless named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<Admin>,

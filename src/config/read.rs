@@ -8,10 +8,11 @@ use super::{Config, Telemetry, Unread};
 use crate::document::{ConfigError, Document, Errors, Node, Value, decode, join, suggest};
 
 /// What stands at the top of a document; `include` is gone by now.
-const SECTIONS: [&str; 10] = [
+const SECTIONS: [&str; 11] = [
     "version",
     "server",
     "listeners",
+    "acme",
     "admin",
     "telemetry",
     "upstreams",
@@ -41,6 +42,7 @@ impl Config {
             version: one(root, "version", errors).unwrap_or_default(),
             server: one(root, "server", errors).unwrap_or_default(),
             listeners: list(root, "listeners", errors),
+            acme: map(root, "acme", errors),
             admin: one(root, "admin", errors),
             telemetry: telemetry(root, errors),
             upstreams: map(root, "upstreams", errors),

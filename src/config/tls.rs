@@ -15,8 +15,8 @@ use crate::types::Duration;
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// Certificates, chosen by the host that a client asks for (SNI). The first is for those who ask for another, or
-    /// none. The files are watched.
-    pub certificates: Vec<CertificateFiles>,
+    /// none. Files are watched.
+    pub certificates: Vec<CertificateSource>,
     /// The oldest version that is spoken: `"1.2"`, the default, or `"1.3"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_version: Option<TlsVersion>,
@@ -33,6 +33,115 @@ pub struct Tls {
     /// is the listener's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hosts: BTreeMap<String, HostTls>,
+}
+
+/// Where a certificate comes from: from files, or from an authority by ACME.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "SourceWords", into = "SourceWords")]
+pub enum CertificateSource {
+    /// `{ cert: FILE, key: FILE }`
+    Files {
+        /// The PEM file of the certificate, and after it those that lead to an authority.
+        cert: PathBuf,
+        /// The PEM file of its private key, not encrypted.
+        key: PathBuf,
+    },
+    /// `{ acme: NAME, hosts: [HOST] }`
+    Acme {
+        /// The name of the authority, under `acme`.
+        acme: String,
+        /// The hosts that it is for.
+        hosts: Vec<String>,
+    },
+}
+
+/// The words of a [`CertificateSource`], in any combination.
+#[derive(Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct SourceWords {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cert: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acme: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hosts: Option<Vec<String>>,
+}
+
+impl TryFrom<SourceWords> for CertificateSource {
+    type Error = &'static str;
+
+    fn try_from(words: SourceWords) -> Result<Self, Self::Error> {
+        match words {
+            SourceWords { cert: Some(cert), key: Some(key), acme: None, hosts: None } => {
+                Ok(Self::Files { cert, key })
+            }
+            SourceWords { cert: None, key: None, acme: Some(acme), hosts: Some(hosts) } => {
+                Ok(Self::Acme { acme, hosts })
+            }
+            SourceWords { cert: Some(_), key: None, acme: None, hosts: None } => Err("missing key `key`"),
+            SourceWords { cert: None, key: Some(_), acme: None, hosts: None } => Err("missing key `cert`"),
+            SourceWords { cert: None, key: None, acme: Some(_), hosts: None } => Err("missing key `hosts`"),
+            _ => Err("a certificate is `{ cert: FILE, key: FILE }` or `{ acme: NAME, hosts: [HOST] }`"),
+        }
+    }
+}
+
+impl From<CertificateSource> for SourceWords {
+    fn from(source: CertificateSource) -> Self {
+        match source {
+            CertificateSource::Files { cert, key } => {
+                Self { cert: Some(cert), key: Some(key), ..Self::default() }
+            }
+            CertificateSource::Acme { acme, hosts } => {
+                Self { acme: Some(acme), hosts: Some(hosts), ..Self::default() }
+            }
+        }
+    }
+}
+
+impl JsonSchema for CertificateSource {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "CertificateSource".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Where a certificate comes from: `{ cert: FILE, key: FILE }`, or `{ acme: NAME, hosts: [HOST] }`.",
+            "anyOf": [
+                {
+                    "type": "object",
+                    "properties": {
+                        "cert": {
+                            "type": "string",
+                            "description": "The PEM file of the certificate, and after it those that lead to an authority.",
+                        },
+                        "key": {
+                            "type": "string",
+                            "description": "The PEM file of its private key, not encrypted.",
+                        },
+                    },
+                    "required": ["cert", "key"],
+                    "additionalProperties": false,
+                },
+                {
+                    "type": "object",
+                    "properties": {
+                        "acme": { "type": "string", "description": "The name of an authority under `acme`." },
+                        "hosts": {
+                            "type": "array",
+                            "items": { "type": "string" },
+                            "minItems": 1,
+                            "description": "The hosts that it is for.",
+                        },
+                    },
+                    "required": ["acme", "hosts"],
+                    "additionalProperties": false,
+                },
+            ],
+        })
+    }
 }
 
 /// A certificate and its key.

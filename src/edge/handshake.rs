@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pingora::apps::HttpServerApp;
-use rustls::server::Acceptor;
+use rustls::ServerConfig;
+use rustls::server::{Acceptor, ClientHello};
+use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::connection::Connection;
@@ -15,6 +17,7 @@ use super::serve::{Edge, linger};
 use super::socket::Socket;
 use super::transport::{Ends, Transport};
 use super::wire::{Ended, Patience, Wire};
+use crate::acme::{ACME_TLS, Challenges};
 use crate::snapshot::ListenerPolicy;
 use crate::tls::{Failure, ServerPolicy, Session};
 
@@ -27,16 +30,19 @@ const UNSENT: usize = 32 << 10;
 pub(super) enum Greeting {
     /// An encrypted connection.
     Encrypted(Socket, Arc<Session>),
+    /// An authority has its answer; nothing follows.
+    Proved,
     /// Nothing: why, and the socket where there is someone at the other end.
     Failed(Failure, Option<Transport>),
     /// The gateway drains, and nothing had come.
     Nothing,
 }
 
-/// Greets a client, which has until `by`. `draining` ends the wait for its first byte.
+/// Greets a client, which has until `by`. `draining` ends the wait for its first byte. `challenges` answer authorities.
 pub(super) async fn greet(
     socket: Transport,
     policy: &Arc<ServerPolicy>,
+    challenges: Option<&Challenges>,
     by: Instant,
     draining: impl Future<Output = ()>,
 ) -> Greeting {
@@ -45,9 +51,10 @@ pub(super) async fn greet(
         Ok(None) => Greeting::Nothing,
         Ok(Some(Err(_))) => Greeting::Failed(Failure::ClientGone, None),
         Ok(Some(Ok(HANDSHAKE))) => {
-            let encrypted = tokio::time::timeout_at(by.into(), encrypt(socket, policy)).await;
+            let encrypted = tokio::time::timeout_at(by.into(), encrypt(socket, policy, challenges)).await;
             match encrypted {
-                Ok(Ok((socket, session))) => Greeting::Encrypted(socket, session),
+                Ok(Ok(Some((socket, session)))) => Greeting::Encrypted(socket, session),
+                Ok(Ok(None)) => Greeting::Proved,
                 Ok(Err((failure, socket))) => Greeting::Failed(failure, socket),
                 Err(_) => Greeting::Failed(Failure::Timeout, None),
             }
@@ -70,25 +77,49 @@ async fn first_byte(socket: &Transport, draining: impl Future<Output = ()>) -> O
 
 type Failed = (Failure, Option<Transport>);
 
-async fn encrypt(socket: Transport, policy: &Arc<ServerPolicy>) -> Result<(Socket, Arc<Session>), Failed> {
+/// An encrypted connection; `None` when it was the question of an authority.
+async fn encrypt(
+    socket: Transport,
+    policy: &Arc<ServerPolicy>,
+    challenges: Option<&Challenges>,
+) -> Result<Option<(Socket, Arc<Session>)>, Failed> {
     let mut acceptor = pin!(LazyConfigAcceptor::new(Acceptor::default(), socket));
     let start = match acceptor.as_mut().await {
         Ok(start) => start,
         Err(error) => return Err((Failure::of(&error), acceptor.take_io())),
     };
+    if let Some(config) = challenges.and_then(|challenges| asked(&start.client_hello(), challenges)) {
+        let answered = start.into_stream(config).into_fallible().await;
+        let mut stream = answered.map_err(|(error, socket)| (Failure::of(&error), Some(socket)))?;
+        // The authority has seen what it wanted, whether or not it hears the end.
+        let _ = stream.shutdown().await;
+        return Ok(None);
+    }
     let host = Arc::clone(policy.greeted(start.client_hello().server_name()));
+    let certified = policy.certificates().has_one_for(start.client_hello().server_name());
     let accept = start.into_stream_with(host.config(), |connection| {
         connection.set_buffer_limit(Some(UNSENT));
     });
     let stream = accept.into_fallible().await;
     let stream = stream.map_err(|(error, socket)| {
         log::debug!("a handshake failed: {error}");
-        (Failure::of(&error), Some(socket))
+        let failure = match Failure::of(&error) {
+            Failure::BadHandshake if !certified => Failure::NoCertificate,
+            failure => failure,
+        };
+        (failure, Some(socket))
     })?;
     match Session::new(stream.get_ref().1, Arc::clone(policy), host) {
-        Ok(session) => Ok((Socket::Tls(Box::new(stream)), Arc::new(session))),
+        Ok(session) => Ok(Some((Socket::Tls(Box::new(stream)), Arc::new(session)))),
         Err(failure) => Err((failure, Some(stream.into_inner().0))),
     }
+}
+
+/// The answer to an authority that asks for the proof of a host (RFC 8737, section 3).
+fn asked(hello: &ClientHello<'_>, challenges: &Challenges) -> Option<Arc<ServerConfig>> {
+    let mut protocols = hello.alpn()?;
+    let alone = protocols.next() == Some(ACME_TLS) && protocols.next().is_none();
+    challenges.tls(hello.server_name().filter(|_| alone)?)
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
@@ -133,10 +164,16 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     ) -> Result<(Socket, Arc<Session>), Option<Transport>> {
         let since = Instant::now();
         let drained = self.drain.after_courtesy(since);
-        match greet(socket, tls, since + policy.header_timeout, drained).await {
+        let challenges = self.live.load().challenges.clone();
+        let by = since + policy.header_timeout;
+        match greet(socket, tls, challenges.as_deref(), by, drained).await {
             Greeting::Encrypted(socket, session) => {
                 self.metrics.encrypted(&session);
                 Ok((socket, session))
+            }
+            Greeting::Proved => {
+                self.metrics.proved();
+                Err(None)
             }
             Greeting::Failed(failure, socket) => {
                 self.metrics.not_encrypted(failure);

@@ -42,6 +42,11 @@ impl ListenerMetrics {
         self.handshake(session.version.number(), if session.resumed { "resumed" } else { "full" });
     }
 
+    /// An authority was shown the proof of a host.
+    pub(super) fn proved(&self) {
+        self.handshake("-", "acme_challenge");
+    }
+
     /// A handshake failed.
     pub(super) fn not_encrypted(&self, failure: Failure) {
         self.handshake("-", failure.code());

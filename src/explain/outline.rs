@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Step, chain};
 use crate::snapshot::{ListenerPolicy, Route, Snapshot, Target};
+use crate::tls::Entry;
 use crate::types;
 use crate::upstream::{Endpoint, Upstream};
 
@@ -47,8 +48,15 @@ fn tls(f: &mut Formatter<'_>, listener: &ListenerPolicy) -> fmt::Result {
     for (host, policy) in tls.hosts() {
         row(f, "", &format_args!("{host}: {policy}"))?;
     }
-    for certificate in tls.certificates().iter() {
-        row(f, "cert", &format_args!("{} ({})", certificate.names(), certificate.key_kind()))?;
+    for entry in tls.certificates().entries() {
+        match entry {
+            Entry::Loaded(certificate) => {
+                row(f, "cert", &format_args!("{} ({})", certificate.names(), certificate.key_kind()))?;
+            }
+            Entry::Issued(issued) => {
+                row(f, "cert", &format_args!("{} (by ACME)", issued.hosts().join(", ")))?
+            }
+        }
     }
     match &tls.hsts {
         Some(hsts) => row(f, "hsts", &hsts.to_str().unwrap_or_default()),

@@ -11,7 +11,7 @@ use pingora::{ErrorType, OrErr, Result};
 use pingora_proxy::Session;
 
 use super::context::{Context, Pinned, Tries};
-use super::detour::detour;
+use super::detour::{detour, proof};
 use crate::edge::{Arrival, Ends, Shedding};
 use crate::exchange::{Client, Facts, Reason, Reply, RequestId, Rewrite, grpc};
 use crate::guard::{BodyFraming, Head, Version};
@@ -58,7 +58,10 @@ pub(super) fn arrive(
                 session.req_header_mut().set_uri(target);
             }
             let request = session.req_header();
-            match detour(&listener, tls.map(|tls| &**tls), &client, request, &host) {
+            let challenges = snapshot.challenges.as_deref().filter(|_| tls.is_none());
+            let aside = proof(challenges, request)
+                .or_else(|| detour(&listener, tls.map(|tls| &**tls), &client, request, &host));
+            match aside {
                 Some(reply) => Placed { reply: Some(reply), ..Placed::nowhere(&snapshot, host) },
                 None => find(&snapshot, request, host, connection.listener()),
             }

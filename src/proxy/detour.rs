@@ -1,9 +1,10 @@
-//! Requests that have to come by another way: over another connection, or by https.
+//! Requests that come by another way: over another connection, by https, or for a proof that a host is ours.
 
-use http::HeaderValue;
-use http::header::LOCATION;
+use http::header::{CONTENT_TYPE, LOCATION};
+use http::{HeaderValue, Method, StatusCode};
 use pingora::http::RequestHeader;
 
+use crate::acme::{Challenges, WELL_KNOWN};
 use crate::exchange::{Client, Reason, Reply};
 use crate::snapshot::{ListenerPolicy, RedirectToHttps};
 use crate::tls::Session;
@@ -27,6 +28,16 @@ pub(super) fn detour(
     }
     let redirect = listener.redirect_to_https.filter(|_| !client.https)?;
     Some(Box::new(by_https(redirect, host, request)))
+}
+
+/// The answer to an authority that asks, in the clear, for a proof which is under way.
+pub(super) fn proof(challenges: Option<&Challenges>, request: &RequestHeader) -> Option<Box<Reply>> {
+    let challenges = challenges?;
+    let token = request.uri.path().strip_prefix(WELL_KNOWN)?;
+    let asks = matches!(request.method, Method::GET | Method::HEAD);
+    let authorization = challenges.http(token).filter(|_| asks)?;
+    let reply = Reply::content(StatusCode::OK, String::from(authorization));
+    Some(Box::new(reply.header(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))))
 }
 
 /// The same place by https. Without a host there is no such place.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use crate::acme::Managed;
 use crate::snapshot::{ListenerPolicy, Live, Snapshot};
 use crate::tls::Certificate;
 
@@ -14,30 +15,45 @@ const DAY: u64 = 24 * 60 * 60;
 pub(super) fn by_host(snapshot: &Snapshot) -> impl Iterator<Item = (String, u64)> {
     snapshot.certificates().flat_map(|(_, certificate)| {
         let end = certificate.not_after.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        certificate.hosts.iter().map(move |host| (host.to_string(), end))
+        let hosts: Vec<_> = certificate.hosts.iter().map(|host| (host.to_string(), end)).collect();
+        hosts
     })
 }
 
 /// A sentence for every certificate that ends soon, has ended, or has not begun.
 pub(super) fn warnings(snapshot: &Snapshot, now: SystemTime) -> Vec<String> {
-    let warning = |(listener, certificate): (&ListenerPolicy, &Certificate)| {
+    let warning = |(listener, certificate): (&ListenerPolicy, Arc<Certificate>)| {
         Some(format!(
             "listener {}: the certificate for {} ({}) {}",
             listener.name,
             certificate.names(),
             certificate.file.display(),
-            what_of(certificate.not_before, certificate.not_after, now)?
+            what_of(certificate.not_before, certificate.not_after, soon(snapshot, &certificate), now)?
         ))
     };
     snapshot.certificates().filter_map(warning).collect()
 }
 
-fn what_of(not_before: SystemTime, not_after: SystemTime, now: SystemTime) -> Option<String> {
+/// From how long before its end on a certificate ends soon. One that is ordered is renewed in time: it is told of when
+/// that has failed for a while, and short lives are nothing to warn of.
+fn soon(snapshot: &Snapshot, certificate: &Arc<Certificate>) -> Duration {
+    let ordered = |managed: &Managed| {
+        managed.progress.issued().certificate().is_some_and(|served| Arc::ptr_eq(&served, certificate))
+    };
+    if snapshot.acme.iter().any(ordered) {
+        let life = certificate.not_after.duration_since(certificate.not_before).unwrap_or_default();
+        (life / 5).min(SOON)
+    } else {
+        SOON
+    }
+}
+
+fn what_of(not_before: SystemTime, not_after: SystemTime, soon: Duration, now: SystemTime) -> Option<String> {
     let left = not_after.duration_since(now).unwrap_or_default();
     Some(match left.as_secs() / DAY {
         _ if not_before > now => "is not valid yet".to_owned(),
         _ if left.is_zero() => "has expired".to_owned(),
-        _ if left >= SOON => return None,
+        _ if left >= soon => return None,
         0 => "expires within a day".to_owned(),
         1 => "expires in 1 day".to_owned(),
         days => format!("expires in {days} days"),
@@ -65,9 +81,10 @@ mod tests {
     fn what_is_said_depends_on_what_is_left() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000 * DAY);
         let at = |seconds| now + Duration::from_secs(seconds);
-        let said = |not_before, not_after| what_of(not_before, not_after, now);
+        let said = |not_before, not_after| what_of(not_before, not_after, SOON, now);
         assert_eq!(said(now, at(21 * DAY)), None);
         assert_eq!(said(now, at(21 * DAY - 1)).unwrap(), "expires in 20 days");
+        assert_eq!(what_of(now, at(6 * DAY), Duration::from_secs(DAY), now), None);
         assert_eq!(said(now, at(DAY)).unwrap(), "expires in 1 day");
         assert_eq!(said(now, at(DAY - 1)).unwrap(), "expires within a day");
         assert_eq!(said(now, now).unwrap(), "has expired");

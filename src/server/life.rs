@@ -126,6 +126,7 @@ impl Life {
         }
         readiness.go();
         tokio::spawn(expiry::watch(Arc::clone(&self.live)));
+        tokio::spawn(self.reloader.renew(self.drain.clone()));
         match &self.audience {
             Audience::ServiceManager => notify::ready(),
             Audience::Predecessor(predecessor) => predecessor.ready(),

@@ -11,6 +11,7 @@ mod panics;
 mod pressure;
 mod readiness;
 mod reload;
+mod renewal;
 mod signals;
 mod sockets;
 mod source;
@@ -221,6 +222,7 @@ impl Parts {
     fn published(&self, snapshot: &Snapshot) {
         self.metrics.config_published(snapshot.generation);
         self.metrics.certificates(expiry::by_host(snapshot));
+        self.metrics.acme_directories(snapshot.acme.iter().map(|managed| &*managed.directory.name));
         expiry::warn(snapshot);
     }
 

@@ -11,10 +11,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use super::Parts;
 use super::frame::Frame;
+use super::renewal;
 use crate::admin::{Control, ControlError, Status};
+use crate::edge::Drain;
 use crate::snapshot::{Live, Snapshot};
 
 /// How nice the compiling thread is to the workers, 0 to 19.
@@ -32,12 +35,28 @@ pub struct Reloader {
     /// What the last reload read.
     files: Mutex<Vec<PathBuf>>,
     handed_over: AtomicBool,
+    /// Told whenever another configuration is in force.
+    changed: Arc<Notify>,
 }
 
 impl Reloader {
     pub(super) fn new(parts: Arc<Parts>, live: Arc<Live>, frame: Frame, status: Arc<Status>) -> Self {
         let (current, files) = (Mutex::new(frame), Mutex::default());
-        Self { parts, live, status, current, files, handed_over: AtomicBool::new(false) }
+        Self {
+            parts,
+            live,
+            status,
+            current,
+            files,
+            handed_over: AtomicBool::new(false),
+            changed: Arc::default(),
+        }
+    }
+
+    /// Orders and renews certificates until draining starts.
+    pub(super) fn renew(&self, drain: Drain) -> impl Future<Output = ()> + Send + use<> {
+        let (parts, live) = (Arc::clone(&self.parts), Arc::clone(&self.live));
+        renewal::keep(parts, live, Arc::clone(&self.changed), drain)
     }
 
     /// From here on a new process reads the configuration.
@@ -69,6 +88,7 @@ impl Reloader {
                     "configuration {generation} is in force after {} ms",
                     started.elapsed().as_millis()
                 );
+                self.changed.notify_one();
                 drop(current);
                 self.retire(old);
                 Ok(generation)

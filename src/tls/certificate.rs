@@ -154,6 +154,11 @@ impl Certificate {
         if names.is_empty() { self.subject.to_string() } else { names.join(", ") }
     }
 
+    /// Itself, as it is sent.
+    pub fn der(&self) -> Option<&CertificateDer<'static>> {
+        self.key.cert.first()
+    }
+
     pub(super) fn algorithm(&self) -> SignatureAlgorithm {
         self.key.key.algorithm()
     }

@@ -21,6 +21,8 @@ pub enum Failure {
     NoSharedCipher,
     /// The client wants to speak something else than HTTP/1.1 inside.
     NoSharedProtocol,
+    /// The certificate for the host has not been issued yet, and there is no other.
+    NoCertificate,
     /// A client certificate is required, and there was none.
     NoClientCertificate,
     /// The client's certificate is not valid, or not from who may issue it.
@@ -42,6 +44,7 @@ impl Failure {
             Self::NoSharedVersion => "no_shared_version",
             Self::NoSharedCipher => "no_shared_cipher",
             Self::NoSharedProtocol => "no_shared_protocol",
+            Self::NoCertificate => "no_certificate",
             Self::NoClientCertificate => "no_client_certificate",
             Self::BadClientCertificate => "bad_client_certificate",
             Self::RefusedByClient => "refused_by_client",

@@ -8,6 +8,7 @@ mod corpus;
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod acme;
 mod admin;
 mod answers;
 mod ask;

@@ -11,6 +11,7 @@ mod gateway;
 mod http2;
 mod message;
 mod origin;
+pub mod pebble;
 pub mod process_log;
 pub mod tls;
 

@@ -15,7 +15,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion};
 use tempfile::TempDir;
 
 use super::{Client, Http2, SOON};
@@ -119,6 +119,18 @@ impl Authority {
         replace(&files.key, &key.serialize_pem());
         replace(&files.cert, &certificate.pem());
         files
+    }
+
+    /// A server that shows what was issued into files of a name.
+    pub fn server(&self, file: &str) -> ServerConfig {
+        let files = Files { cert: self.path(&format!("{file}.pem")), key: self.path(&format!("{file}.key")) };
+        let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
+        ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(files.chain(), key)
+            .unwrap()
     }
 
     /// A client that believes this authority.

@@ -44,6 +44,7 @@ pub struct Metrics {
     connections_active: IntGaugeVec,
     tls_handshakes: IntCounterVec,
     certificates: Arc<CertificateExpiry>,
+    acme_orders: IntCounterVec,
     config_generation: IntGauge,
     config_reloads: IntCounterVec,
     access_log_dropped: IntCounter,
@@ -74,6 +75,10 @@ impl Metrics {
                 &["listener", "version", "result"],
             )?,
             certificates: Arc::default(),
+            acme_orders: IntCounterVec::new(
+                opts("acme_orders_total", "Certificates ordered, by authority and by what became of it."),
+                &["directory", "result"],
+            )?,
             config_generation: IntGauge::with_opts(opts(
                 "config_generation",
                 "Number of the configuration in force; each one published adds one.",
@@ -126,6 +131,21 @@ impl Metrics {
         self.certificates.set(expiry);
     }
 
+    /// Certificates ordered, by authority and result.
+    pub fn acme_orders(&self) -> IntCounterVec {
+        self.acme_orders.clone()
+    }
+
+    /// Notes the authorities that certificates are ordered from: alerts on failures need their series before the first.
+    pub fn acme_directories<'n>(&self, names: impl Iterator<Item = &'n str>) {
+        for name in names {
+            for result in ["success", "failure"] {
+                // Zero, until one is counted.
+                let _ = self.acme_orders.get_metric_with_label_values(&[name, result]);
+            }
+        }
+    }
+
     /// Notes a configuration that went into force, and its number.
     pub fn config_published(&self, generation: u64) {
         self.config_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
@@ -166,11 +186,12 @@ impl Metrics {
         for result in ["success", "failure"] {
             self.config_reloads.get_metric_with_label_values(&[result])?;
         }
-        let collectors: [Box<dyn Collector>; 9] = [
+        let collectors: [Box<dyn Collector>; 10] = [
             Box::new(build_info),
             Box::new(self.connections_active.clone()),
             Box::new(self.tls_handshakes.clone()),
             Box::new(CertificateCollector::new(Arc::clone(&self.certificates))?),
+            Box::new(self.acme_orders.clone()),
             Box::new(self.config_generation.clone()),
             Box::new(self.config_reloads.clone()),
             Box::new(self.access_log_dropped.clone()),

@@ -1,0 +1,126 @@
+//! The HTTP client that asks directories.
+
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::Request;
+use http::header::RETRY_AFTER;
+use http_body_util::{BodyExt, Limited};
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client as Pooled;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
+use parking_lot::Mutex;
+use rustls::client::Resumption;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+
+use super::error::{Error, whole};
+
+/// How long one answer of a directory may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The most that one answer may have.
+const MOST: usize = 1 << 20;
+
+type Outcome = Result<BytesResponse, instant_acme::Error>;
+
+/// Asks by HTTPS, within bounds. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Client {
+    pooled: Pooled<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
+    told: Told,
+}
+
+/// When the last answer asked to be asked again. The library tells it of some answers only, and never of refusals.
+#[derive(Clone, Default)]
+pub(super) struct Told(Arc<Mutex<Option<SystemTime>>>);
+
+impl Told {
+    pub(super) fn retry_at(&self) -> Option<SystemTime> {
+        *self.0.lock()
+    }
+}
+
+impl Client {
+    /// A client that believes the authorities in a file; without one, those whom the system trusts.
+    pub(super) fn new(ca: Option<&Path>) -> Result<Self, Error> {
+        let mut connector = HttpConnector::new();
+        connector.enforce_http(false);
+        connector.set_connect_timeout(Some(PATIENCE));
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(config(ca)?)
+            .https_only()
+            .enable_http1()
+            .wrap_connector(connector);
+        let pooled = Pooled::builder(TokioExecutor::new()).pool_idle_timeout(PATIENCE).build(connector);
+        Ok(Self { pooled, told: Told::default() })
+    }
+
+    pub(super) fn told(&self) -> Told {
+        self.told.clone()
+    }
+
+    async fn ask(self, request: Request<BodyWrapper<Bytes>>) -> Outcome {
+        let place = request.uri().host().unwrap_or_default().to_owned();
+        let asked = async {
+            let response =
+                self.pooled.request(request).await.map_err(|error| failed(&place, &whole(&error)))?;
+            let (parts, body) = response.into_parts();
+            *self.told.0.lock() = parts.headers.get(RETRY_AFTER).and_then(|told| when(told.to_str().ok()?));
+            let body = Limited::new(body, MOST).collect().await;
+            let body = body.map_err(|error| failed(&place, &error.to_string()))?.to_bytes();
+            Ok(BytesResponse { parts, body: Box::new(body) })
+        };
+        let timely = tokio::time::timeout(PATIENCE, asked).await;
+        timely.unwrap_or_else(|_| Err(failed(&place, "no answer in time")))
+    }
+}
+
+impl HttpClient for Client {
+    fn request(&self, request: Request<BodyWrapper<Bytes>>) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
+        Box::pin(self.clone().ask(request))
+    }
+}
+
+/// Sessions are not resumed: directories are asked rarely, and one on another port of a host knows nothing of them.
+fn config(ca: Option<&Path>) -> Result<ClientConfig, Error> {
+    let mut config = trusting(ca)?;
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+fn trusting(ca: Option<&Path>) -> Result<ClientConfig, Error> {
+    let unusable = |message: String| Error::Directory { message, retry_at: None };
+    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::Bug(error.to_string()))?;
+    let Some(ca) = ca else {
+        let trusting = builder.with_native_roots();
+        let unread = |error| unusable(format!("the system's authorities cannot be read: {error}"));
+        return Ok(trusting.map_err(unread)?.with_no_client_auth());
+    };
+    let mut roots = RootCertStore::empty();
+    let unread = |error: &dyn std::fmt::Display| unusable(format!("cannot use `{}`: {error}", ca.display()));
+    for certificate in CertificateDer::pem_file_iter(ca).map_err(|error| unread(&error))? {
+        roots.add(certificate.map_err(|error| unread(&error))?).map_err(|error| unread(&error))?;
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// A time by `Retry-After` (RFC 9110, section 10.2.3).
+fn when(told: &str) -> Option<SystemTime> {
+    match told.trim().parse::<u32>() {
+        Ok(seconds) => Some(SystemTime::now() + Duration::from_secs(seconds.into())),
+        Err(_) => httpdate::parse_http_date(told).ok(),
+    }
+}
+
+fn failed(place: &str, message: &str) -> instant_acme::Error {
+    instant_acme::Error::Other(format!("{place} cannot be asked: {message}").into())
+}
