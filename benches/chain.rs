@@ -11,7 +11,7 @@ use std::time::{Instant, SystemTime};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis::chain::{Chain, ChainBuilder, Link, SharedFilter};
-use portcullis::exchange::{Client, Facts, Rewrite};
+use portcullis::exchange::{Answer, Client, Facts, Rewrite};
 use portcullis::route::Captures;
 use portcullis::{Exchange, Filter, Flow, Phases, RequestHeader, ResponseHeader, Result, Stage};
 
@@ -163,6 +163,7 @@ fn exchange() -> (RequestHeader, Facts) {
         body_limit: 10 << 20,
         started: Instant::now(),
         arrived: SystemTime::now(),
+        answer: Answer::default(),
     };
     (head, facts)
 }

@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime};
 use client::ask;
 use portcullis::chain::SharedFilter;
 use portcullis::document::{Document, Environment, Errors};
-use portcullis::exchange::{Client, Facts, Rewrite};
+use portcullis::exchange::{Answer, Client, Facts, Rewrite};
 use portcullis::filters::builtin;
 use portcullis::route::Captures;
 use portcullis::types::{Peer, Trust};
@@ -80,6 +80,7 @@ fn facts() -> Facts {
         body_limit: 10 << 20,
         started: Instant::now(),
         arrived: SystemTime::now(),
+        answer: Answer::default(),
     }
 }
 

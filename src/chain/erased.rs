@@ -3,7 +3,9 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use http::HeaderMap;
 
 use super::filter::{Chunk, Filter, Flow, LogEntry, Slot};
 use super::phases::Phases;
@@ -46,6 +48,9 @@ impl SharedFilter {
             Phases::REQUEST_WAIT => drop(self.0.request_wait(&mut slot, exchange).await),
             Phases::REQUEST_BODY => drop(self.0.request_body(&mut slot, exchange, &mut chunk)),
             Phases::RESPONSE_BODY => drop(self.0.response_body(&mut slot, exchange, &mut chunk)),
+            Phases::RESPONSE_TRAILERS => {
+                drop(self.0.response_trailers(&mut slot, exchange, &mut HeaderMap::new()));
+            }
             Phases::LOG => self.0.log(&mut slot, exchange, &mut LogEntry::default()),
             Phases::UPSTREAM_REQUEST => {
                 let mut head = exchange.request().clone();
@@ -91,6 +96,12 @@ pub(super) trait Erased: Send + Sync {
         exchange: &mut Exchange<'_>,
         chunk: &mut Chunk<'_>,
     ) -> Result<()>;
+    fn response_trailers(
+        &self,
+        slot: &mut Slot,
+        exchange: &mut Exchange<'_>,
+        trailers: &mut HeaderMap,
+    ) -> Result<Option<Bytes>>;
     fn log(&self, slot: &mut Slot, exchange: &mut Exchange<'_>, entry: &mut LogEntry);
 }
 
@@ -167,6 +178,15 @@ impl<F: Filter> Erased for F {
         chunk: &mut Chunk<'_>,
     ) -> Result<()> {
         with_state!(F, slot, |state| Filter::response_body(self, state, exchange, chunk))
+    }
+
+    fn response_trailers(
+        &self,
+        slot: &mut Slot,
+        exchange: &mut Exchange<'_>,
+        trailers: &mut HeaderMap,
+    ) -> Result<Option<Bytes>> {
+        with_state!(F, slot, |state| Filter::response_trailers(self, state, exchange, trailers))
     }
 
     fn log(&self, slot: &mut Slot, exchange: &mut Exchange<'_>, entry: &mut LogEntry) {

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::future::Future;
 
 use bytes::Bytes;
+use http::HeaderMap;
 
 use crate::exchange::{Exchange, Reply, RequestHeader, ResponseHeader, Result};
 
@@ -80,6 +81,19 @@ pub trait Filter: Send + Sync + 'static {
     ) -> Result<()> {
         exchange.untouched();
         Ok(())
+    }
+
+    /// Sees the trailers of the response, before the body hooks see its end. What it returns is put at the end of the
+    /// body, in place of the trailers: no other filter sees them then, and this filter's own
+    /// [`response_body`](Self::response_body) sees the bytes first.
+    fn response_trailers(
+        &self,
+        state: &mut Self::State,
+        exchange: &mut Exchange<'_>,
+        trailers: &mut HeaderMap,
+    ) -> Result<Option<Bytes>> {
+        exchange.untouched();
+        Ok(None)
     }
 
     /// Adds what this filter knows to the access log line.

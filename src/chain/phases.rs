@@ -65,17 +65,20 @@ impl Phases {
     pub const RESPONSE: Self = Self(1 << 4);
     /// [`Filter::response_body`](super::Filter::response_body).
     pub const RESPONSE_BODY: Self = Self(1 << 5);
+    /// [`Filter::response_trailers`](super::Filter::response_trailers).
+    pub const RESPONSE_TRAILERS: Self = Self(1 << 6);
     /// [`Filter::log`](super::Filter::log).
-    pub const LOG: Self = Self(1 << 6);
+    pub const LOG: Self = Self(1 << 7);
 
     /// Every hook, with its name.
-    pub const ALL: [(Self, &'static str); 7] = [
+    pub const ALL: [(Self, &'static str); 8] = [
         (Self::REQUEST, "request"),
         (Self::REQUEST_WAIT, "request_wait"),
         (Self::UPSTREAM_REQUEST, "upstream_request"),
         (Self::REQUEST_BODY, "request_body"),
         (Self::RESPONSE, "response"),
         (Self::RESPONSE_BODY, "response_body"),
+        (Self::RESPONSE_TRAILERS, "response_trailers"),
         (Self::LOG, "log"),
     ];
 

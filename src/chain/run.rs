@@ -2,8 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
+use http::HeaderMap;
 use smallvec::SmallVec;
 
 use super::erased::SharedFilter;
@@ -52,6 +53,7 @@ impl ChainBuilder {
             request_body: joined(Phases::REQUEST_BODY),
             response: joined(Phases::RESPONSE),
             response_body: joined(Phases::RESPONSE_BODY),
+            response_trailers: joined(Phases::RESPONSE_TRAILERS),
             log: joined(Phases::LOG),
             links: self.0.into_boxed_slice(),
         }
@@ -68,6 +70,7 @@ pub struct Chain {
     request_body: Box<[u16]>,
     response: Box<[u16]>,
     response_body: Box<[u16]>,
+    response_trailers: Box<[u16]>,
     log: Box<[u16]>,
 }
 
@@ -211,6 +214,39 @@ impl Chain {
         Ok(())
     }
 
+    /// Ends a response body that has trailers: runs the trailers hooks and the body hooks in reverse, and returns what is
+    /// left of the body. Trailers that were put into the body are gone.
+    pub fn response_trailers(
+        &self,
+        slots: &mut Slots,
+        exchange: &mut Exchange<'_>,
+        trailers: &mut HeaderMap,
+    ) -> Result<Option<Bytes>> {
+        let mut rest = None;
+        if self.response_trailers.is_empty() {
+            self.response_body(slots, exchange, &mut rest, true)?;
+            return Ok(rest);
+        }
+        let mut taken = false;
+        for at in (0..self.links.len()).rev().filter_map(|at| u16::try_from(at).ok()) {
+            if !taken && self.response_trailers.contains(&at) {
+                let (link, slot) = self.at(slots, at)?;
+                let ending = guard(link, || link.filter.0.response_trailers(slot, exchange, trailers))?;
+                if let Some(ending) = ending {
+                    taken = true;
+                    trailers.clear();
+                    rest = Some(joined(rest.take(), ending));
+                }
+            }
+            if self.response_body.contains(&at) {
+                let (link, slot) = self.at(slots, at)?;
+                let mut chunk = Chunk { data: &mut rest, end: true };
+                guard(link, || link.filter.0.response_body(slot, exchange, &mut chunk))?;
+            }
+        }
+        Ok(rest)
+    }
+
     /// Runs the log hooks in reverse. A panic costs the filter's own fields only.
     pub fn log(&self, slots: &mut Slots, exchange: &mut Exchange<'_>, entry: &mut LogEntry) {
         for &at in self.log.iter().rev() {
@@ -235,6 +271,18 @@ impl Chain {
     }
 }
 
+/// Two pieces of a body as one.
+fn joined(first: Option<Bytes>, second: Bytes) -> Bytes {
+    match first.filter(|first| !first.is_empty()) {
+        None => second,
+        Some(first) => {
+            let mut both = BytesMut::from(first);
+            both.extend_from_slice(&second);
+            both.freeze()
+        }
+    }
+}
+
 /// Calls a hook; a panic in it becomes a fault of this one request.
 fn guard<T>(link: &Link, hook: impl FnOnce() -> Result<T>) -> Result<T> {
     settled(link, catch_unwind(AssertUnwindSafe(hook)))
@@ -246,5 +294,112 @@ fn settled<T>(link: &Link, outcome: std::thread::Result<Result<T>>) -> Result<T>
         Ok(Ok(done)) => Ok(done),
         Ok(Err(fault)) => Err(Fault::new(format!("filter {}: {fault}", link.name))),
         Err(panic) => Err(Fault::panicked(&format!("filter {}", link.name), &*panic)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Instant, SystemTime};
+
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::chain::Filter;
+    use crate::exchange::{Answer, Client, Facts, Rewrite};
+    use crate::route::Captures;
+    use crate::types::{Peer, Trust};
+
+    /// Writes its name around the body and, where it takes trailers, in their place.
+    struct Mark(&'static str, Takes);
+
+    #[derive(PartialEq)]
+    enum Takes {
+        Nothing,
+        AddsOne,
+        All,
+    }
+
+    impl Filter for Mark {
+        type State = ();
+
+        fn phases(&self) -> Phases {
+            match self.1 {
+                Takes::Nothing => Phases::RESPONSE_BODY,
+                Takes::AddsOne => Phases::RESPONSE_TRAILERS,
+                Takes::All => Phases::RESPONSE_BODY | Phases::RESPONSE_TRAILERS,
+            }
+        }
+
+        fn response_body(&self, (): &mut (), _: &mut Exchange<'_>, chunk: &mut Chunk<'_>) -> Result<()> {
+            let data = chunk.data.take().unwrap_or_default();
+            let end = if chunk.end { "." } else { "" };
+            *chunk.data = Some([self.0.as_bytes(), b"(", &data, b")", end.as_bytes()].concat().into());
+            Ok(())
+        }
+
+        fn response_trailers(
+            &self,
+            (): &mut (),
+            _: &mut Exchange<'_>,
+            trailers: &mut HeaderMap,
+        ) -> Result<Option<Bytes>> {
+            if self.1 == Takes::AddsOne {
+                trailers.insert(self.0, HeaderValue::from_static("was here"));
+                return Ok(None);
+            }
+            let names: Vec<_> = trailers.keys().map(|name| name.as_str()).collect();
+            Ok(Some(format!("{}:{}", self.0, names.join("+")).into()))
+        }
+    }
+
+    /// What is left of the body, and of the trailers.
+    fn end(filters: Vec<Mark>) -> (String, Vec<String>) {
+        let mut builder = ChainBuilder::default();
+        for mark in filters {
+            builder.push(Link { name: mark.0, stage: Stage::Transform, filter: SharedFilter::new(mark) });
+        }
+        let chain = builder.build();
+        let request = RequestHeader::build("GET", b"/", None).unwrap();
+        let mut facts = facts();
+        let mut exchange = Exchange::new(&request, "route", &mut facts);
+        let mut trailers = HeaderMap::from_iter([(http::header::AGE, HeaderValue::from_static("1"))]);
+        let rest = chain.response_trailers(&mut chain.slots(), &mut exchange, &mut trailers).unwrap();
+        let names = trailers.keys().map(|name| name.to_string()).collect();
+        (String::from_utf8(rest.unwrap_or_default().to_vec()).unwrap(), names)
+    }
+
+    fn facts() -> Facts {
+        let (peer, local) = (Peer::Ip("192.0.2.7:1234".parse().unwrap()), "192.0.2.1:80".parse().unwrap());
+        Facts {
+            client: Client::identify(peer, Some(local), false, &HeaderMap::new(), &Trust::default()),
+            tls: None,
+            host: "a.test".into(),
+            captures: Captures::default(),
+            request_id: None,
+            rewrite: Rewrite::default(),
+            body_limit: 0,
+            started: Instant::now(),
+            arrived: SystemTime::now(),
+            answer: Answer::Upstream,
+        }
+    }
+
+    #[test]
+    fn trailers_pass_the_filters_in_reverse() {
+        let mark = |name, takes| Mark(name, takes);
+        assert_eq!(end(vec![]), (String::new(), vec!["age".to_owned()]));
+        assert_eq!(end(vec![mark("a", Takes::Nothing)]), ("a().".to_owned(), vec!["age".to_owned()]));
+        let (rest, names) = end(vec![mark("b", Takes::AddsOne), mark("a", Takes::AddsOne)]);
+        assert_eq!((rest.as_str(), names.join(" ").as_str()), ("", "age a b"));
+        // The last of the chain is the first on the way back. What it leaves comes before the trailers of the next, whose
+        // own body hook sees both; nobody sees the trailers after that.
+        let chain = vec![
+            mark("e", Takes::All),
+            mark("d", Takes::AddsOne),
+            mark("c", Takes::All),
+            mark("b", Takes::AddsOne),
+            mark("a", Takes::Nothing),
+        ];
+        assert_eq!(end(chain), ("e(c(a().c:age+b).).".to_owned(), vec![]));
     }
 }

@@ -45,10 +45,12 @@ pub fn page(kind: &Kind) -> String {
     table.options("", schema, None);
     let name = kind.name;
     let (about, stage, example) = (description(schema), kind.stage, kind.example);
+    let options = match table.rows.as_str() {
+        "" => "It has no options.\n".to_owned(),
+        rows => format!("| option | type | default | what it means |\n|---|---|---|---|\n{rows}"),
+    };
     let mut page = format!(
-        "# {name}\n\n{about}\n\nStage: `{stage}`.\n\n```yaml\nfilters:\n  - {name}: {example}\n```\n\n\
-         | option | type | default | what it means |\n|---|---|---|---|\n{}",
-        table.rows
+        "# {name}\n\n{about}\n\nStage: `{stage}`.\n\n```yaml\nfilters:\n  - {name}: {example}\n```\n\n{options}"
     );
     if !table.types.is_empty() {
         page.push('\n');

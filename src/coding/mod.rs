@@ -1,12 +1,15 @@
-//! Content codings (RFC 9110, section 8.4.1): which one a client takes, and the streams that encode and decode.
+//! Content codings (RFC 9110, section 8.4.1): which one a client takes, and the streams that encode and decode. And base64,
+//! which some protocols put their bytes into.
 //!
 //! No I/O: bytes in, bytes out, in pieces of any size.
 
 mod accept;
+mod base64;
 mod decode;
 mod encode;
 
 pub use accept::preferred;
+pub use base64::{Base64Decoder, NotBase64, encode_base64};
 pub use decode::{Bounds, DecodeError, Decoder};
 pub use encode::{Effort, Encoder};
 

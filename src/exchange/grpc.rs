@@ -5,6 +5,8 @@ use std::time::Duration;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::Reason;
+
 /// How long the caller will wait.
 pub const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// How a call ended.
@@ -68,6 +70,12 @@ pub fn status_of(status: StatusCode) -> u8 {
         502 | 503 => 14,
         _ => 2,
     }
+}
+
+/// The fields that end a call which the gateway answers itself.
+pub fn refusal(status: StatusCode, reason: Option<Reason>) -> [(HeaderName, HeaderValue); 2] {
+    let message = reason.map(|reason| format!("{}: {}", reason.code(), reason.title())).unwrap_or_default();
+    ending(status_of(status), &message)
 }
 
 /// The fields that end a call.

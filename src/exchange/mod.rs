@@ -3,6 +3,7 @@
 mod fault;
 mod forwarded;
 pub mod grpc;
+pub mod grpc_web;
 mod reason;
 mod reply;
 mod request_id;
@@ -140,6 +141,11 @@ impl<'a> Exchange<'a> {
         self.facts.body_limit
     }
 
+    /// Whose answer the response hooks see.
+    pub fn answer(&self) -> Answer {
+        self.facts.answer
+    }
+
     /// When the request's head was complete.
     pub fn started(&self) -> Instant {
         self.facts.started
@@ -176,6 +182,18 @@ pub struct Facts {
     pub started: Instant,
     /// When that was by the wall clock.
     pub arrived: SystemTime,
+    /// Whose answer goes to the client.
+    pub answer: Answer,
+}
+
+/// Whose answer goes to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Answer {
+    /// The upstream's, or none yet.
+    #[default]
+    Upstream,
+    /// The gateway's own, with a reason if it is a refusal.
+    Own(Option<Reason>),
 }
 
 /// What goes upstream in place of what the client sent.

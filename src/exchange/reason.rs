@@ -47,6 +47,8 @@ reasons! {
     CORRUPT_CODING = "corrupt_coding", BAD_REQUEST, "The body cannot be decoded", "http_request_error";
     /// The body has a content coding that is not known here.
     UNSUPPORTED_CODING = "unsupported_coding", UNSUPPORTED_MEDIA_TYPE, "The content coding is not supported", "http_request_denied";
+    /// The body of a gRPC-Web text call is not base64.
+    BAD_BASE64 = "bad_base64", BAD_REQUEST, "The body is not base64", "http_request_error";
     /// The client did not send its whole request head in time.
     HEADER_TIMEOUT = "header_timeout", REQUEST_TIMEOUT, "The request head took too long", "http_request_error";
     /// The listener speaks HTTP/2 only.

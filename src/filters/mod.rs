@@ -2,6 +2,7 @@
 
 mod compression;
 mod decompression;
+mod grpc_web;
 mod headers;
 mod ip_restriction;
 mod request_id;
@@ -14,6 +15,7 @@ pub fn builtin() -> Registry {
     Registry::default()
         .filter::<compression::Compression>()
         .filter::<decompression::Decompression>()
+        .filter::<grpc_web::GrpcWeb>()
         .filter::<headers::Headers>()
         .filter::<ip_restriction::IpRestriction>()
         .filter::<request_id::RequestIds>()

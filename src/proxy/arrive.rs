@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::header::{ALLOW, EXPECT, HOST, MAX_FORWARDS, UPGRADE};
-use http::{HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use pingora::http::RequestHeader;
 use pingora::{ErrorType, OrErr, Result};
 use pingora_proxy::Session;
 
-use super::context::{Context, Pinned, Tries};
+use super::context::{Call, Context, Pinned, Tries};
 use super::detour::{detour, proof};
 use crate::edge::{Arrival, Ends, Shedding};
-use crate::exchange::{Client, Facts, Reason, Reply, RequestId, Rewrite, grpc};
+use crate::exchange::{Answer, Client, Facts, Reason, Reply, RequestId, Rewrite, grpc, grpc_web};
 use crate::guard::{BodyFraming, Head, Version};
 use crate::route::{Captures, Found, Lookup};
 use crate::snapshot::{Live, Route, Snapshot};
@@ -77,14 +77,14 @@ pub(super) fn arrive(
     let known_id =
         client.peer_trusted.then(|| request.headers.get(RequestId::HEADER).and_then(RequestId::accept));
     let route = place.route;
-    let grpc = arrival.head.version == Version::Http2 && grpc::is_grpc(&request.headers);
+    let call = call(&arrival.head, &request.headers);
     let mut deadlines = route.bounds.deadlines;
-    if let Some(patience) = grpc.then(|| grpc::timeout(&request.headers)).flatten() {
+    if let Some(patience) = call.and_then(|_| grpc::timeout(&request.headers)) {
         deadlines.total = Some(deadlines.total.map_or(patience, |total| total.min(patience)));
     }
     connection.begin(arrival.at, &deadlines);
     // Calls may be silent for as long as they like: their messages are events.
-    connection.expect_body(if grpc { 0 } else { listener.body_min_rate });
+    connection.expect_body(if call.is_some() { 0 } else { listener.body_min_rate });
     let too_large = matches!(framing, BodyFraming::Length(length) if length > route.bounds.request_body);
     let reply = match place.reply {
         None if too_large => Some(Box::new(Reply::refuse(Reason::BODY_TOO_LARGE))),
@@ -108,17 +108,29 @@ pub(super) fn arrive(
             body_limit: route.bounds.request_body,
             started,
             arrived: SystemTime::now(),
+            answer: Answer::Upstream,
         },
         instead: place.instead,
         tries: Tries::default(),
         body_in: 0,
-        grpc,
+        call,
         grpc_status: None,
         response: None,
         _active: route.metrics.start(),
         route,
     }));
     Ok(())
+}
+
+/// gRPC needs HTTP/2; gRPC-Web takes any version, and always has a message.
+fn call(head: &Head, headers: &HeaderMap) -> Option<Call> {
+    if head.version == Version::Http2 && grpc::is_grpc(headers) {
+        return Some(Call::Plain);
+    }
+    match head.framing {
+        BodyFraming::None => None,
+        _ => grpc_web::MediaType::of_request(headers).map(|_| Call::Web),
+    }
 }
 
 /// Removes what the client's version or its other fields make meaningless, before anyone acts on it: an expectation

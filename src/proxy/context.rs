@@ -45,13 +45,22 @@ pub(super) struct Pinned {
     pub(super) tries: Tries,
     /// Bytes of the request body so far.
     pub(super) body_in: u64,
-    /// Whether the request is a gRPC call.
-    pub(super) grpc: bool,
+    /// What kind of gRPC call the request is, if it is one.
+    pub(super) call: Option<Call>,
     /// How the call ended, as far as that was seen.
     pub(super) grpc_status: Option<u16>,
     /// The response head as the client got it, if the access log shows headers.
     pub(super) response: Option<HeaderMap>,
     pub(super) _active: ActiveRequest,
+}
+
+/// A gRPC call, by where it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    /// With trailers: gRPC over HTTP/2.
+    Plain,
+    /// In the body, if a filter knows how: gRPC-Web.
+    Web,
 }
 
 /// The attempts at an upstream.

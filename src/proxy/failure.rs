@@ -6,7 +6,7 @@ use http::StatusCode;
 use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
-use super::context::Context;
+use super::context::{Call, Context};
 use super::reply;
 use crate::edge::{Timer, reason_of};
 use crate::exchange::{Reason, Reply};
@@ -59,6 +59,11 @@ fn is_of_the_connection(error: &Error) -> bool {
     )
 }
 
+fn is_of_writing(error: &Error) -> bool {
+    *error.esource() != ErrorSource::Upstream
+        && matches!(error.etype(), ErrorType::WriteError | ErrorType::WriteTimedout)
+}
+
 /// Why an exchange that ran out of time failed.
 pub(super) fn of_the_clock(timer: Timer) -> Reason {
     match timer {
@@ -95,14 +100,20 @@ pub(super) fn upstream_outcome(error: &Error) -> &'static str {
     }
 }
 
-/// Tells the client, where a reply can still be told.
-pub(super) async fn tell(session: &mut Session, context: &mut Context, reply: Reply) {
+/// Tells the client of an error, where a reply can still be told.
+pub(super) async fn tell(session: &mut Session, context: &mut Context, error: &Error, reply: Reply) {
     context.reason = reply.reason();
     let is_final =
         |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
     let begun = session.response_written().is_some_and(|head| is_final(head.status));
-    let call = context.pinned.as_ref().is_some_and(|pinned| pinned.grpc);
-    if context.reason == Some(Reason::CLIENT_CLOSED) || (begun && !call) {
+    let call = context.pinned.as_ref().and_then(|pinned| pinned.call);
+    let lost = match call {
+        None => begun,
+        Some(Call::Plain) => false,
+        // What is written behind half a piece of a body would be taken for the other half.
+        Some(Call::Web) => begun && is_of_writing(error),
+    };
+    if context.reason == Some(Reason::CLIENT_CLOSED) || lost {
         return;
     }
     if let Ok(arrival) = context.arrival() {
@@ -110,10 +121,12 @@ pub(super) async fn tell(session: &mut Session, context: &mut Context, reply: Re
         arrival.connection.last_words(LAST_WORDS);
     }
     session.as_downstream_mut().set_keepalive(None);
-    let told = if begun {
-        reply::end_call(session, context, reply.status(), reply.reason()).await
-    } else {
-        reply::send(session, context, reply).await
+    let told = match call {
+        Some(Call::Plain) if begun => reply::end_call(session, context, reply.status(), reply.reason()).await,
+        Some(Call::Web) if begun => {
+            reply::end_call_in_body(session, context, reply.status(), reply.reason()).await
+        }
+        _ => reply::send(session, context, reply).await,
     };
     if let Err(error) = told {
         log::debug!("a reply could not be written: {error}");

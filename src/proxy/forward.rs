@@ -64,11 +64,11 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
         // HTTP/1.1 wants the field even where there is nothing to say (RFC 9112, section 3.2).
         headers.insert(HOST, HeaderValue::from_static(""));
     }
-    let pinned_grpc = pinned.grpc;
+    let call = pinned.call.is_some();
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
     headers.insert(RequestId::HEADER, exchange.request_id().header());
     if parts.version == Version::HTTP_2 {
-        for_http2(headers, session.req_header(), connection, pinned_grpc);
+        for_http2(headers, session.req_header(), connection, call);
     }
     *head = RequestHeader::from(parts);
     if let Err(fault) = chain.upstream_request(slots, &mut exchange, head) {
@@ -93,11 +93,11 @@ fn is_framed(headers: &HeaderMap) -> bool {
 }
 
 /// What only HTTP/2 carries: the wish for trailers, and what is left of a call's time.
-fn for_http2(headers: &mut HeaderMap, request: &RequestHeader, connection: &Connection, grpc: bool) {
+fn for_http2(headers: &mut HeaderMap, request: &RequestHeader, connection: &Connection, call: bool) {
     if request.headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers")) {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
-    if let Some(left) = grpc.then(|| connection.left_in_all(Instant::now())).flatten() {
+    if let Some(left) = call.then(|| connection.left_in_all(Instant::now())).flatten() {
         headers.insert(grpc::TIMEOUT, grpc::spell(left));
     }
 }
@@ -263,9 +263,7 @@ pub(super) fn response(
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         arrival.connection.tunnel(Instant::now(), &pinned.route.bounds.deadlines.websocket);
     }
-    if pinned.grpc {
-        note_status(pinned, &head.headers);
-    }
+    note_status(pinned, &head.headers);
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
     if let Err(fault) = chain.response(slots, &mut exchange, head) {
         return faulty(context, &fault);
@@ -288,20 +286,23 @@ pub(super) fn response(
 /// body then takes the place of the trailers.
 pub(super) fn response_trailers(
     session: &Session,
-    trailers: &HeaderMap,
+    trailers: &mut HeaderMap,
     context: &mut Context,
 ) -> Result<Option<Bytes>> {
     let pinned = context.pinned()?;
-    if pinned.grpc {
-        note_status(pinned, trailers);
+    note_status(pinned, trailers);
+    let (chain, slots, mut exchange) = pinned.run(session.req_header());
+    match chain.response_trailers(slots, &mut exchange, trailers) {
+        Ok(rest) => Ok(rest.filter(|rest| !rest.is_empty())),
+        Err(fault) => faulty(context, &fault),
     }
-    let mut rest = None;
-    response_body(session, &mut rest, true, context)?;
-    Ok(rest.filter(|rest| !rest.is_empty()))
 }
 
 /// A call ends with its status: after the answer, or in place of it.
-fn note_status(pinned: &mut Pinned, fields: &HeaderMap) {
+pub(super) fn note_status(pinned: &mut Pinned, fields: &HeaderMap) {
+    if pinned.call.is_none() {
+        return;
+    }
     let status = fields.get(grpc::STATUS).and_then(|status| status.to_str().ok()?.parse().ok());
     pinned.grpc_status = status.or(pinned.grpc_status);
 }

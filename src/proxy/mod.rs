@@ -197,7 +197,7 @@ impl ProxyHttp for Gateway {
             None => failure::reply(session, context, error),
         };
         let error_code = reply.status().as_u16();
-        failure::tell(session, context, reply).await;
+        failure::tell(session, context, error, reply).await;
         FailToProxy { error_code, can_reuse_downstream: false }
     }
 

@@ -12,10 +12,10 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
-use super::context::{Context, Pinned};
-use super::failure;
+use super::context::{Call, Context, Pinned};
+use super::{failure, forward};
 use crate::chain::{Chain, Slots, Verdict};
-use crate::exchange::{Exchange, Fault, Reason, Reply, RequestId, grpc};
+use crate::exchange::{Answer, Exchange, Fault, Reason, Reply, RequestId, grpc};
 use crate::handler::SharedHandler;
 use crate::snapshot::{Redirect, Target};
 
@@ -152,7 +152,9 @@ pub(super) async fn answer(session: &mut Session, context: &mut Context, reply: 
 /// Sends an answer of the gateway's own, through the response hooks of the chain.
 pub(super) async fn send(session: &mut Session, context: &mut Context, reply: Reply) -> Result<()> {
     context.reason = reply.reason();
-    if reply.status().as_u16() >= 400 && context.pinned.as_ref().is_some_and(|pinned| pinned.grpc) {
+    if reply.status().as_u16() >= 400
+        && context.pinned.as_ref().is_some_and(|pinned| pinned.call == Some(Call::Plain))
+    {
         return send_as_grpc(session, context, reply).await;
     }
     let (head, body) = render(session, context, reply)?;
@@ -191,11 +193,34 @@ pub(super) async fn end_call(
     status: StatusCode,
     reason: Option<Reason>,
 ) -> Result<()> {
-    let status = grpc::status_of(status);
-    let message = reason.map(|reason| format!("{}: {}", reason.code(), reason.title())).unwrap_or_default();
-    context.pinned()?.grpc_status = Some(status.into());
-    let trailers = HeaderMap::from_iter(grpc::ending(status, &message));
+    let trailers = HeaderMap::from_iter(grpc::refusal(status, reason));
+    forward::note_status(context.pinned()?, &trailers);
     session.as_downstream_mut().write_response_trailers(trailers).await
+}
+
+/// Ends a gRPC-Web call whose answer has begun, if a filter puts the status into the body. If none does, the answer breaks
+/// off.
+pub(super) async fn end_call_in_body(
+    session: &mut Session,
+    context: &mut Context,
+    status: StatusCode,
+    reason: Option<Reason>,
+) -> Result<()> {
+    let ending = HeaderMap::from_iter(grpc::refusal(status, reason));
+    let pinned = context.pinned()?;
+    let (chain, slots, mut exchange) = pinned.run(session.req_header());
+    let mut trailers = ending.clone();
+    match chain.response_trailers(slots, &mut exchange, &mut trailers) {
+        Ok(Some(rest)) if trailers.is_empty() => {
+            forward::note_status(pinned, &ending);
+            session.as_downstream_mut().write_response_body(rest, true).await
+        }
+        Ok(_) => Ok(()),
+        Err(fault) => {
+            log::error!("{fault}");
+            Ok(())
+        }
+    }
 }
 
 /// The head and the body to send, shaped by the chain.
@@ -204,6 +229,7 @@ fn render(session: &Session, context: &mut Context, reply: Reply) -> Result<(Res
     let Some(pinned) = context.pinned.as_deref_mut() else {
         return message(request, reply, None);
     };
+    pinned.facts.answer = Answer::Own(reply.reason());
     let (chain, slots, mut exchange) = pinned.run(request);
     let id = exchange.request_id().clone();
     let (mut head, body) = message(request, reply, Some(&id))?;
@@ -217,6 +243,7 @@ fn render(session: &Session, context: &mut Context, reply: Reply) -> Result<(Res
         }
     };
     pinned.secure(&mut head)?;
+    forward::note_status(pinned, &head.headers);
     Ok((head, body))
 }
 

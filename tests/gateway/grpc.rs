@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use crate::harness::{Gateway, Http2, Nobody, Origin};
 
 /// A gRPC service, which ends with the test.
-struct Service {
+pub struct Service {
     child: Child,
     port: u16,
 }
 
 impl Service {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let mut child = peer(&["serve"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut port = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut port).unwrap();
@@ -23,7 +23,7 @@ impl Service {
     }
 
     /// A gateway before this service.
-    fn gateway(&self, route: &str) -> Gateway {
+    pub fn gateway(&self, route: &str) -> Gateway {
         gateway(&format!("127.0.0.1:{}", self.port), route)
     }
 }
@@ -35,7 +35,7 @@ impl Drop for Service {
     }
 }
 
-fn gateway(endpoint: &str, route: &str) -> Gateway {
+pub fn gateway(endpoint: &str, route: &str) -> Gateway {
     let comma = if route.is_empty() { "" } else { ", " };
     Gateway::start(&format!(
         "upstreams: {{ service: {{ protocol: http2, endpoints: [\"{endpoint}\"] }} }}\n\
