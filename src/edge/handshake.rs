@@ -143,7 +143,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
                 let connection = connection(session);
                 if http2 {
                     let draining = self.drain.wait();
-                    http2::serve(self, socket, connection, draining).await;
+                    Box::pin(http2::serve(self, socket, connection, draining)).await;
                 } else {
                     self.serve(socket, connection).await;
                 }

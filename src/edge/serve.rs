@@ -177,7 +177,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
                     if served == 0 && policy.http2.is_some() =>
                 {
                     let Some(socket) = wire.into_socket() else { return };
-                    return http2::serve(self, Preread::new(bytes, socket), connection, draining).await;
+                    // Boxed, so that other connections do not carry the room for it.
+                    return Box::pin(http2::serve(self, Preread::new(bytes, socket), connection, draining))
+                        .await;
                 }
                 Err(ended) => {
                     self.end(wire, &connection, ended).await;
