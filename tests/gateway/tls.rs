@@ -1017,3 +1017,18 @@ fn a_session_ends_with_the_certificate_of_its_client() {
         eventually("that to be told", || handshakes(&gateway, "-", "bad_client_certificate") > 0.0);
     }
 }
+
+#[test]
+fn streams_in_the_clear_end_when_clients_must_show_a_certificate() {
+    let pki = Authority::new();
+    let files = pki.issue("a", &["a.test"]);
+    let clear = "listeners: [{ name: web, address: \"127.0.0.1:0\" }]\n".to_owned() + ROUTES;
+    let gateway = Gateway::start_file(&clear);
+    let mut client = crate::harness::Http2::connect(gateway.address());
+    assert_eq!(client.get("/").status.as_u16(), 200);
+    let auth = format!("client_auth: {{ ca: {}, mode: require }}", pki.ca().display());
+    gateway.rewrite(&(listener(&[&files], &auth) + ROUTES));
+    gateway.reload().unwrap();
+    assert_eq!(client.get("/").problem(), (421, "misdirected_request".into()));
+    eventually("the connection is parted with", || !client.is_open());
+}
