@@ -5,8 +5,8 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http::header::STRICT_TRANSPORT_SECURITY;
-use http::{HeaderMap, StatusCode};
+use http::header::{CONTENT_LENGTH, DATE, STRICT_TRANSPORT_SECURITY};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -232,10 +232,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         };
         let started = Instant::now();
         let id = RequestId::generate(SystemTime::now());
-        let (mut headers, body) = Reply::refuse(reason).detail(detail).render(None, Some(&id));
-        if let Some(hsts) = connection.tls().and_then(|_| self.policy().tls.as_ref()?.hsts.clone()) {
-            headers.insert(STRICT_TRANSPORT_SECURITY, hsts);
-        }
+        let (headers, body) = self.refusal(connection, Reply::refuse(reason).detail(detail), None, &id);
         let reply = serialize(reason.status(), &headers, &body);
         let written = async {
             wire.write_all(&reply).await?;
@@ -246,6 +243,24 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         let sent = if told { body.len() } else { 0 };
         let line = FirstLine::of(&bytes);
         self.log(connection, &Refused { reason, id, line, started, sent });
+    }
+
+    /// The head and the body of an answer to what never became a request.
+    pub(super) fn refusal(
+        &self,
+        connection: &Connection,
+        reply: Reply,
+        accept: Option<&HeaderValue>,
+        id: &RequestId,
+    ) -> (HeaderMap, Bytes) {
+        let (mut headers, body) = reply.render(accept, Some(id));
+        let date = httpdate::fmt_http_date(SystemTime::now());
+        headers.extend(HeaderValue::try_from(date).ok().map(|date| (DATE, date)));
+        headers.insert(CONTENT_LENGTH, body.len().into());
+        if let Some(hsts) = connection.tls().and_then(|_| self.policy().tls.as_ref()?.hsts.clone()) {
+            headers.insert(STRICT_TRANSPORT_SECURITY, hsts);
+        }
+        (headers, body)
     }
 
     /// Writes the line of a request that got no further than here.
@@ -350,11 +365,7 @@ fn serialize(status: StatusCode, headers: &HeaderMap, body: &Bytes) -> Vec<u8> {
         wire.extend_from_slice(b": ");
         wire.extend_from_slice(value.as_bytes());
     }
-    wire.extend_from_slice(b"\r\ndate: ");
-    wire.extend_from_slice(httpdate::fmt_http_date(SystemTime::now()).as_bytes());
-    wire.extend_from_slice(
-        format!("\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len()).as_bytes(),
-    );
+    wire.extend_from_slice(b"\r\nconnection: close\r\n\r\n");
     wire.extend_from_slice(body);
     wire
 }

@@ -2,15 +2,15 @@
 
 use std::fs;
 use std::io::Write;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::harness::tls::{
     Authority, Caller, Files, HandshakeKind, Order, TLS12, TLS13, kind, replace, shown,
 };
-use crate::harness::{Client, Gateway, Origin, Then, eventually, process_log};
+use crate::harness::{Client, Gateway, Origin, Then, eventually, process_log, settled};
 
 const ROUTES: &str = "routes: [{ name: all, path: /*, respond: { body: hello } }]";
 
@@ -219,6 +219,10 @@ fn http_2_comes_through_and_is_told_as_it_came() {
     let line = gateway.log_of("/x");
     assert_eq!((&line["protocol"], &line["tls_version"]), (&"HTTP/2.0".into(), &"TLSv1.3".into()));
     assert!(line["tls_client_subject"].as_str().unwrap().contains("mobile"), "{line}");
+    let refused = client.request("GET", "/").header("expect", "more");
+    let refused = client.ask(refused);
+    assert_eq!((refused.status.as_u16(), refused.field("strict-transport-security")), (417, "max-age=3600"));
+    assert!(!refused.field("date").is_empty());
     let large = vec![b'x'; 1_000_000];
     let request = client.request("POST", "/y");
     assert_eq!(client.send(request, &large).status.as_u16(), 200);
@@ -933,26 +937,11 @@ fn before(origin: &Origin) -> (Authority, Gateway, Client) {
 
 #[test]
 fn a_download_nobody_reads_stays_with_the_origin() {
-    let sent = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&sent);
-    let origin = Origin::start(move |visit| {
-        visit.send("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n");
-        let piece = vec![b'x'; 64 << 10];
-        while visit.send(&piece) {
-            counted.fetch_add(piece.len(), Ordering::Relaxed);
-        }
-        Then::Close
-    });
+    let (origin, sent) = Origin::endless();
     let (_pki, _gateway, mut client) = before(&origin);
     client.send_get("/");
-    // Until nothing has moved for a while.
-    let mut before = usize::MAX;
-    eventually("it stops", || {
-        std::thread::sleep(Duration::from_millis(300));
-        let now = sent.load(Ordering::Relaxed);
-        std::mem::replace(&mut before, now) == now && now > 0
-    });
-    assert!(before < 32 << 20, "{before} bytes were taken from the origin");
+    let taken = settled("it stops", Duration::from_millis(300), || sent.load(Ordering::Relaxed));
+    assert!(taken < 32 << 20, "{taken} bytes were taken from the origin");
 }
 
 #[test]

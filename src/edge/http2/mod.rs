@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use h2::server::{self, SendResponse};
 use h2::{Reason as ErrorCode, RecvStream};
-use http::header::{ACCEPT, CONTENT_LENGTH};
+use http::header::ACCEPT;
 use http::{Method, Request, Response};
 use pingora::apps::HttpServerApp;
 use pingora::http::RequestHeader;
@@ -181,11 +181,11 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http2<A> {
         let reason = reason_of(refusal);
         let id = RequestId::generate(SystemTime::now());
         let reply = Reply::refuse(reason).detail(refusal.detail());
-        let (headers, body) = reply.render(parts.headers.get(ACCEPT), Some(&id));
+        let accept = parts.headers.get(ACCEPT);
+        let (headers, body) = self.edge.refusal(&self.connection, reply, accept, &id);
         let mut response = Response::new(());
         *response.status_mut() = reason.status();
         *response.headers_mut() = headers;
-        response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
         let silent = parts.method == Method::HEAD;
         let sent = if silent { 0 } else { body.len() };
         let told = respond.send_response(response, silent).and_then(|mut out| match silent {
