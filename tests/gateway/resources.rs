@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::harness::{Client, Gateway, Origin, Then, eventually, to};
+use crate::harness::{Client, Gateway, Origin, Then, eventually, settled, to};
 
 const ACTIVE: &str = "portcullis_connections_active{listener=\"web\"}";
 
@@ -76,27 +76,12 @@ fn failures_of_every_kind_leave_nothing_behind() {
 /// A client that takes nothing holds the origin back: what lies between is bounded.
 #[test]
 fn a_download_nobody_reads_stays_with_the_origin() {
-    let sent = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&sent);
-    let origin = Origin::start(move |visit| {
-        visit.send("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n");
-        let piece = vec![b'x'; 64 << 10];
-        while visit.send(&piece) {
-            counted.fetch_add(piece.len(), Ordering::Relaxed);
-        }
-        Then::Close
-    });
+    let (origin, sent) = Origin::endless();
     let gateway = Gateway::before(&[&origin]);
     let mut client = Client::connect_small(gateway.address());
     client.send_get("/");
-    // Until nothing has moved for a while.
-    let mut before = usize::MAX;
-    eventually("it stops", || {
-        std::thread::sleep(Duration::from_millis(300));
-        let now = sent.load(Ordering::Relaxed);
-        std::mem::replace(&mut before, now) == now && now > 0
-    });
-    assert!(before < 32 << 20, "{before} bytes were taken from the origin");
+    let taken = settled("it stops", Duration::from_millis(300), || sent.load(Ordering::Relaxed));
+    assert!(taken < 32 << 20, "{taken} bytes were taken from the origin");
 }
 
 /// An origin that takes nothing holds the client back.

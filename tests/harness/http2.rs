@@ -133,6 +133,11 @@ impl Http2 {
         });
     }
 
+    /// Whether no answer comes within `moment`.
+    pub fn is_silent(&self, answer: &mut ResponseFuture, moment: Duration) -> bool {
+        self.within(async { timeout(moment, answer).await.is_err() })
+    }
+
     /// The whole answer.
     pub fn answer(&self, answer: ResponseFuture) -> Result<Answer, h2::Error> {
         self.within(async {
@@ -219,6 +224,12 @@ impl Frames {
         self.socket.read_exact(&mut payload).ok()?;
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]) & (u32::MAX >> 1);
         Some(Frame { kind: head[3], flags: head[4], stream, payload })
+    }
+
+    /// Waits until the other side has read what was sent so far: it answers frames in their order.
+    pub fn ping(&mut self) {
+        self.send(Self::PING, 0, 0, b"pingpong");
+        assert!(self.next_of(Self::PING).is_some(), "an answer to a ping");
     }
 
     /// The next frame of this kind; `None` when the connection ends before it.

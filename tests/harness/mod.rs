@@ -35,6 +35,21 @@ pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     eventually_some(what, || done().then_some(()));
 }
 
+/// Waits until a count above zero has stood still for `moment`, and returns it.
+///
+/// # Panics
+/// When it does not within [`SOON`].
+pub fn settled(what: &str, moment: Duration, count: impl Fn() -> usize) -> usize {
+    let mut seen = (count(), Instant::now());
+    eventually_some(what, || {
+        let now = count();
+        if now != seen.0 {
+            seen = (now, Instant::now());
+        }
+        (now > 0 && seen.1.elapsed() >= moment).then_some(now)
+    })
+}
+
 /// Waits until `look` finds something.
 ///
 /// # Panics

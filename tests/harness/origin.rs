@@ -75,6 +75,21 @@ impl Origin {
         Self::answering(*b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
     }
 
+    /// Answers with a gibibyte, as fast as it is taken; and how much of it has been.
+    pub fn endless() -> (Self, Arc<AtomicUsize>) {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&sent);
+        let origin = Self::start(move |visit| {
+            visit.send("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n");
+            let piece = vec![b'x'; 64 << 10];
+            while visit.send(&piece) {
+                counted.fetch_add(piece.len(), Ordering::Relaxed);
+            }
+            Then::Close
+        });
+        (origin, sent)
+    }
+
     /// Answers 200 with a name.
     pub fn named(name: &str) -> Self {
         Self::answering(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len()))
