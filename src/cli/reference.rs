@@ -79,7 +79,8 @@ impl<'a> Table<'a> {
         for (name, property) in properties {
             let resolved = resolve(property, self.definitions);
             let meaning = Some(description(property)).filter(|own| !own.is_empty());
-            let meaning = meaning.unwrap_or_else(|| description(resolved));
+            // A row of a table is one line.
+            let meaning = meaning.unwrap_or_else(|| description(resolved)).replace('\n', " ");
             let kind = self.kind(property);
             let usual = given.and_then(|given| given.get(name)).or_else(|| property.get("default"));
             let nested = resolved.get("properties").is_some();

@@ -19,7 +19,7 @@ pub enum Failure {
     NoSharedVersion,
     /// The client knows no suite, group or signature that is known here.
     NoSharedCipher,
-    /// The client wants to speak something else than HTTP/1.1 inside.
+    /// The client and the listener have no protocol in common (ALPN).
     NoSharedProtocol,
     /// The certificate for the host has not been issued yet, and there is no other.
     NoCertificate,
