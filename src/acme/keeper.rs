@@ -156,13 +156,10 @@ impl Managed {
             outcome => outcome?,
         };
         directory.store.keep_certificate(hosts, &fresh.key, &fresh.chain)?;
-        directory.store.keep_failed(hosts, None)?;
-        self.progress.failed(Failed::default());
         let found = directory.store.certificate(hosts);
         let certificate = found.ok_or_else(|| Error::Unusable("the log says why".into()))?;
-        if let Some(missing) = hosts.iter().find(|host| !certificate.hosts.contains(host)) {
-            return Err(Error::Unusable(format!("it does not name {missing}")));
-        }
+        // Only now: a certificate that is of no use is a failure like others, and is waited for longer each time.
+        directory.store.keep_failed(hosts, None)?;
         let until = httpdate::fmt_http_date(certificate.not_after);
         self.progress.ordered(SystemTime::now(), validity(&certificate));
         self.progress.serve(certificate, fastrand::f64());

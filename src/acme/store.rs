@@ -63,7 +63,12 @@ impl Store {
             return None;
         }
         let read = || Certificate::new(Chain::load(&path)?, Key::load(&path)?);
-        read().map(Arc::new).map_err(|error| log::warn!("acme: {error}")).ok()
+        let certificate = read().map(Arc::new).map_err(|error| log::warn!("acme: {error}")).ok()?;
+        if let Some(missing) = hosts.iter().find(|host| !certificate.hosts.contains(host)) {
+            log::warn!("acme: {}: it does not name {missing}", path.display());
+            return None;
+        }
+        Some(certificate)
     }
 
     /// Keeps a certificate with its key, both in PEM.
