@@ -80,8 +80,9 @@ impl Reloader {
         match outcome {
             Ok((frame, snapshot)) => {
                 let generation = snapshot.generation;
+                let snapshot = Arc::new(snapshot);
+                let old = self.live.swap(Arc::clone(&snapshot));
                 self.parts.published(&snapshot);
-                let old = self.live.swap(Arc::new(snapshot));
                 *current = frame;
                 self.status.reloaded(None);
                 log::info!(
