@@ -29,7 +29,7 @@ pub(super) fn arrive(
     let snapshot = live.load();
     if context.arrival.is_none() {
         // The streams of an HTTP/2 connection bring theirs with the head.
-        context.arrival = session.req_header().extensions.get::<Arrival>().cloned().map(Box::new);
+        context.arrival = session.req_header_mut().extensions_mut().remove::<Arrival>().map(Box::new);
     }
     let arrival = context.arrival()?;
     let connection = &arrival.connection;

@@ -159,16 +159,20 @@ pub(super) async fn send(session: &mut Session, context: &mut Context, reply: Re
     }
     let (head, body) = render(session, context, reply)?;
     let silent = body.is_empty() || session.req_header().method == Method::HEAD;
-    if let Some(pinned) = context.pinned.as_deref_mut().filter(|pinned| pinned.log.shows_response_headers()) {
-        pinned.response = Some(head.headers.clone());
-    }
-    context.arrival()?.connection.responding(Instant::now());
+    write_head(session, context, head).await?;
     let downstream = session.as_downstream_mut();
-    downstream.write_response_header(Box::new(head)).await?;
     if silent {
         return downstream.finish_body().await;
     }
     downstream.write_response_body(body, true).await
+}
+
+async fn write_head(session: &mut Session, context: &mut Context, head: ResponseHeader) -> Result<()> {
+    if let Some(pinned) = context.pinned.as_deref_mut().filter(|pinned| pinned.log.shows_response_headers()) {
+        pinned.response = Some(head.headers.clone());
+    }
+    context.arrival()?.connection.responding(Instant::now());
+    session.as_downstream_mut().write_response_header(Box::new(head)).await
 }
 
 /// Ends a gRPC call that no upstream has answered: its callers look for a status after the answer.
@@ -181,8 +185,7 @@ async fn send_as_grpc(session: &mut Session, context: &mut Context, reply: Reply
         head.remove_header(&name);
     }
     head.insert_header(CONTENT_TYPE, "application/grpc")?;
-    context.arrival()?.connection.responding(Instant::now());
-    session.as_downstream_mut().write_response_header(Box::new(head)).await?;
+    write_head(session, context, head).await?;
     end_call(session, context, status, reason).await
 }
 
