@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::DIGESTS;
 use crate::chain::{Chunk, Filter, Phases, Stage};
 use crate::coding::{Coding, Effort, Encoder, preferred};
 use crate::document::{ConfigError, Errors};
@@ -133,8 +134,8 @@ impl Levels {
 pub struct Compression {
     /// In the order of preference.
     codings: Vec<Coding>,
-    /// The level of each.
-    levels: Vec<u8>,
+    /// The level of each, at its place in [`Coding::ALL`].
+    levels: [u8; Coding::ALL.len()],
     min_size: u64,
     types: Vec<MediaRange>,
 }
@@ -176,10 +177,11 @@ impl FilterKind for Compression {
             Level::Balanced => Effort::Balanced,
             Level::Best => Effort::Best,
         };
-        let level = |algorithm: &Algorithm| {
-            config.levels.of(*algorithm).unwrap_or(Encoder::level(algorithm.coding(), effort))
-        };
-        let levels = algorithms.iter().map(level).collect();
+        let mut levels = Coding::ALL.map(|coding| Encoder::level(coding, effort));
+        for algorithm in algorithms {
+            let level = &mut levels[algorithm.coding() as usize];
+            *level = config.levels.of(*algorithm).unwrap_or(*level);
+        }
         let codings = algorithms.iter().map(|algorithm| algorithm.coding()).collect();
         errors.or(Self { codings, levels, min_size: config.min_size.get(), types: config.types })
     }
@@ -282,19 +284,9 @@ impl Compression {
     }
 
     fn encoder(&self, coding: Coding) -> Result<Encoder> {
-        let level = self.codings.iter().zip(&self.levels).find(|(known, _)| **known == coding);
-        let level = level.map_or(Encoder::level(coding, Effort::Balanced), |(_, level)| *level);
-        Encoder::new(coding, level).map_err(failed)
+        Encoder::new(coding, self.levels[coding as usize]).map_err(failed)
     }
 }
-
-/// What is true of the bytes as they are.
-const DIGESTS: [HeaderName; 4] = [
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("repr-digest"),
-    HeaderName::from_static("digest"),
-    HeaderName::from_static("content-md5"),
-];
 
 fn has_content(status: StatusCode) -> bool {
     !status.is_informational()

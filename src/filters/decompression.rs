@@ -10,11 +10,12 @@
 //!    Handlers get the decoded body, and the head as the client sent it.
 //! 5. Signatures over the body are checked before, in `authenticate`; what validates it comes after.
 
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
+use http::{HeaderMap, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::reframe;
 use crate::chain::{Chunk, Filter, Flow, Phases, Stage};
 use crate::coding::{Bounds, Coding, DecodeError, Decoder};
 use crate::document::{ConfigError, Errors};
@@ -86,13 +87,8 @@ impl Filter for Decompression {
         if work.coding.is_some() {
             // Every attempt brings the body from its beginning.
             work.decoder = None;
-            for name in UNTRUE {
-                head.remove_header(&name);
-            }
-            // A body that is empty stays so.
-            if head.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0") {
-                head.remove_header(&CONTENT_LENGTH);
-            }
+            head.remove_header(&CONTENT_ENCODING);
+            reframe(head);
         }
         Ok(())
     }
@@ -128,15 +124,6 @@ impl Decompression {
 
 /// What is taken, for those who sent something else.
 const TAKEN: HeaderValue = HeaderValue::from_static("zstd, br, gzip, deflate");
-
-/// What is no longer true of the body.
-const UNTRUE: [HeaderName; 5] = [
-    CONTENT_ENCODING,
-    HeaderName::from_static("content-digest"),
-    HeaderName::from_static("repr-digest"),
-    HeaderName::from_static("digest"),
-    HeaderName::from_static("content-md5"),
-];
 
 struct Unknown;
 

@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{DIGESTS, reframe};
 use crate::chain::{Chunk, Filter, Flow, Phases, Stage};
 use crate::coding::{Base64Decoder, encode_base64};
 use crate::document::Errors;
@@ -97,9 +98,8 @@ impl Filter for GrpcWeb {
         if head.version == Version::HTTP_2 {
             head.insert_header(TE, "trailers")?;
         }
-        // A body that is empty stays so.
-        if kind.text && head.headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0") {
-            head.remove_header(&CONTENT_LENGTH);
+        if kind.text {
+            reframe(head);
         }
         Ok(())
     }
@@ -167,7 +167,7 @@ fn refused(kind: MediaType<'_>, reason: Option<Reason>, head: &mut ResponseHeade
         head.insert_header(name, value)?;
     }
     head.set_status(http::StatusCode::OK)?;
-    for name in [CONTENT_LENGTH, CONTENT_ENCODING] {
+    for name in [CONTENT_LENGTH, CONTENT_ENCODING].into_iter().chain(DIGESTS) {
         head.remove_header(&name);
     }
     head.insert_header(CONTENT_TYPE, web_type(kind, kind.format)?)?;
@@ -181,7 +181,7 @@ fn framed(kind: MediaType<'_>, head: &mut ResponseHeader) -> Result<Shape> {
     let format = essence.find('+').map_or(kind.format, |plus| &essence[plus..]);
     let media_type = web_type(kind, format)?;
     head.insert_header(CONTENT_TYPE, media_type)?;
-    for name in [CONTENT_LENGTH, TRAILER] {
+    for name in [CONTENT_LENGTH, TRAILER].into_iter().chain(DIGESTS) {
         head.remove_header(&name);
     }
     let ended = head.headers.contains_key(grpc::STATUS);
