@@ -67,12 +67,13 @@ fn who_may_tell_of_a_client_and_who_must() {
         let gateway = gateway(&origin, &format!("proxy_protocol: {mode}"));
         for (_, from, header, expected) in rows.iter().filter(|(of, ..)| *of == mode) {
             let row = format!("{mode}, from {from}: {}", String::from_utf8_lossy(header));
+            let series = format!("portcullis_gateway_replies_total{{route=\"-\",reason=\"{expected}\"}}");
+            let before = gateway.metric(&series);
             let mut client = Client::connect_from(*from, gateway.address());
             let _ = client.stream.send(&[*header, GET].concat());
             if expected.starts_with("proxy_") {
                 assert!(client.ends(), "{row}");
-                let series = format!("portcullis_gateway_replies_total{{route=\"-\",reason=\"{expected}\"}}");
-                assert!(gateway.metric(&series) >= 1.0, "{row}");
+                assert_eq!(gateway.metric(&series), before + 1.0, "{row}");
                 continue;
             }
             let answer = client.response();

@@ -74,8 +74,8 @@ fn many_slow_clients_leave_nothing_behind() {
         to(&[&origin], "timeouts: { stream_idle: 300ms }")
     ));
     let before = descriptors();
-    let mut heads: Vec<Client> = (0..20).map(|_| gateway.client()).collect();
-    let mut bodies: Vec<Client> = (0..20).map(|_| gateway.client()).collect();
+    let mut heads: Vec<Client> = (0..100).map(|_| gateway.client()).collect();
+    let mut bodies: Vec<Client> = (0..100).map(|_| gateway.client()).collect();
     let readers: Vec<Client> = (0..4).map(|_| Client::connect_small(gateway.address())).collect();
     heads.iter_mut().for_each(|client| drop(client.stream.send(b"GET / HTTP/1.1\r\nhost: a\r\nx-")));
     bodies.iter_mut().for_each(|client| drop(client.stream.send(POST.as_bytes())));

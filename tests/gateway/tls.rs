@@ -600,14 +600,11 @@ fn http_in_the_clear_is_answered_in_the_clear() {
     for (request, problem) in [
         ("GET /clear HTTP/1.1\r\nhost: a.test\r\n\r\n", (400, "tls_required")),
         ("POST /clear HTTP/1.1\r\nhost: a.test\r\ncontent-length: 5\r\n\r\nhello", (400, "tls_required")),
-        ("GET /clear\r\n\r\n", (400, "bad_request_line")),
+        ("GET /clear\r\n\r\n", (400, "bad_http_version")),
     ] {
         let mut client = gateway.client();
         let response = client.ask(request);
-        assert_eq!(response.status, problem.0, "{response:?}");
-        if problem.1 == "tls_required" {
-            assert_eq!(response.code(), problem.1);
-        }
+        assert_eq!(response.problem(), (problem.0, problem.1.to_owned()), "{response:?}");
         assert_eq!(
             response.header("strict-transport-security"),
             None,
@@ -870,14 +867,14 @@ fn other_implementations_agree() {
     for part in ["TLSv1.2   enabled", "TLSv1.3   enabled", "Session renegotiation not supported"] {
         assert!(said.contains(part), "no {part:?} in {said}");
     }
-    for weak in
-        ["CBC", "RC4", "3DES", "NULL", "EXP", "anon", "DHE-RSA-DES", " MD5", "vulnerable to heartbleed\n\n"]
-    {
+    for weak in ["CBC", "RC4", "3DES", "NULL", "EXP", "anon", "DHE-RSA-DES", " MD5"] {
         let accepted =
             said.lines().filter(|line| line.starts_with("Accepted") || line.starts_with("Preferred"));
         assert!(!accepted.clone().any(|line| line.contains(weak)), "{weak} in {said}");
         assert!(accepted.count() > 3, "{said}");
     }
+    let mut bleeding = said.lines().filter(|line| line.contains("vulnerable to heartbleed"));
+    assert!(bleeding.all(|line| line.contains("not vulnerable")), "{said}");
 }
 
 #[test]
@@ -993,6 +990,7 @@ fn a_session_ends_with_the_certificate_of_its_client() {
     let files = pki.issue("a", &["a.test"]);
     let gateway = start(&[&files], &format!("client_auth: {{ ca: {} }}", pki.ca().display()));
     for version in [&TLS13, &TLS12] {
+        let before = handshakes(&gateway, "-", "bad_client_certificate");
         let short = pki.issue_as("short", &Order { seconds: Some(5), ..Order::default() });
         let caller = pki.client().speaking(version).with(&short);
         let here = (&gateway, "web", "a.test");
@@ -1003,7 +1001,7 @@ fn a_session_ends_with_the_certificate_of_its_client() {
             client.try_response("GET")
         };
         eventually("the certificate to end", || comes_in().is_err());
-        eventually("that to be told", || handshakes(&gateway, "-", "bad_client_certificate") > 0.0);
+        eventually("that to be told", || handshakes(&gateway, "-", "bad_client_certificate") > before);
     }
 }
 
