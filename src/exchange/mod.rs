@@ -1,5 +1,6 @@
 //! What a filter sees of one request and its response: no Pingora session, no configuration.
 
+mod body;
 mod fault;
 mod forwarded;
 pub mod grpc;
@@ -16,6 +17,7 @@ use std::time::{Instant, SystemTime};
 
 use http::{HeaderName, HeaderValue, Method};
 
+pub use body::{DIGESTS, reframe};
 pub use fault::{Fault, Result};
 pub use forwarded::Client;
 pub use reason::Reason;

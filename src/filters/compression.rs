@@ -18,11 +18,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::DIGESTS;
 use crate::chain::{Chunk, Filter, Phases, Stage};
 use crate::coding::{Coding, Effort, Encoder, preferred};
 use crate::document::{ConfigError, Errors};
-use crate::exchange::{Exchange, Fault, ResponseHeader, Result};
+use crate::exchange::{DIGESTS, Exchange, Fault, ResponseHeader, Result};
 use crate::registry::{FilterKind, Scope};
 use crate::types::{ByteSize, MediaRange};
 

@@ -15,11 +15,10 @@ use http::{HeaderMap, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::reframe;
 use crate::chain::{Chunk, Filter, Flow, Phases, Stage};
 use crate::coding::{Bounds, Coding, DecodeError, Decoder};
 use crate::document::{ConfigError, Errors};
-use crate::exchange::{Exchange, Fault, Reason, Reply, RequestHeader, Result};
+use crate::exchange::{Exchange, Fault, Reason, Reply, RequestHeader, Result, reframe};
 use crate::registry::{FilterKind, Scope};
 
 /// Decompresses request bodies: zstd, br, gzip and deflate.

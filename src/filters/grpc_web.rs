@@ -17,12 +17,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{DIGESTS, reframe};
 use crate::chain::{Chunk, Filter, Flow, Phases, Stage};
 use crate::coding::{Base64Decoder, encode_base64};
 use crate::document::Errors;
 use crate::exchange::grpc_web::MediaType;
-use crate::exchange::{Answer, Exchange, Fault, Reason, Reply, RequestHeader, ResponseHeader, Result, grpc};
+use crate::exchange::{
+    Answer, DIGESTS, Exchange, Fault, Reason, Reply, RequestHeader, ResponseHeader, Result, grpc, reframe,
+};
 use crate::registry::{FilterKind, Scope};
 
 /// Translates gRPC-Web calls for gRPC upstreams, and their answers back. The upstream needs `protocol: http2`.
