@@ -258,7 +258,8 @@ impl Connection {
         self.moved.store(self.nanos(now), Ordering::Relaxed);
     }
 
-    pub(super) fn is_tunnel(&self) -> bool {
+    /// Whether the connection became a WebSocket.
+    pub fn is_tunnel(&self) -> bool {
         self.tunnel.load(Ordering::Relaxed)
     }
 

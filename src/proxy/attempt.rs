@@ -1,5 +1,6 @@
 //! Attempts at an upstream: the choice of an endpoint, and what became of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
@@ -7,6 +8,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::context::{Attempt, Context};
+use super::dial::Dialer;
 use super::failure;
 use crate::edge::{Arrival, Timer};
 use crate::exchange::Reason;
@@ -66,8 +68,11 @@ fn peer(
         Protocol::Auto if upstream.tls().is_some() => 1,
         Protocol::Auto | Protocol::Http1 => 0,
     };
-    // A WebSocket begins in HTTP/1.1.
-    if oldest > 0 && !arrival.head.upgrade {
+    if arrival.head.upgrade {
+        // A WebSocket begins in HTTP/1.1, on a connection that nobody has used.
+        peer.group_key = !peer.group_key;
+        peer.options.custom_l4 = Some(Arc::new(Dialer(Arc::clone(&arrival.connection))));
+    } else if oldest > 0 {
         peer.options.set_http_version(2, oldest);
         peer.options.max_h2_streams = STREAMS;
         peer.options.h2_stream_window_size = Some(STREAM_WINDOW);

@@ -12,6 +12,7 @@ mod arrive;
 mod attempt;
 mod context;
 mod detour;
+mod dial;
 mod failure;
 mod finish;
 mod forward;

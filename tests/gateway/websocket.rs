@@ -78,6 +78,26 @@ fn a_real_client_and_a_real_server_do_not_notice_the_gateway() {
     assert_eq!((&line["status"], &line["reason"]), (&101.into(), &Value::Null));
 }
 
+/// Its 101 is there before the engine looks for it, which must not decide what becomes of the WebSocket.
+#[test]
+fn an_upstream_may_be_faster_than_the_gateway() {
+    let origin = Origin::raw(|_, stream| {
+        let _ = stream.send(SWITCH);
+        let _ = stream.request_head();
+        if let Ok(frame) = stream.exactly(10) {
+            let _ = stream.send(&frame);
+        }
+        Then::Close
+    });
+    let gateway = Gateway::before(&[&origin]);
+    let frame = masked(2, b"echo");
+    for _ in 0..50 {
+        let mut client = open(&gateway);
+        client.send(&frame);
+        assert_eq!(client.read(10), frame);
+    }
+}
+
 #[test]
 fn a_quiet_one_is_ended_after_its_own_time_and_no_other() {
     let rows = [
