@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::registry::Registry;
 use crate::server::{Server, Source};
@@ -120,9 +121,19 @@ pub fn main(registry: Registry) -> ExitCode {
 }
 
 fn run(file: ConfigFile, registry: Registry) -> ExitCode {
+    raise_descriptors();
     match Server::new(Source::File(file.config), registry).run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error.to_string(), error.exit_code()),
+    }
+}
+
+/// Takes as many descriptors as the system allows: the usual 1,024 would soon be used up by connections.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // It goes on with those it has; that they are few is told when they have run out.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     }
 }
 

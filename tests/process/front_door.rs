@@ -101,6 +101,20 @@ fn connections_beyond_the_descriptors_wait_until_some_are_free() {
     eventually("the descriptors to be free", || (descriptors(&gateway) <= before + 2).then_some(()));
 }
 
+#[test]
+fn as_many_descriptors_are_used_as_the_system_allows() {
+    let origin = Origin::start();
+    let home = Home::new();
+    home.write(&home.words(origin.address));
+    let config = home.config();
+    let script = format!("ulimit -S -n 99; ulimit -H -n 777; exec {PROGRAM} run -c {}", config.display());
+    let command = home.command("/bin/sh", &["-c", &script]);
+    let gateway = home.run(command);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", gateway.pid())).unwrap();
+    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+    assert_eq!(line.split_whitespace().nth(3), Some("777"), "{line}");
+}
+
 fn descriptors(gateway: &Gateway) -> usize {
     fs::read_dir(format!("/proc/{}/fd", gateway.pid())).unwrap().count()
 }

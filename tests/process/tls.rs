@@ -1,5 +1,12 @@
 //! TLS over the life of the program: renewed certificates, and sessions that outlive an upgrade.
 
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::gateway::{Gateway, Home, Words, errors, eventually};
 use crate::harness::tls::{
     Authority, Caller, Files, HandshakeKind, Order, TLS12, TLS13, kind, replace, shown,
@@ -91,6 +98,65 @@ fn an_idle_connection_takes_little_memory() {
     let each = (resident() - before) / 1024.0 / CONNECTIONS as f64;
     assert!(each < 25.0, "{each} KiB for each");
     println!("{each} KiB for each idle connection");
+}
+
+/// Half of them say nothing, half begin a greeting: all are told to go in time, and meanwhile others are served.
+#[test]
+fn ten_thousand_idle_handshakes_keep_nobody_waiting_and_leave_nothing() {
+    let most = raise_descriptors().saturating_sub(2_000);
+    let count = usize::try_from(most).unwrap().min(10_000);
+    let pki = Authority::new();
+    let files = pki.issue("a", &["a.test"]);
+    let home = Home::new();
+    let (web, plain) = (home.web, home.free());
+    let limits = "limits: { connections_per_ip: 30000, header_timeout: 5s }";
+    let listeners = format!(
+        "{{ name: web, address: \"{web}\", {limits}, tls: {{ certificates: [{}] }} }}, {{ name: plain, address: \"{plain}\" }}",
+        files.words()
+    );
+    let routes = "{ name: all, path: /*, respond: { body: hello } }".into();
+    home.write(&Words { listeners, routes, ..home.words(plain) });
+    let gateway = home.start();
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", gateway.pid())).unwrap().count();
+    let before = descriptors();
+    let hello = pki.client().client_hello("a.test");
+
+    let begun = Instant::now();
+    let idle: Vec<TcpStream> = (0..count)
+        .map(|at| {
+            let mut socket = TcpStream::connect(web).unwrap();
+            if at % 2 == 0 {
+                socket.write_all(&hello[..hello.len() / 2]).unwrap();
+            }
+            socket
+        })
+        .collect();
+    let active = || gateway.metric("portcullis_connections_active{listener=\"web\"}");
+    if begun.elapsed() < Duration::from_secs(4) {
+        eventually("all to be there", || (active() >= count as f64).then_some(()));
+    }
+    let asked = Instant::now();
+    visit(&pki.client(), &gateway);
+    assert!(asked.elapsed() < Duration::from_secs(3), "served after {:?}", asked.elapsed());
+
+    for mut socket in idle {
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        // An alert may come before the end.
+        assert!(socket.read_to_end(&mut Vec::new()).is_ok_and(|read| read < 100), "told to go");
+    }
+    eventually("all to be gone", || (active() == 0.0).then_some(()));
+    let late =
+        gateway.metric("portcullis_tls_handshakes_total{listener=\"web\",result=\"timeout\",version=\"-\"}");
+    assert_eq!(late, count as f64);
+    eventually("their descriptors", || (descriptors() <= before + 2).then_some(()));
+    visit(&pki.client(), &gateway);
+}
+
+/// Has this process use as many descriptors as it may; how many.
+fn raise_descriptors() -> u64 {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    limit.maximum.unwrap_or(u64::MAX)
 }
 
 #[test]
