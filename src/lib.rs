@@ -42,8 +42,8 @@ pub mod types;
 pub mod upstream;
 
 pub use builder::{Gateway, Route};
-// For the fuzz targets.
 pub use chain::{Chunk, Filter, Flow, LogEntry, Phases, Stage};
+// For the fuzz targets.
 #[doc(hidden)]
 pub use edge::proxy_protocol;
 pub use exchange::{Exchange, Fault, Reason, Reply, RequestHeader, ResponseHeader, Result};

@@ -1,20 +1,9 @@
 //! Base64 (RFC 4648, section 4) as a stream of pieces, each with padding of its own, that follow one another.
 
-/// What stands for no byte of the alphabet.
-const NONE: u8 = 0xff;
+use std::borrow::Cow;
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// The value of every byte.
-const VALUES: [u8; 256] = {
-    let mut values = [NONE; 256];
-    let mut value = 0;
-    while value < ALPHABET.len() {
-        values[ALPHABET[value] as usize] = value as u8;
-        value += 1;
-    }
-    values
-};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 
 /// What is not base64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,24 +11,14 @@ pub struct NotBase64;
 
 /// Encodes a piece, with its padding.
 pub fn encode_base64(piece: &[u8]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(piece.len().div_ceil(3) * 4);
-    for group in piece.chunks(3) {
-        let mut bytes = [0; 4];
-        bytes[1..=group.len()].copy_from_slice(group);
-        let bits = u32::from_be_bytes(bytes);
-        let digits = [18, 12, 6, 0].map(|shift| ALPHABET[(bits >> shift) as usize & 63]);
-        text.extend_from_slice(&digits[..=group.len()]);
-        text.extend_from_slice(&b"=="[group.len() - 1..]);
-    }
-    text
+    BASE64_STANDARD.encode(piece).into()
 }
 
 /// Decodes pieces that come cut anywhere.
 #[derive(Debug, Default)]
 pub struct Base64Decoder {
     /// The beginning of four digits.
-    held: [u8; 4],
-    count: usize,
+    held: Vec<u8>,
 }
 
 impl Base64Decoder {
@@ -50,46 +29,16 @@ impl Base64Decoder {
     /// Bytes beyond the alphabet, line ends too; padding where none belongs; bits that are lost in it; an end within four
     /// digits.
     pub fn decode(&mut self, text: &[u8], end: bool) -> Result<Vec<u8>, NotBase64> {
-        let mut bytes = Vec::with_capacity((self.count + text.len()) / 4 * 3);
-        let (first, text) = text.split_at(text.len().min((4 - self.count) % 4));
-        self.hold(first);
-        if self.count == 4 {
-            decode_digits(self.held, &mut bytes)?;
-            self.count = 0;
+        let text: Cow<'_, [u8]> =
+            if self.held.is_empty() { text.into() } else { [&self.held, text].concat().into() };
+        let (digits, rest) = text.as_chunks();
+        let mut bytes = Vec::with_capacity(digits.len() * 3);
+        for piece in digits.split_inclusive(|[.., last]: &[u8; 4]| *last == b'=') {
+            BASE64_STANDARD.decode_vec(piece.as_flattened(), &mut bytes).map_err(|_| NotBase64)?;
         }
-        let (groups, rest) = text.as_chunks();
-        for group in groups {
-            decode_digits(*group, &mut bytes)?;
-        }
-        self.hold(rest);
-        if end && self.count > 0 { Err(NotBase64) } else { Ok(bytes) }
+        self.held = rest.into();
+        if end && !rest.is_empty() { Err(NotBase64) } else { Ok(bytes) }
     }
-
-    fn hold(&mut self, digits: &[u8]) {
-        self.held[self.count..][..digits.len()].copy_from_slice(digits);
-        self.count += digits.len();
-    }
-}
-
-fn decode_digits(digits: [u8; 4], bytes: &mut Vec<u8>) -> Result<(), NotBase64> {
-    let padding = match digits {
-        [.., b'=', b'='] => 2,
-        [.., b'='] => 1,
-        _ => 0,
-    };
-    let mut values = digits.map(|digit| VALUES[usize::from(digit)]);
-    values[4 - padding..].fill(0);
-    if values.contains(&NONE) {
-        return Err(NotBase64);
-    }
-    let bits = values.iter().fold(0, |bits, value| bits << 6 | u32::from(*value));
-    let [_, three @ ..] = bits.to_be_bytes();
-    let (kept, lost) = three.split_at(3 - padding);
-    if lost.iter().any(|byte| *byte != 0) {
-        return Err(NotBase64);
-    }
-    bytes.extend_from_slice(kept);
-    Ok(())
 }
 
 #[cfg(test)]
@@ -97,6 +46,10 @@ mod tests {
     use super::*;
     use proptest::collection::vec;
     use proptest::prelude::*;
+
+    fn alphabet() -> Vec<u8> {
+        base64::alphabet::STANDARD.as_str().into()
+    }
 
     fn decode(text: &[u8]) -> Result<Vec<u8>, NotBase64> {
         Base64Decoder::default().decode(text, true)
@@ -156,7 +109,7 @@ mod tests {
 
         #[test]
         fn any_bytes_come_to_the_same_however_they_are_cut(
-            text in vec(prop_oneof![4 => proptest::sample::select(&ALPHABET[..]), 1 => Just(b'='), 1 => any::<u8>()], 0..24),
+            text in vec(prop_oneof![4 => proptest::sample::select(alphabet()), 1 => Just(b'='), 1 => any::<u8>()], 0..24),
             lengths in vec(1..9_usize, 1..6),
         ) {
             let whole = decode(&text);
