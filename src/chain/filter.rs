@@ -48,7 +48,7 @@ pub trait Filter: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Sees each piece of the request body on its way upstream. A filter that changes its length removes
+    /// Sees each piece of the request body on its way upstream, but nothing of a WebSocket. A filter that changes its length removes
     /// `content-length` in [`upstream_request`](Self::upstream_request); the body is framed anew then.
     fn request_body(
         &self,

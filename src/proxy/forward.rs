@@ -217,9 +217,12 @@ fn seen_request_body(
     end: bool,
     context: &mut Context,
 ) -> Result<()> {
-    let pinned = context.pinned()?;
+    let (arrival, pinned) = context.parts()?;
     if let Some(bytes) = body {
         pinned.body_in += bytes.len() as u64;
+        if arrival.connection.is_tunnel() {
+            return Ok(());
+        }
         if pinned.body_in > pinned.route.bounds.request_body {
             return context.fail(Reason::BODY_TOO_LARGE);
         }
@@ -336,8 +339,8 @@ pub(super) fn response_body(
     end: bool,
     context: &mut Context,
 ) -> Result<()> {
-    let pinned = context.pinned()?;
-    if !pinned.chain().sees_response_body() {
+    let (arrival, pinned) = context.parts()?;
+    if !pinned.chain().sees_response_body() || arrival.connection.is_tunnel() {
         return Ok(());
     }
     let (chain, slots, mut exchange) = pinned.run(session.req_header());

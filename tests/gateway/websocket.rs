@@ -78,6 +78,28 @@ fn a_real_client_and_a_real_server_do_not_notice_the_gateway() {
     assert_eq!((&line["status"], &line["reason"]), (&101.into(), &Value::Null));
 }
 
+/// Limits and filters of bodies are not for them: a WebSocket has no end that they could wait for.
+#[test]
+fn what_is_said_of_bodies_is_not_said_of_websockets() {
+    let origin = origin(|stream| {
+        for _ in 0..100 {
+            let Ok(frame) = stream.exactly(106) else { return Then::Close };
+            let _ = stream.send(&frame);
+        }
+        Then::Close
+    });
+    let filters = "filters: [{ compression: { min_size: 0B } }, grpc_web, decompression], limits: { request_body: 1KiB }";
+    let gateway = Gateway::before_with(&origin, filters);
+    let mut client = open(&gateway);
+    let frame = masked(2, &[7; 100]);
+    for _ in 0..100 {
+        client.send(&frame);
+        assert_eq!(client.read(106), frame);
+    }
+    assert!(client.ends());
+    assert_eq!(gateway.log_of("/socket")["reason"], Value::Null);
+}
+
 /// Its 101 is there before the engine looks for it, which must not decide what becomes of the WebSocket.
 #[test]
 fn an_upstream_may_be_faster_than_the_gateway() {
