@@ -39,7 +39,7 @@ pub fn gateway(endpoint: &str, route: &str) -> Gateway {
     let comma = if route.is_empty() { "" } else { ", " };
     Gateway::start(&format!(
         "upstreams: {{ service: {{ protocol: http2, endpoints: [\"{endpoint}\"] }} }}\n\
-         routes: [{{ name: calls, path: /s/*, upstream: service{comma}{route} }}]\n"
+         routes: [{{ name: calls, path: /*, upstream: service{comma}{route} }}]\n"
     ))
 }
 

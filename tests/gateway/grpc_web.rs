@@ -415,7 +415,7 @@ fn half_a_message_is_followed_by_nothing() {
 #[test]
 fn nothing_is_told_behind_half_a_piece_of_a_body() {
     let service = Service::start();
-    let gateway = service.gateway(&format!("{FILTER}, timeouts: {{ total: 400ms }}"));
+    let gateway = service.gateway(&format!("{FILTER}, timeouts: {{ total: 3s }}"));
     let mut client = Client::connect_small(gateway.address());
     let sent = message(b"50000");
     client.send(format!(
@@ -424,7 +424,7 @@ fn nothing_is_told_behind_half_a_piece_of_a_body() {
     ));
     client.send(sent);
     assert_eq!(client.head().status, 200);
-    // Its time is over when a later call's is. It has not read, and so was in the midst of a piece.
+    // Its time is over when a later call's is. It has not read: by then all buffers are full, in the midst of a piece.
     assert_eq!(call1(&gateway, "Stall", BINARY, "", &message(b"")).end("grpc-status"), "4");
     let rest = client.rest();
     assert!(rest.len() > 10_000);

@@ -21,6 +21,7 @@ mod filters;
 mod forwarded;
 mod front_door;
 mod grpc;
+mod grpc_health;
 mod grpc_web;
 mod http2;
 mod library;
