@@ -49,7 +49,8 @@ setup-build:
 	  echo "Rust is missing: install it from https://rustup.rs, open a new shell, and run make again." >&2; exit 1; }
 
 setup-test: setup-build tests/schema/node_modules tests/readers/venv
-	@.ci/need promtool=prometheus systemd-analyze=systemd openssl=openssl sslscan=sslscan haproxy=haproxy pebble=pebble
+	@.ci/need promtool=prometheus systemd-analyze=systemd openssl=openssl sslscan=sslscan haproxy=haproxy pebble=pebble \
+	  h2load=nghttp2-client
 
 setup-bench: setup-build
 	@.ci/need nginx=nginx haproxy=haproxy

@@ -24,6 +24,7 @@ mod grpc;
 mod grpc_health;
 mod grpc_web;
 mod http2;
+mod http2_clients;
 mod library;
 mod limits;
 mod log_level;
