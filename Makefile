@@ -5,10 +5,10 @@ CARGO ?= cargo
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench check fuzz fmt docs clean setup setup-build setup-test setup-bench
+.PHONY: help run test bench check fuzz websockets fmt docs clean setup setup-build setup-test setup-bench
 
 help: ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: setup-build ## Build, and start a gateway before two small upstreams.
 	$(CARGO) run --locked -- demo
@@ -28,6 +28,9 @@ check: setup-build ## Formatting, lints, licences, known vulnerabilities.
 
 fuzz: setup-build ## Throw random bytes at what reads those of strangers, a minute each.
 	.ci/fuzz 60
+
+websockets: setup-build ## Run the Autobahn test suite through the gateway (with Python 2.7).
+	.ci/websockets all
 
 fmt: setup-build ## Format the code.
 	$(CARGO) fmt
