@@ -1,13 +1,16 @@
 //! TLS over the life of the program: renewed certificates, and sessions that outlive an upgrade.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::gateway::{Gateway, Home, Words, errors, eventually};
+use crate::gateway::{Gateway, Home, PROGRAM, Words, errors, eventually};
 use crate::harness::tls::{
     Authority, Caller, Files, HandshakeKind, Order, TLS12, TLS13, kind, replace, shown,
 };
@@ -157,6 +160,58 @@ fn raise_descriptors() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     limit.maximum.unwrap_or(u64::MAX)
+}
+
+/// In a network of the test's own, so that the port is free: with the one capability that the systemd unit leaves, and
+/// with none where the system has no privileged ports, as in containers. Others than root cannot give capabilities.
+#[test]
+fn port_443_is_served_by_others_than_root() {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: this takes root");
+        return;
+    }
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/portcullis.service");
+    let unit = fs::read_to_string(unit).unwrap();
+    let word = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key)).unwrap().to_ascii_lowercase();
+    let [ambient, bounding] =
+        ["AmbientCapabilities=CAP_", "CapabilityBoundingSet=CAP_"].map(|key| format!("-all,+{}", word(key)));
+    let pki = Authority::new();
+    let files = pki.issue("a", &["a.test"]);
+    let home = Home::new();
+    // What root has built others may be unable to reach.
+    let program = home.path("portcullis");
+    fs::copy(PROGRAM, &program).unwrap();
+    let config = home.path("portcullis.yaml");
+    let text = format!(
+        "version: 1\nlisteners: [{{ name: web, address: \"127.0.0.1:443\", tls: {{ certificates: [{}] }} }}]\n\
+         routes: [{{ name: all, path: /*, respond: {{ body: hello }} }}]\n",
+        files.words()
+    );
+    fs::write(&config, text).unwrap();
+    for path in [files.cert.parent().unwrap(), config.parent().unwrap()] {
+        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+    }
+    fs::set_permissions(&files.key, Permissions::from_mode(0o644)).unwrap();
+    for (allow, ambient, bounding) in [
+        ("true", ambient.as_str(), bounding.as_str()),
+        ("echo 0 > /proc/sys/net/ipv4/ip_unprivileged_port_start", "-all", "-all"),
+    ] {
+        let script = format!(
+            "ip link set lo up; {allow}
+             setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs --inh-caps {ambient} \
+               --ambient-caps {ambient} --bounding-set {bounding} {} run -c {} & gateway=$!
+             curl --silent --show-error --retry 20 --retry-connrefused --retry-delay 1 --max-time 40 --cacert {} \
+               --resolve a.test:443:127.0.0.1 https://a.test/
+             kill $gateway; wait $gateway",
+            program.display(),
+            config.display(),
+            pki.ca().display()
+        );
+        let output = Command::new("unshare").args(["--net", "sh", "-c", &script]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.starts_with("hello"), "{allow}: {said} {}", errors(&output));
+        assert!(output.status.success(), "{}", errors(&output));
+    }
 }
 
 #[test]
