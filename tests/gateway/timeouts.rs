@@ -100,6 +100,9 @@ fn a_connect_that_takes_too_long_is_given_up() {
         let row = format!("{defaults} | {upstream} | {route}");
         assert_eq!(gateway.get("/").problem(), (504, code.to_owned()), "{row}");
         assert_eq!(gateway.log_of("/")["reason"], code, "{row}");
+        // A WebSocket is connected for in another way.
+        let upgrade = "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        assert_eq!(gateway.client().ask(upgrade).problem(), (504, code.to_owned()), "{row}");
     }
 }
 

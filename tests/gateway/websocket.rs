@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Gateway, Origin, SOON, Stream, Then, eventually, to};
+use crate::harness::{Client, Gateway, Nobody, Origin, SOON, Stream, Then, eventually, to};
 
 const UPGRADE: &str = "GET /socket HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
                        sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -118,6 +118,21 @@ fn an_upstream_may_be_faster_than_the_gateway() {
         client.send(&frame);
         assert_eq!(client.read(10), frame);
     }
+}
+
+#[test]
+fn one_goes_to_the_endpoint_that_can_be_reached() {
+    let (nobody, origin) = (Nobody::new(), listening());
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{ next: {{ endpoints: [\"{}\", \"{}\"] }} }}\n\
+         routes: [{{ name: all, path: /*, upstream: next }}]\n",
+        nobody.address(),
+        origin.address()
+    ));
+    let _both: Vec<Client> = (0..2).map(|_| open(&gateway)).collect();
+    drop(origin);
+    let refused = gateway.client().ask(UPGRADE).problem();
+    assert_eq!(refused, (502, "upstream_connect_failed".into()));
 }
 
 #[test]
@@ -294,7 +309,7 @@ fn an_end_of_either_side_ends_the_other() {
     drop(open(&gateway));
     eventually("the origin is let go", || client_ends.open() == 0);
     let gone = Instant::now();
-    gateway.log_of("/socket");
+    assert_eq!(gateway.log_of("/socket")["status"], 101);
     assert!(gone.elapsed() < SOON);
 }
 
