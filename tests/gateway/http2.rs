@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::channel;
 use std::sync::{Barrier, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::{Client, Frames, Gateway, Http2, Origin, SOON, Then, eventually, fields, to};
 
@@ -403,6 +403,22 @@ fn a_connection_ends_after_so_many_requests_and_when_it_is_idle() {
     assert_eq!(frames.goaway(), Some(0));
     assert!(frames.ends(SOON));
     eventually("it is gone", || gateway.metric("portcullis_connections_active{listener=\"web\"}") == 0.0);
+}
+
+#[test]
+fn a_drain_does_not_wait_for_the_rest_of_a_preface() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    for sent in [20, PREFACE.len()] {
+        let gateway = Gateway::before(&[&Origin::ok()]);
+        let mut client = gateway.client();
+        client.send(&PREFACE[..sent]);
+        let open = "portcullis_connections_active{listener=\"web\"}";
+        eventually("it is accepted", || gateway.metric(open) == 1.0);
+        let begun = Instant::now();
+        gateway.shutdown();
+        client.rest();
+        assert!(begun.elapsed() < Duration::from_secs(8), "{sent} bytes: {:?}", begun.elapsed());
+    }
 }
 
 #[test]
