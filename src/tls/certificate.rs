@@ -53,7 +53,19 @@ impl Chain {
     ///
     /// When there is none in the file, or one that is out of order.
     pub fn load(file: &Path) -> Result<Self, Unusable> {
-        let certificates = pem::certificates(file)?;
+        Self::new(pem::certificates(file)?, file)
+    }
+
+    /// Reads a chain from a text that is from `place`.
+    ///
+    /// # Errors
+    ///
+    /// When there is none in it, or one that is out of order.
+    pub fn read(text: &[u8], place: &Path) -> Result<Self, Unusable> {
+        Self::new(pem::certificates_in(text, place)?, place)
+    }
+
+    fn new(certificates: Vec<CertificateDer<'static>>, file: &Path) -> Result<Self, Unusable> {
         let parsed: Result<Vec<_>, _> = certificates.iter().map(parse).collect();
         let parsed = parsed.map_err(|at| at.hint("it is damaged, or of a kind that is not X.509"))?;
         for (at, pair) in parsed.windows(2).enumerate() {
@@ -88,6 +100,15 @@ impl Key {
     /// When there is none in the file that can be used.
     pub fn load(file: &Path) -> Result<Self, Unusable> {
         pem::private_key(file).map(Self)
+    }
+
+    /// Reads a key from a text that is from `place`.
+    ///
+    /// # Errors
+    ///
+    /// When there is none in it that can be used.
+    pub fn read(text: &[u8], place: &Path) -> Result<Self, Unusable> {
+        pem::private_key_in(text, place).map(Self)
     }
 }
 

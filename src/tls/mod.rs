@@ -30,7 +30,7 @@ pub use client::{Authorities, ClientAuth};
 pub use failure::Failure;
 pub use identity::ClientCertificate;
 pub use issued::Issued;
-pub use pem::Unusable;
+pub use pem::{Unusable, authorities_text};
 pub use policy::{ALPN_HTTP1, ALPN_HTTP2, HostPolicy, HostSpec, ServerPolicy, Spec};
 pub use session::Session;
 pub use suites::{Suites, Version};

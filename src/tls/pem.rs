@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -38,15 +39,19 @@ impl fmt::Display for Unusable {
 
 /// The certificates in a file, at least one.
 pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
-    let text = read(path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    certificates_in(&read(path)?, path)
+}
+
+/// The certificates in a text, at least one; `path` is where it is from.
+pub(super) fn certificates_in(text: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     let shown = path.display();
     let found = found.map_err(|error| Unusable::new(format!("`{shown}` is not PEM: {error}")))?;
     if !found.is_empty() {
         return Ok(found);
     }
     let nothing = Unusable::new(format!("there is no certificate in `{shown}`"));
-    Err(match has(&text, b"PRIVATE KEY-----") {
+    Err(match has(text, b"PRIVATE KEY-----") {
         true => nothing.hint("there is a private key in it: are `cert` and `key` swapped?"),
         false => nothing.hint("a PEM file has `-----BEGIN CERTIFICATE-----` in it"),
     })
@@ -54,20 +59,40 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
 
 /// The private key in a file.
 pub(super) fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, Unusable> {
-    let text = read(path)?;
+    private_key_in(&read(path)?, path)
+}
+
+/// The private key in a text; `path` is where it is from.
+pub(super) fn private_key_in(text: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, Unusable> {
     let shown = path.display();
-    if has(&text, b"ENCRYPTED PRIVATE KEY-----") || has(&text, b"Proc-Type: 4,ENCRYPTED") {
+    if has(text, b"ENCRYPTED PRIVATE KEY-----") || has(text, b"Proc-Type: 4,ENCRYPTED") {
         return Err(Unusable::new(format!("the key in `{shown}` is encrypted")).hint(
             "decrypt it, as with `openssl pkey -in KEY -out PLAIN`, and let nobody else read the file",
         ));
     }
-    PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
+    PrivateKeyDer::from_pem_slice(text).map_err(|_| {
         let nothing = Unusable::new(format!("there is no private key in `{shown}`"));
-        match has(&text, b"BEGIN CERTIFICATE-----") {
+        match has(text, b"BEGIN CERTIFICATE-----") {
             true => nothing.hint("there is a certificate in it: are `cert` and `key` swapped?"),
             false => nothing.hint("a PEM file has `-----BEGIN PRIVATE KEY-----` in it"),
         }
     })
+}
+
+/// The text of a file with the certificates of authorities.
+///
+/// # Errors
+///
+/// When there is none in the file, or one that cannot be an authority's.
+pub fn authorities_text(path: &Path) -> Result<Vec<u8>, Unusable> {
+    let text = read(path)?;
+    let mut roots = RootCertStore::empty();
+    for (at, certificate) in certificates_in(&text, path)?.into_iter().enumerate() {
+        roots.add(certificate).map_err(|error| {
+            Unusable::new(format!("certificate {} in `{}` cannot be used: {error}", at + 1, path.display()))
+        })?;
+    }
+    Ok(text)
 }
 
 /// A regular file: whoever names another is mistaken.
