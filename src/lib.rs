@@ -26,6 +26,7 @@ mod registry;
 mod server;
 mod snapshot;
 mod state;
+mod stores;
 
 pub mod chain;
 pub mod coding;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::StatusCode;
 
-use crate::acme::{Challenges, Managed};
+use crate::acme::{Managed, Proofs};
 use crate::chain::Chain;
 use crate::exchange::{Reply, Template};
 use crate::guard::HeadLimits;
@@ -40,7 +40,7 @@ pub struct Snapshot {
     /// The certificates that are ordered, each once.
     pub acme: Box<[Managed]>,
     /// What proves our hosts to those who issue them, where any are ordered.
-    pub challenges: Option<Arc<Challenges>>,
+    pub proofs: Option<Arc<Proofs>>,
     /// Whose word on the client is believed.
     pub trusted_proxies: Trust,
     /// Where new requests begin to be refused.

@@ -28,6 +28,7 @@ static CERTIFICATES: LazyLock<Authority> = LazyLock::new(|| {
     let write = |name, text: String| fs::write(authority.path(name), text).unwrap();
     write("chain.pem", read(&shop.cert) + &read(&authority.ca()));
     write("disordered.pem", read(&shop.cert) + &read(&api.cert));
+    write("redis.url", "rediss://gate:hunter2@127.0.0.1:6379/1\n".into());
     write("empty.pem", "nothing\n".into());
     write("encrypted.key", read(&shop.key).replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY"));
     write("damaged.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".into());

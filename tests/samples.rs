@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use client::{Answer, ask, echo};
 use harness::tls::{Authority, Caller, Order, TLS12};
-use portcullis::config::{Acme, CertificateSource, Config, Endpoint, SecretSource, Tls};
+use portcullis::config::{Acme, AcmeStore, CertificateSource, Config, Endpoint, SecretSource, Store, Tls};
 use portcullis::document::{Document, Environment, Errors};
 use portcullis::{Gateway, Running};
 
@@ -163,6 +163,7 @@ impl Certificates {
         fs::copy(authority.ca(), authority.path("certs/ca.pem")).unwrap();
         authority.issue("certs/edge", &[]);
         fs::copy(authority.ca(), authority.path("certs/acme.pem")).unwrap();
+        fs::copy(authority.ca(), authority.path("certs/redis.pem")).unwrap();
         let hosts = ["www.example.com"];
         authority.issue("certs/shop", &hosts);
         authority.issue_as("certs/shop-rsa", &Order { hosts: &hosts, rsa: true, ..Order::default() });
@@ -188,7 +189,7 @@ impl Certificates {
     /// An authority that nobody reaches.
     fn nowhere(&self, acme: &mut Acme) {
         acme.directory = "https://127.0.0.1:1/directory".into();
-        acme.store.file = self.0.path("acme");
+        acme.store = AcmeStore::File(self.0.path("acme"));
         acme.ca = Some(self.0.ca());
         if let Some(account) = &mut acme.external_account {
             account.hmac_key = SecretSource::Word(portcullis::types::Secret::new("c2VjcmV0"));
@@ -227,6 +228,9 @@ fn start_with(sample: &str, certificates: &Certificates) -> Running {
         .filter_map(|listener| listener.tls.as_mut())
         .for_each(|tls| certificates.place(tls));
     config.acme.values_mut().for_each(|acme| certificates.nowhere(acme));
+    for Store::Redis(store) in config.stores.values_mut() {
+        store.ca = store.ca.as_ref().map(|file| certificates.0.path(file.to_str().unwrap()));
+    }
     Gateway::from_config(config).start().unwrap_or_else(|error| panic!("{sample}: {error}"))
 }
 

@@ -13,6 +13,7 @@ use super::challenges::{Answer, Challenges};
 use super::client::{Client, Told};
 use super::directory::{Challenge, Directory};
 use super::error::{Error, whole};
+use super::store::{Offer, Store};
 use crate::tls::Certificate;
 
 /// How often the same is asked again because the directory does not like its own nonce any more.
@@ -54,7 +55,7 @@ impl Session {
     }
 
     async fn kept(directory: &Directory, client: &Client, told: &Told) -> Result<Option<Account>, Error> {
-        let Some(credentials) = directory.store.account()? else { return Ok(None) };
+        let Some(credentials) = directory.store.account().await? else { return Ok(None) };
         let opened = builder(client).from_credentials(credentials).await;
         opened.map(Some).map_err(|error| refused(error, told))
     }
@@ -62,8 +63,8 @@ impl Session {
     /// Makes an account, unless another process has made it by the time that it is our turn.
     async fn make(directory: &Directory, client: &Client, told: &Told) -> Result<Account, Error> {
         let by = Instant::now() + PATIENCE;
-        let _lock = loop {
-            if let Some(lock) = directory.store.lock_account()? {
+        let lock = loop {
+            if let Some(lock) = directory.store.lock_account().await? {
                 break lock;
             }
             if Instant::now() > by {
@@ -87,7 +88,7 @@ impl Session {
                 Err(error) => nonces.again(error, told)?,
             }
         };
-        directory.store.keep_account(&credentials)?;
+        directory.store.keep_account(&credentials, &lock).await?;
         log::info!("acme {}: the account {} was made", directory.name, account.id());
         Ok(account)
     }
@@ -171,13 +172,14 @@ impl Session {
         order: &mut Order,
         kind: Challenge,
         challenges: &Arc<Challenges>,
-    ) -> Result<Vec<Answer>, Error> {
+    ) -> Result<Vec<Given>, Error> {
         let mut answers = Vec::new();
         let mut proved = 0;
         let mut nonces = Nonces::default();
         loop {
             // A question that is asked again begins anew: what is known by then is not asked for again.
-            match prove_next(order, kind, challenges, &mut answers, &mut proved).await {
+            let store = &self.directory.store;
+            match prove_next(order, kind, (challenges, store), &mut answers, &mut proved).await {
                 Ok(true) => {}
                 Ok(false) => return Ok(answers),
                 Err(Trouble::Own(error)) => return Err(error),
@@ -275,6 +277,12 @@ impl Session {
     }
 }
 
+/// An answer that is given here, and by other machines where there are any.
+struct Given {
+    _here: Answer,
+    _elsewhere: Option<Offer>,
+}
+
 /// Whose fault it is that a host could not be offered for proof.
 enum Trouble {
     Own(Error),
@@ -291,8 +299,8 @@ impl From<instant_acme::Error> for Trouble {
 async fn prove_next(
     order: &mut Order,
     kind: Challenge,
-    challenges: &Arc<Challenges>,
-    answers: &mut Vec<Answer>,
+    (challenges, store): (&Arc<Challenges>, &Store),
+    answers: &mut Vec<Given>,
     proved: &mut usize,
 ) -> Result<bool, Trouble> {
     let mut authorizations = order.authorizations();
@@ -312,12 +320,23 @@ async fn prove_next(
             let mut challenge = authorization.challenge(kind.kind()).ok_or_else(unoffered)?;
             let authorization = challenge.key_authorization();
             // Before the directory is asked to look; when that is asked again, the answer is the same.
-            answers.push(match kind {
-                Challenge::Http => challenges.answer_http(&challenge.token, authorization.as_str()),
+            let token = challenge.token.as_str();
+            let answer = match kind {
+                Challenge::Http => challenges.answer_http(token, authorization.as_str()),
                 Challenge::TlsAlpn => {
                     challenges.answer_tls(&host, authorization.digest().as_ref()).map_err(Trouble::Own)?
                 }
-            });
+            };
+            let offered = match (store.shared(), kind) {
+                (None, _) => Ok(None),
+                (Some(shared), Challenge::Http) => {
+                    shared.offer_http(token, authorization.as_str()).await.map(Some)
+                }
+                (Some(shared), Challenge::TlsAlpn) => {
+                    shared.offer_tls(&host, authorization.digest().as_ref()).await.map(Some)
+                }
+            };
+            answers.push(Given { _here: answer, _elsewhere: offered.map_err(Trouble::Own)? });
             challenge.set_ready().await?;
         }
         *proved += 1;

@@ -11,6 +11,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::error::Error;
+use super::proofs::Questions;
 
 /// The protocol of a handshake that is a question of a directory (RFC 8737, section 3).
 pub const ACME_TLS: &[u8] = b"acme-tls/1";
@@ -24,9 +25,12 @@ pub struct Challenges {
     tokens: RwLock<HashMap<Box<str>, Box<str>>>,
     /// How to greet who asks for a host by [`ACME_TLS`].
     hosts: RwLock<HashMap<Box<str>, Arc<ServerConfig>>>,
+    /// What is asked of other machines.
+    pub(super) questions: Questions,
 }
 
 /// An answer that is given for as long as this lives.
+#[must_use]
 pub(super) struct Answer {
     challenges: Arc<Challenges>,
     token: Box<str>,
@@ -70,8 +74,8 @@ impl Drop for Answer {
     }
 }
 
-/// A handshake that shows the digest in a certificate for the host alone, and speaks nothing afterwards.
-fn proof(host: &str, digest: &[u8]) -> Result<ServerConfig, Error> {
+/// A configuration that shows the digest in a certificate for the host alone, and speaks nothing afterwards.
+pub(super) fn proof(host: &str, digest: &[u8]) -> Result<ServerConfig, Error> {
     let bug = |error: rcgen::Error| Error::Bug(error.to_string());
     let mut params = CertificateParams::new([host.to_owned()]).map_err(bug)?;
     params.distinguished_name = DistinguishedName::new();

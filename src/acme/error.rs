@@ -3,6 +3,8 @@
 use std::io;
 use std::time::SystemTime;
 
+use crate::stores;
+
 /// Why an order came to nothing, for the operator.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
@@ -26,6 +28,12 @@ pub(super) enum Error {
     /// The store cannot be used.
     #[error("the store cannot be used: {0}")]
     Store(#[from] io::Error),
+    /// The store that machines share cannot be asked.
+    #[error("the store cannot be used: {0}")]
+    Shared(#[from] stores::Error),
+    /// The lock ran out while it was needed: another machine may be at it.
+    #[error("the lock was lost on the way: what came is left to whoever has it now")]
+    LostLock,
     /// What came is no certificate of ours.
     #[error("the certificate that came cannot be used: {0}")]
     Unusable(String),

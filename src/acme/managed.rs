@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use super::directory::Directory;
-use super::schedule::Validity;
+use super::schedule::{self, Validity};
 use super::store::Failed;
 use crate::tls::{Certificate, Issued};
 
@@ -39,6 +39,33 @@ struct Now {
     /// Not before this is anything tried.
     not_before: Option<SystemTime>,
     failed: Failed,
+    /// When to look into a store that machines share.
+    look_at: Option<SystemTime>,
+    /// Whether it is being looked into.
+    looking: bool,
+    /// Why the store could not be asked, the last times.
+    trouble: Option<Trouble>,
+    /// Key and chain of the one that is served, for a store that may forget.
+    text: Option<Arc<str>>,
+}
+
+/// A store that cannot be asked.
+#[derive(Debug)]
+struct Trouble {
+    error: String,
+    /// How often in a row.
+    tries: u32,
+    /// Not before this is it asked again.
+    until: SystemTime,
+}
+
+/// What is to be done about a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Task {
+    /// To order it, or to ask when; by whoever has the lock.
+    SeeTo,
+    /// To see what other machines have got.
+    Look,
 }
 
 /// How it stands, for the operator.
@@ -68,20 +95,30 @@ impl Progress {
     /// How it stands.
     pub fn state(&self) -> State {
         let now = self.now.lock();
-        let word = match (now.ordering, now.failed.failures, self.issued.certificate()) {
+        let failures = now.failed.failures.max(now.trouble.as_ref().map_or(0, |trouble| trouble.tries));
+        let word = match (now.ordering, failures, self.issued.certificate()) {
             (true, ..) => "ordering",
             (false, 1.., _) => "failed",
             (false, 0, Some(_)) => "issued",
             (false, 0, None) => "waiting",
         };
-        let error = Some(now.failed.error.clone()).filter(|error| !error.is_empty());
-        State { word, next: now.renew_at.max(now.not_before), failures: now.failed.failures, error }
+        let error = now.trouble.as_ref().map_or(&now.failed.error, |trouble| &trouble.error);
+        let error = Some(error.clone()).filter(|error| !error.is_empty());
+        let asked_at = now.trouble.as_ref().map(|trouble| trouble.until);
+        State { word, next: now.renew_at.max(now.not_before).or(asked_at), failures, error }
     }
 
-    /// When it is due; `None` while it is being ordered.
-    pub(super) fn due(&self) -> Option<SystemTime> {
+    /// What is to be done next, and when; `None` while something is.
+    pub(super) fn next(&self) -> Option<(SystemTime, Task)> {
         let now = self.now.lock();
-        if now.ordering { None } else { Some(now.due().unwrap_or(SystemTime::UNIX_EPOCH)) }
+        if now.ordering || now.looking {
+            return None;
+        }
+        let free = now.trouble.as_ref().map(|trouble| trouble.until);
+        let due = now.due().unwrap_or(SystemTime::UNIX_EPOCH);
+        let look = now.look_at.map(|at| (at, Task::Look));
+        let next = look.into_iter().chain([(due, Task::SeeTo)]).min()?;
+        Some((next.0.max(free.unwrap_or(next.0)), next.1))
     }
 
     /// Whether to order at `now`, rather than to ask when.
@@ -95,6 +132,46 @@ impl Progress {
 
     pub(super) fn end(&self) {
         self.now.lock().ordering = false;
+    }
+
+    pub(super) fn begin_look(&self) {
+        self.now.lock().looking = true;
+    }
+
+    pub(super) fn end_look(&self) {
+        self.now.lock().looking = false;
+    }
+
+    /// When to look into the store again; nothing kept it from being asked.
+    pub(super) fn looked(&self, next: SystemTime) -> Option<u32> {
+        let mut now = self.now.lock();
+        now.look_at = Some(next);
+        now.trouble.take().map(|trouble| trouble.tries)
+    }
+
+    /// Looks into the store at once, where it is one to be looked into.
+    pub(super) fn look_now(&self) {
+        let mut now = self.now.lock();
+        now.look_at = now.look_at.map(|_| SystemTime::UNIX_EPOCH);
+    }
+
+    /// The store cannot be asked. Says how often in a row.
+    pub(super) fn troubled(&self, error: String, at: SystemTime, dice: f64) -> u32 {
+        let mut now = self.now.lock();
+        let tries = now.trouble.as_ref().map_or(0, |trouble| trouble.tries).saturating_add(1);
+        now.trouble = Some(Trouble { error, tries, until: schedule::ask_store_at(tries, at, dice) });
+        tries
+    }
+
+    /// Holds on to key and chain of the one that is served.
+    pub(super) fn hold(&self, text: Option<Arc<str>>) {
+        self.now.lock().text = text;
+    }
+
+    /// Key and chain of the one that is served, while it is any good.
+    pub(super) fn held(&self, at: SystemTime) -> Option<Arc<str>> {
+        let good = self.issued.certificate().is_some_and(|served| served.not_after > at);
+        self.now.lock().text.clone().filter(|_| good)
     }
 
     /// Nothing is tried before this.
@@ -186,20 +263,24 @@ mod tests {
         SystemTime::UNIX_EPOCH + days * DAY
     }
 
+    fn due(progress: &Progress) -> Option<SystemTime> {
+        progress.next().map(|(at, _)| at)
+    }
+
     #[test]
     fn what_is_missing_is_due_unless_it_failed() {
         let progress = progress();
-        assert_eq!(progress.due(), Some(SystemTime::UNIX_EPOCH));
+        assert_eq!(due(&progress), Some(SystemTime::UNIX_EPOCH));
         assert!(progress.wants_order(day(1)));
         assert_eq!(progress.state().word, "waiting");
         progress.begin();
-        assert_eq!((progress.due(), progress.state().word), (None, "ordering"));
+        assert_eq!((due(&progress), progress.state().word), (None, "ordering"));
         progress.end();
         let retry_at = day(3).duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
         progress.failed(Failed { failures: 2, retry_at, error: "no".into() });
         let state = progress.state();
         assert_eq!((state.word, state.next, state.failures), ("failed", Some(day(3)), 2));
-        assert_eq!(progress.due(), Some(day(3)));
+        assert_eq!(due(&progress), Some(day(3)));
     }
 
     #[test]
@@ -210,12 +291,40 @@ mod tests {
         assert!(progress.serve(Arc::clone(&first), 0.0) && !progress.serve(first, 0.0));
         let state = progress.state();
         assert_eq!((state.word, state.next, state.error), ("issued", Some(day(60)), None));
-        assert_eq!(progress.due(), Some(SystemTime::UNIX_EPOCH), "to ask when to renew");
+        assert_eq!(due(&progress), Some(SystemTime::UNIX_EPOCH), "to ask when to renew");
         assert!(!progress.wants_order(day(59)) && progress.wants_order(day(60)));
         progress.advised(None, None);
-        assert_eq!(progress.due(), Some(day(60)));
+        assert_eq!(due(&progress), Some(day(60)));
         assert!(progress.serve(certificate(30), 0.0));
         assert_eq!(progress.state().next, Some(day(20)));
+    }
+
+    #[test]
+    fn a_store_is_looked_into_between_and_left_alone_while_it_is_away() {
+        let progress = progress();
+        progress.serve(certificate(90), 0.0);
+        progress.advised(None, None);
+        assert_eq!(progress.looked(day(1)), None);
+        assert_eq!(progress.next(), Some((day(1), Task::Look)));
+        progress.begin_look();
+        assert_eq!(progress.next(), None);
+        progress.end_look();
+        assert_eq!(progress.troubled("away".into(), day(1), 0.0), 1);
+        assert_eq!(progress.next(), Some((day(1) + Duration::from_secs(1), Task::Look)));
+        let state = progress.state();
+        assert_eq!((state.word, state.failures, state.error.as_deref()), ("failed", 1, Some("away")));
+        assert_eq!(progress.looked(day(70)), Some(1));
+        assert_eq!(progress.next(), Some((day(60), Task::SeeTo)));
+        assert_eq!(progress.state().word, "issued");
+    }
+
+    #[test]
+    fn what_is_held_for_the_store_is_what_is_still_good() {
+        let progress = progress();
+        progress.serve(certificate(90), 0.0);
+        progress.hold(Some("text".into()));
+        assert_eq!(progress.held(day(89)).as_deref(), Some("text"));
+        assert_eq!(progress.held(day(90)), None);
     }
 
     #[test]

@@ -13,6 +13,14 @@ const AGAIN: Duration = Duration::from_secs(60 * 60);
 /// The longest that a directory's `Retry-After` is believed.
 const LONGEST_TOLD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// The wait after a store could not be asked, twice as long each time, and the longest.
+const FIRST_AWAY: Duration = Duration::from_secs(1);
+const LONGEST_AWAY: Duration = Duration::from_secs(30);
+/// How often a store is looked into for what other machines have got: while a certificate is missing or has failed, and
+/// otherwise.
+const LOOK_SOON: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(45);
+
 /// From when until when a certificate is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Validity {
@@ -53,6 +61,18 @@ pub(super) fn retry_at(failures: u32, now: SystemTime, told: Option<SystemTime>,
     let wait = FIRST.saturating_mul(growth).min(LONGEST);
     let own = now + wait.mul_f64(1.0 + dice.clamp(0.0, 1.0) / 5.0);
     told.map_or(own, |told| told.min(now + LONGEST_TOLD).max(own))
+}
+
+/// When to ask a store again that could not be asked `tries` times in a row.
+pub(super) fn ask_store_at(tries: u32, now: SystemTime, dice: f64) -> SystemTime {
+    let wait = FIRST_AWAY.saturating_mul(2_u32.saturating_pow(tries.saturating_sub(1))).min(LONGEST_AWAY);
+    now + wait.mul_f64(1.0 + dice.clamp(0.0, 1.0) / 5.0)
+}
+
+/// When to look into a store again, up to two thirds later than the least, so that machines do not come at once.
+pub(super) fn look_at(soon: bool, now: SystemTime, dice: f64) -> SystemTime {
+    let least = if soon { LOOK_SOON } else { LOOK };
+    now + least.mul_f64(1.0 + dice.clamp(0.0, 1.0) * 2.0 / 3.0)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use http::Uri;
 use super::listeners::secret;
 use super::{Compiler, unknown};
 use crate::acme::{Challenge, Directory, ExternalAccount, Managed, Progress, Store};
-use crate::config::{self, AcmeChallenge};
+use crate::config::{self, AcmeChallenge, AcmeStore};
 use crate::document::{ConfigError, join};
 use crate::tls::Authorities;
 use crate::types::HostPattern;
@@ -44,9 +44,7 @@ impl Compiler<'_> {
         if let Some(email) = email.filter(|email| !is_email(email)) {
             self.error(join(path, "email"), format!("`{email}` is not an address of e-mail"));
         }
-        if words.store.file.as_os_str().is_empty() {
-            self.error(join(&join(path, "store"), "file"), "a folder has a name");
-        }
+        let store = self.acme_store(&join(path, "store"), words);
         if let Some(ca) = words.ca.as_ref().filter(|_| self.inputs.certificates) {
             self.usable(join(path, "ca"), Authorities::load(ca));
         }
@@ -63,8 +61,22 @@ impl Compiler<'_> {
                 None => None,
                 Some(account) => Some(account?),
             },
-            store: Store::new(&words.store.file, &words.directory),
+            store: store?,
         })
+    }
+
+    fn acme_store(&mut self, path: &str, words: &config::Acme) -> Option<Store> {
+        match &words.store {
+            AcmeStore::File(folder) if folder.as_os_str().is_empty() => {
+                self.error(join(path, "file"), "a folder has a name");
+                None
+            }
+            AcmeStore::File(folder) => Some(Store::in_folder(folder, &words.directory)),
+            AcmeStore::Redis(name) => {
+                let redis = self.store(&join(path, "redis"), name)?;
+                Some(Store::in_redis(redis, &words.directory))
+            }
+        }
     }
 
     fn external_account(&mut self, path: &str, words: &config::ExternalAccount) -> Option<ExternalAccount> {
@@ -111,7 +123,7 @@ impl Compiler<'_> {
         let key = format!("acme {}", directory.store.key(&hosts));
         let progress = self.inputs.state.adopt(key, || Progress::new(hosts.into()));
         let managed = Managed { directory, progress };
-        managed.recall();
+        managed.recall_at_hand();
         if !self.managed.iter().any(|known| Arc::ptr_eq(&known.progress, &managed.progress)) {
             self.managed.push(managed.clone());
         }

@@ -5,6 +5,7 @@ mod chains;
 mod listeners;
 mod routes;
 mod shown;
+mod stores;
 mod telemetry;
 mod tls;
 mod upstreams;
@@ -12,7 +13,7 @@ mod upstreams;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::acme::{Challenges, Managed};
+use crate::acme::{Challenges, Managed, Proofs};
 use crate::chain::{ChainBuilder, Link};
 use crate::config::Config;
 use crate::document::{ConfigError, Environment, Errors, closest};
@@ -25,6 +26,7 @@ use crate::upstream::Upstream;
 
 pub use listeners::admin_token;
 pub use shown::shown;
+pub use stores::store_files;
 pub use tls::tls_files;
 pub use upstreams::upstream_files;
 
@@ -65,12 +67,14 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
         inputs,
         upstreams: &upstreams,
         credentials,
+        stores: BTreeMap::new(),
         directories: BTreeMap::new(),
         managed: Vec::new(),
         used: Vec::new(),
         bounds,
         errors,
     };
+    compiler.stores = compiler.stores();
     compiler.directories = compiler.directories();
     let listeners = compiler.listeners();
     let routed = compiler.routes(&listeners);
@@ -84,7 +88,10 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
     compiler.shed();
     let text = serde_json::to_string(&shown(config, inputs.registry)).unwrap_or_default();
     let acme: Box<[Managed]> = compiler.managed.into();
-    let challenges = (!acme.is_empty()).then(|| inputs.state.adopt(Challenges::KEY, Challenges::default));
+    let proofs = (!acme.is_empty()).then(|| {
+        let here = inputs.state.adopt(Challenges::KEY, Challenges::default);
+        Arc::new(Proofs::new(here, &acme))
+    });
     let errors = compiler.errors;
     let settings = access_log.unwrap_or_else(Settings::off);
     let (router, routes, unmatched) = routed;
@@ -99,7 +106,7 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
             upstreams,
             listeners: listeners.policies,
             acme,
-            challenges,
+            proofs,
             trusted_proxies: config.server.trusted_proxies.iter().copied().collect(),
             shed: config.server.shed.as_ref().map_or_else(Watermarks::default, |shed| Watermarks {
                 memory: shed.memory,
@@ -121,6 +128,8 @@ struct Compiler<'a> {
     upstreams: &'a BTreeMap<Arc<str>, Arc<Upstream>>,
     /// Header fields whose values are not shown.
     credentials: CredentialFields,
+    /// Stores that machines share.
+    stores: stores::Stores,
     /// The authorities that issue certificates.
     directories: acme::Directories,
     /// The certificates that are wanted of them.

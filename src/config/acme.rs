@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::SecretSource;
 
@@ -33,11 +33,22 @@ pub struct Acme {
 }
 
 /// Where the account, certificates and keys are kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AcmeStore {
-    /// A folder, which is made for the gateway's user alone. Several gateways may share it.
-    pub file: PathBuf,
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AcmeStore {
+    /// A folder, which is made for the gateway's user alone. Several gateways on one machine may share it.
+    File(PathBuf),
+    /// The name of a store under `stores`: many machines may share it, and answer for each other's proofs.
+    Redis(String),
+}
+
+impl Serialize for AcmeStore {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::File(folder) => serializer.collect_map([("file", folder)]),
+            Self::Redis(name) => serializer.collect_map([("redis", name)]),
+        }
+    }
 }
 
 /// How hosts are proved.

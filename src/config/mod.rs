@@ -10,6 +10,7 @@ mod listener;
 mod read;
 mod route;
 mod server;
+mod stores;
 mod telemetry;
 mod tls;
 mod unread;
@@ -28,6 +29,7 @@ pub use route::{
     Defaults, Matcher, Path, Redirect, Respond, Route, RouteLimits, Timeouts, WebSocketTimeouts,
 };
 pub use server::{Server, Shed, Threads};
+pub use stores::{RedisStore, Store};
 pub use telemetry::{AccessLog, Metrics, ProcessLog, Sample, Telemetry};
 pub use tls::{
     CertificateFiles, CertificateSource, Ciphers, ClientAuth, ClientAuthMode, HostTls, Hsts, RedirectToHttps,
@@ -52,6 +54,9 @@ pub struct Config {
     /// Authorities that issue certificates by themselves, by name.
     #[serde(default)]
     pub acme: BTreeMap<String, Acme>,
+    /// Stores that several machines share, by name.
+    #[serde(default)]
+    pub stores: BTreeMap<String, Store>,
     /// The operator's HTTP API. Off unless named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin: Option<Admin>,

@@ -8,11 +8,12 @@ use super::{Config, Telemetry, Unread};
 use crate::document::{ConfigError, Document, Errors, Node, Value, decode, join, suggest};
 
 /// What stands at the top of a document; `include` is gone by now.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 12] = [
     "version",
     "server",
     "listeners",
     "acme",
+    "stores",
     "admin",
     "telemetry",
     "upstreams",
@@ -43,6 +44,7 @@ impl Config {
             server: one(root, "server", errors).unwrap_or_default(),
             listeners: list(root, "listeners", errors),
             acme: map(root, "acme", errors),
+            stores: map(root, "stores", errors),
             admin: one(root, "admin", errors),
             telemetry: telemetry(root, errors),
             upstreams: map(root, "upstreams", errors),

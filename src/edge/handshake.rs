@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use pingora::apps::HttpServerApp;
-use rustls::ServerConfig;
 use rustls::server::{Acceptor, ClientHello};
 use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
@@ -17,7 +16,7 @@ use super::serve::{Edge, linger};
 use super::socket::Socket;
 use super::transport::{Ends, Transport};
 use super::wire::{Ended, Patience, Wire};
-use crate::acme::{ACME_TLS, Challenges};
+use crate::acme::{ACME_TLS, Proofs};
 use crate::snapshot::ListenerPolicy;
 use crate::tls::{Failure, ServerPolicy, Session};
 
@@ -38,11 +37,11 @@ pub(super) enum Greeting {
     Nothing,
 }
 
-/// Greets a client, which has until `by`. `draining` ends the wait for its first byte. `challenges` answer authorities.
+/// Greets a client, which has until `by`. `draining` ends the wait for its first byte. `proofs` answer authorities.
 pub(super) async fn greet(
     socket: Transport,
     policy: &Arc<ServerPolicy>,
-    challenges: Option<&Challenges>,
+    proofs: Option<&Proofs>,
     by: Instant,
     draining: impl Future<Output = ()>,
 ) -> Greeting {
@@ -51,7 +50,7 @@ pub(super) async fn greet(
         Ok(None) => Greeting::Nothing,
         Ok(Some(Err(_))) => Greeting::Failed(Failure::ClientGone, None),
         Ok(Some(Ok(HANDSHAKE))) => {
-            let encrypted = tokio::time::timeout_at(by.into(), encrypt(socket, policy, challenges)).await;
+            let encrypted = tokio::time::timeout_at(by.into(), encrypt(socket, policy, proofs)).await;
             match encrypted {
                 Ok(Ok(Some((socket, session)))) => Greeting::Encrypted(socket, session),
                 Ok(Ok(None)) => Greeting::Proved,
@@ -81,14 +80,20 @@ type Failed = (Failure, Option<Transport>);
 async fn encrypt(
     socket: Transport,
     policy: &Arc<ServerPolicy>,
-    challenges: Option<&Challenges>,
+    proofs: Option<&Proofs>,
 ) -> Result<Option<(Socket, Arc<Session>)>, Failed> {
     let mut acceptor = pin!(LazyConfigAcceptor::new(Acceptor::default(), socket));
     let start = match acceptor.as_mut().await {
         Ok(start) => start,
         Err(error) => return Err((Failure::of(&error), acceptor.take_io())),
     };
-    if let Some(config) = challenges.and_then(|challenges| asked(&start.client_hello(), challenges)) {
+    let asked = proofs.and_then(|proofs| Some((proofs, asked_for(&start.client_hello())?)));
+    let proof = match asked {
+        // Boxed, and another machine asked, for authorities alone.
+        Some((proofs, host)) => Box::pin(proofs.tls(&host)).await,
+        None => None,
+    };
+    if let Some(config) = proof {
         let answered = start.into_stream(config).into_fallible().await;
         let mut stream = answered.map_err(|(error, socket)| (Failure::of(&error), Some(socket)))?;
         // The authority has seen what it wanted, whether or not it hears the end.
@@ -115,11 +120,11 @@ async fn encrypt(
     }
 }
 
-/// The answer to an authority that asks for the proof of a host (RFC 8737, section 3).
-fn asked(hello: &ClientHello<'_>, challenges: &Challenges) -> Option<Arc<ServerConfig>> {
+/// The host whose proof an authority asks for (RFC 8737, section 3).
+fn asked_for(hello: &ClientHello<'_>) -> Option<Box<str>> {
     let mut protocols = hello.alpn()?;
     let alone = protocols.next() == Some(ACME_TLS) && protocols.next().is_none();
-    challenges.tls(hello.server_name().filter(|_| alone)?)
+    hello.server_name().filter(|_| alone).map(Into::into)
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
@@ -164,9 +169,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
     ) -> Result<(Socket, Arc<Session>), Option<Transport>> {
         let since = Instant::now();
         let drained = self.drain.after_courtesy(since);
-        let challenges = self.live.load().challenges.clone();
+        let proofs = self.live.load().proofs.clone();
         let by = since + policy.header_timeout;
-        match greet(socket, tls, challenges.as_deref(), by, drained).await {
+        match greet(socket, tls, proofs.as_deref(), by, drained).await {
             Greeting::Encrypted(socket, session) => {
                 self.metrics.encrypted(&session);
                 Ok((socket, session))

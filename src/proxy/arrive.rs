@@ -19,10 +19,12 @@ use crate::route::{Captures, Found, Lookup};
 use crate::snapshot::{Live, Route, Snapshot};
 use crate::types::{Host, NormalPath};
 
-/// Pins the route of a request and starts its clocks.
+/// Pins the route of a request and starts its clocks. `proved` is what another machine says of the proof that it asks
+/// for.
 pub(super) fn arrive(
     live: &Live,
     shedding: &Shedding,
+    proved: Option<Box<str>>,
     session: &mut Session,
     context: &mut Context,
 ) -> Result<()> {
@@ -58,8 +60,8 @@ pub(super) fn arrive(
                 session.req_header_mut().set_uri(target);
             }
             let request = session.req_header();
-            let challenges = snapshot.challenges.as_deref().filter(|_| tls.is_none());
-            let aside = proof(challenges, request)
+            let proofs = snapshot.proofs.as_deref().filter(|_| tls.is_none());
+            let aside = proof(proofs, proved, request)
                 .or_else(|| detour(&listener, tls.map(|tls| &**tls), &client, request, &host));
             match aside {
                 Some(reply) => Placed { reply: Some(reply), ..Placed::nowhere(&snapshot, host) },

@@ -71,7 +71,12 @@ impl ProxyHttp for Gateway {
     }
 
     async fn early_request_filter(&self, session: &mut Session, context: &mut Context) -> Result<()> {
-        arrive::arrive(&self.live, &self.shedding, session, context)
+        let asked = detour::asked_elsewhere(&self.live, &self.shedding, session.req_header(), context);
+        let proved = match asked {
+            Some(asked) => asked.await,
+            None => None,
+        };
+        arrive::arrive(&self.live, &self.shedding, proved, session, context)
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {

@@ -138,6 +138,7 @@ impl Engine {
             reloader: self.reloader,
             watch: Mutex::new(watch),
             live: self.live,
+            renewing: Mutex::default(),
             sockets: Mutex::new(Some(self.sockets)),
             audience,
             upgrade_socket: self.upgrade_socket,

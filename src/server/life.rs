@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
 
 use super::StartError;
 use super::handover::{Predecessor, Upgrade};
@@ -18,6 +19,9 @@ use super::watch::Watch;
 use super::{Reloader, expiry, notify};
 use crate::edge::Drain;
 use crate::snapshot::Live;
+
+/// How long the end waits at most for orders to be given up.
+const GIVING_BACK: Duration = Duration::from_secs(1);
 
 /// What a gateway can be told to do.
 #[derive(Debug)]
@@ -78,6 +82,8 @@ pub(super) struct Life {
     /// Follows the configuration's files; gone once a new process does.
     pub(super) watch: Mutex<Option<Watch>>,
     pub(super) live: Arc<Live>,
+    /// Orders and renews certificates until draining starts.
+    pub(super) renewing: Mutex<Option<JoinHandle<()>>>,
     /// What is handed over; gone when draining, so that nobody waits at a socket that is not listened to.
     pub(super) sockets: Mutex<Option<Sockets>>,
     pub(super) audience: Audience,
@@ -120,13 +126,14 @@ impl Life {
     async fn start(&self) -> Result<Listeners, StartError> {
         let mut readiness = std::mem::take(&mut *self.readiness.lock());
         let listeners = readiness.all().await?;
+        self.reloader.recall().await;
         if let Some(socket) = &self.upgrade_socket {
             let path = socket.path().to_owned();
             socket.publish(&self.commands).map_err(|error| StartError::UpgradeSocket { path, error })?;
         }
         readiness.go();
         tokio::spawn(expiry::watch(Arc::clone(&self.live)));
-        tokio::spawn(self.reloader.renew(self.drain.clone()));
+        *self.renewing.lock() = Some(tokio::spawn(self.reloader.renew(self.drain.clone())));
         match &self.audience {
             Audience::ServiceManager => notify::ready(),
             Audience::Predecessor(predecessor) => predecessor.ready(),
@@ -255,6 +262,11 @@ impl Life {
         log::info!("draining {} connections, for at most {grace:?}", self.drain.connections());
         if !all_left(&self.drain, listeners, grace).await {
             log::warn!("{} connections were cut off after {grace:?}", self.drain.connections());
+        }
+        let renewing = self.renewing.lock().take();
+        if let Some(renewing) = renewing {
+            // What is not given back by then runs out by itself.
+            let _ = tokio::time::timeout(GIVING_BACK, renewing).await;
         }
     }
 }

@@ -59,6 +59,11 @@ impl Reloader {
         renewal::keep(parts, live, Arc::clone(&self.changed), drain)
     }
 
+    /// Serves the certificates that other machines have got.
+    pub(super) async fn recall(&self) {
+        renewal::recall(&self.parts, &self.live).await;
+    }
+
     /// From here on a new process reads the configuration.
     pub(super) fn hand_over(&self) {
         self.handed_over.store(true, Ordering::Relaxed);

@@ -36,6 +36,7 @@ mod reload;
 mod resources;
 mod routing;
 mod second_readers;
+mod shared_acme;
 mod slow_clients;
 mod streaming;
 mod suspicions;

@@ -13,6 +13,7 @@ mod message;
 mod origin;
 pub mod pebble;
 pub mod process_log;
+pub mod redis;
 pub mod tls;
 
 use std::time::{Duration, Instant};

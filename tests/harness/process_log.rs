@@ -36,3 +36,8 @@ pub fn heard(words: &[&str]) -> String {
         lines.iter().find(|line| words.iter().all(|word| line.contains(word))).cloned()
     })
 }
+
+/// Every line so far, those of other tests included.
+pub fn lines() -> Vec<String> {
+    HEARD.lock().unwrap().clone()
+}

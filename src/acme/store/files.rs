@@ -1,4 +1,4 @@
-//! Where accounts, certificates and keys are kept.
+//! A folder on a disk.
 //!
 //! ```text
 //! DIR/acme.example.com-1f2e3d4c/account.json
@@ -15,44 +15,30 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use instant_acme::AccountCredentials;
 use rustix::fs::{FlockOperation, flock};
-use serde::{Deserialize, Serialize};
 
+use super::{Failed, directory, name};
 use crate::tls::{Certificate, Chain, Key};
 
 /// The folder of one directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Store {
+pub struct Files {
     folder: PathBuf,
 }
 
 /// Held by the one who orders. Given back when it is dropped, and when the process ends.
-pub(super) struct Lock(#[expect(dead_code, reason = "open, it is locked")] File);
+pub struct Lock(#[expect(dead_code, reason = "open, it is locked")] File);
 
-/// What went wrong, kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Failed {
-    /// How often in a row.
-    pub(super) failures: u32,
-    /// When to try again, in seconds since 1970.
-    pub(super) retry_at: u64,
-    /// What it was, the last time.
-    pub(super) error: String,
-}
-
-impl Store {
+impl Files {
     /// The place in `root` for what comes from the directory at `url`. Touches nothing.
-    pub fn new(root: &Path, url: &str) -> Self {
-        let host = url.split("://").nth(1).and_then(|rest| rest.split(['/', ':']).next()).unwrap_or_default();
-        Self { folder: root.join(format!("{}-{}", plain(host), short(url))) }
+    pub(super) fn new(root: &Path, url: &str) -> Self {
+        Self { folder: root.join(directory(url)) }
     }
 
     /// Tells this place and these hosts from others.
-    pub fn key(&self, hosts: &[Box<str>]) -> String {
+    pub(super) fn key(&self, hosts: &[Box<str>]) -> String {
         self.path(&name(hosts)).display().to_string()
     }
 
@@ -167,29 +153,6 @@ impl Store {
 
 const ACCOUNT: &str = "account.json";
 
-impl Failed {
-    pub(super) fn retry_at(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(self.retry_at)
-    }
-}
-
-/// What the files for these hosts, in order, are called.
-fn name(hosts: &[Box<str>]) -> String {
-    let first = hosts.first().map_or("", |host| host);
-    let shown = plain(first.get(..64.min(first.len())).unwrap_or(first));
-    format!("{shown}-{}", short(&hosts.join(",")))
-}
-
-fn plain(name: &str) -> String {
-    let fit = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c } else { '_' };
-    name.chars().map(fit).collect()
-}
-
-fn short(text: &str) -> String {
-    let digest = digest(&SHA256, text.as_bytes());
-    digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
@@ -205,7 +168,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_for_the_owner_alone_and_in_whole_files() {
         let root = tempfile::tempdir().unwrap();
-        let store = Store::new(&root.path().join("acme"), "https://acme.test:14000/dir");
+        let store = Files::new(&root.path().join("acme"), "https://acme.test:14000/dir");
         let names = hosts(&["a.test", "b.test"]);
         let failed = Failed { failures: 2, retry_at: 7, error: "no".into() };
         store.keep_failed(&names, Some(&failed)).unwrap();
@@ -224,7 +187,7 @@ mod tests {
     #[test]
     fn one_at_a_time_has_the_lock() {
         let root = tempfile::tempdir().unwrap();
-        let store = Store::new(root.path(), "https://acme.test/dir");
+        let store = Files::new(root.path(), "https://acme.test/dir");
         let (a, b) = (hosts(&["a.test"]), hosts(&["b.test"]));
         let held = store.lock(&a).unwrap();
         assert!(held.is_some() && store.lock(&a).unwrap().is_none());
@@ -236,7 +199,7 @@ mod tests {
     #[test]
     fn a_folder_that_others_can_read_is_not_used() {
         let root = tempfile::tempdir().unwrap();
-        let store = Store::new(root.path(), "https://acme.test/dir");
+        let store = Files::new(root.path(), "https://acme.test/dir");
         fs::create_dir(&store.folder).unwrap();
         fs::set_permissions(&store.folder, fs::Permissions::from_mode(0o755)).unwrap();
         let error = store.lock_account().err().unwrap().to_string();

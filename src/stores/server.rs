@@ -1,0 +1,156 @@
+//! Where a server is, and how to be let in.
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use redis::io::tcp::TcpSettings;
+use redis::{Client, ConnectionInfo, IntoConnectionInfo, TlsCertificates, parse_redis_url};
+
+use crate::types::Secret;
+
+/// Where a server is, and how to be let in.
+#[derive(Clone)]
+pub struct Server {
+    pub(super) client: Client,
+    /// Host and port.
+    pub(super) place: Box<str>,
+    fingerprint: Box<str>,
+}
+
+/// Why there can be no such server, for the operator. Says nothing of the URL: there may be a password in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unusable {
+    /// What is wrong.
+    pub message: &'static str,
+    /// What to do about it.
+    pub hint: &'static str,
+    /// Whether it is the authorities, not the URL.
+    pub of_ca: bool,
+}
+
+const FORM: &str = "write `redis://HOST:PORT`, or `rediss://USER:PASSWORD@HOST:PORT/DATABASE` for TLS; special \
+                    characters in a password are written as `%40`";
+
+impl Server {
+    /// The server at a URL; `ca` is the PEM text of those who may have issued its certificate.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no such server.
+    pub fn new(url: &Secret, ca: Option<&[u8]>) -> Result<Self, Unusable> {
+        let bad = |message| Unusable { message, hint: FORM, of_ca: false };
+        let text = url.expose().trim();
+        let parsed = parse_redis_url(text).ok_or(bad("this is not the URL of a Redis server"))?;
+        if !matches!(parsed.scheme(), "redis" | "rediss") {
+            return Err(bad("the URL of a Redis server begins with `redis://` or `rediss://`"));
+        }
+        if parsed.host().is_none() {
+            return Err(bad("there is no host in the URL"));
+        }
+        if parsed.query().is_some() || parsed.fragment().is_some() {
+            return Err(bad("nothing follows `?` or `#` in the URL of a store"));
+        }
+        let tls = parsed.scheme() == "rediss";
+        let info = parsed.into_connection_info();
+        let info = info.map_err(|_| bad("host, user, password or database in the URL cannot be used"))?;
+        if info.redis_settings().db() < 0 {
+            return Err(bad("a database is a number from 0"));
+        }
+        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let place = info.addr().to_string().into();
+        let fingerprint = fingerprint(text, ca);
+        Ok(Self { client: client(info, tls, ca)?, place, fingerprint })
+    }
+
+    /// Tells a handle for this server from others.
+    pub fn key(&self, timeout: Duration) -> String {
+        format!("redis {} {}", self.fingerprint, timeout.as_nanos())
+    }
+
+    /// Tells this server, and who we are to it, from others.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+}
+
+fn client(info: ConnectionInfo, tls: bool, ca: Option<&[u8]>) -> Result<Client, Unusable> {
+    let made = match ca {
+        None => Client::open(info),
+        Some(_) if !tls => {
+            let message =
+                "`redis://` is not TLS: there is no certificate that an authority could have issued";
+            return Err(Unusable { message, hint: "write `rediss://`, or leave `ca` out", of_ca: true });
+        }
+        Some(ca) => {
+            let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca.to_vec()) };
+            Client::build_with_tls(info, certificates)
+        }
+    };
+    made.map_err(|_| Unusable { message: "this is not the URL of a Redis server", hint: FORM, of_ca: false })
+}
+
+fn fingerprint(url: &str, ca: Option<&[u8]>) -> Box<str> {
+    let mut context = Context::new(&SHA256);
+    context.update(url.as_bytes());
+    context.update(&[0]);
+    context.update(ca.unwrap_or_default());
+    context.finish().as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>().into()
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(url: &str) -> Result<Server, Unusable> {
+        Server::new(&Secret::new(url), None)
+    }
+
+    #[test]
+    fn a_url_says_where_and_who() {
+        for (url, place) in [
+            ("redis://127.0.0.1", "127.0.0.1:6379"),
+            ("redis://:secret@cache.test:7000/3", "cache.test:7000"),
+            ("rediss://gate:s%40cret@cache.test", "cache.test:6379"),
+        ] {
+            let server = server(url).unwrap();
+            assert_eq!(&*server.place, place);
+            assert!(!format!("{server:?}").contains("cret"), "{server:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_such_url_is_refused_and_not_repeated() {
+        for url in [
+            "",
+            "secret",
+            "http://secret@cache.test",
+            "redis+unix:///run/secret",
+            "redis://",
+            "redis://user:sec/ret@cache.test",
+            "redis://:secret@cache.test/secret",
+            "redis://:secret@cache.test/-1",
+            "rediss://:secret@cache.test#insecure",
+            "redis://:secret@cache.test?protocol=resp3",
+            "redis://:secret@cache.test:99999",
+        ] {
+            let refused = server(url).unwrap_err();
+            assert!(!refused.message.contains("secret"), "{url}");
+        }
+    }
+
+    #[test]
+    fn another_password_or_timeout_is_another_handle() {
+        let (one, other) = (server("redis://:a@h").unwrap(), server("redis://:b@h").unwrap());
+        let second = Duration::from_secs(1);
+        assert_ne!(one.key(second), other.key(second));
+        assert_ne!(one.key(second), one.key(second * 2));
+        assert_eq!(one.key(second), server("redis://:a@h").unwrap().key(second));
+    }
+}

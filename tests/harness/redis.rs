@@ -1,0 +1,151 @@
+//! A Redis server of a test's own.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use redis::{Connection, FromRedisValue};
+use tempfile::TempDir;
+
+use super::SOON;
+use super::tls::Authority;
+
+/// A server that runs until this is dropped. It keeps nothing on disk.
+pub struct Redis {
+    address: SocketAddr,
+    password: &'static str,
+    tls: Option<Authority>,
+    dir: TempDir,
+    child: Option<Child>,
+}
+
+impl Redis {
+    /// One that anybody may ask.
+    pub fn start() -> Self {
+        Self::start_as("", None)
+    }
+
+    /// One that wants a password.
+    pub fn with_password(password: &'static str) -> Self {
+        Self::start_as(password, None)
+    }
+
+    /// One that speaks TLS alone, with a certificate of this authority for 127.0.0.1.
+    pub fn with_tls(pki: Authority) -> Self {
+        pki.issue("redis", &["127.0.0.1"]);
+        Self::start_as("", Some(pki))
+    }
+
+    /// A port where one will be, and nobody is.
+    pub fn away() -> Self {
+        Self { address: free(), password: "", tls: None, dir: tempfile::tempdir().unwrap(), child: None }
+    }
+
+    fn start_as(password: &'static str, tls: Option<Authority>) -> Self {
+        let mut server = Self::away();
+        (server.password, server.tls) = (password, tls);
+        while !server.attempt() {
+            // Somebody else took the port first.
+            server.address = free();
+        }
+        server
+    }
+
+    /// Starts it again where it was, empty.
+    pub fn start_again(&mut self) {
+        self.stop();
+        assert!(self.attempt(), "the port is taken");
+    }
+
+    /// Ends it at once.
+    pub fn stop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    fn attempt(&mut self) -> bool {
+        let port = self.address.port().to_string();
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]);
+        command.arg(self.dir.path());
+        match &self.tls {
+            None => command.args(["--port", &port]),
+            Some(pki) => {
+                command.args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"]);
+                command.arg("--tls-cert-file").arg(pki.path("redis.pem"));
+                command.arg("--tls-key-file").arg(pki.path("redis.key"));
+                command.arg("--tls-ca-cert-file").arg(pki.ca())
+            }
+        };
+        if !self.password.is_empty() {
+            command.args(["--requirepass", self.password]);
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let mut child = child.expect("Debian has it in the package `redis-server`");
+        let by = Instant::now() + SOON;
+        while TcpStream::connect(self.address).is_err() {
+            if child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            assert!(Instant::now() < by, "redis-server does not listen");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        self.child = Some(child);
+        true
+    }
+
+    /// Where it is, with the password it wants.
+    pub fn url(&self) -> String {
+        let user = if self.password.is_empty() { String::new() } else { format!(":{}@", self.password) };
+        let scheme = if self.tls.is_some() { "rediss" } else { "redis" };
+        format!("{scheme}://{user}{}", self.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The authority of its certificate.
+    pub fn pki(&self) -> &Authority {
+        self.tls.as_ref().unwrap()
+    }
+
+    /// What it answers. A server that speaks TLS is not asked by tests.
+    pub fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query(&mut self.connection()).unwrap()
+    }
+
+    fn connection(&self) -> Connection {
+        redis::Client::open(self.url()).unwrap().get_connection().unwrap()
+    }
+
+    /// Its keys that end so.
+    pub fn keys(&self, end: &str) -> Vec<String> {
+        self.ask(&["KEYS", &format!("*{end}")])
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The key where the lock, the certificate and so on (`what`) for one host from a directory is.
+pub fn key(directory: &str, what: &str, host: &str) -> String {
+    let short = |text: &str| {
+        let digest = digest(&SHA256, text.as_bytes());
+        digest.as_ref()[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let at = directory.strip_prefix("https://").unwrap().split([':', '/']).next().unwrap();
+    format!("portcullis:acme:{{{at}-{}}}:{what}:{host}-{}", short(directory), short(host))
+}
+
+fn free() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
