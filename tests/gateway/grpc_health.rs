@@ -51,10 +51,12 @@ async fn checks_and_watches_pass() {
     assert_eq!(client.check(of("nothing")).await.unwrap_err().code(), Code::NotFound);
 
     let mut watch = client.watch(of("shop")).await.unwrap().into_inner();
-    for status in [ServingStatus::Serving, ServingStatus::NotServing, ServingStatus::Serving] {
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), Told::Serving);
+    for (status, told) in
+        [(ServingStatus::NotServing, Told::NotServing), (ServingStatus::Serving, Told::Serving)]
+    {
         reporter.set_service_status("shop", status).await;
-        let told = watch.message().await.unwrap().unwrap();
-        assert_eq!(told.status() == Told::Serving, status == ServingStatus::Serving, "as it happens");
+        assert_eq!(watch.message().await.unwrap().unwrap().status(), told, "as it happens");
     }
     tokio::task::block_in_place(|| drop((watch, client, gateway)));
 }
