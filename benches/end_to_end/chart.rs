@@ -1,4 +1,4 @@
-//! A bar chart of CPU time per request, as SVG that reads on light and on dark paper.
+//! A bar chart of CPU time per request, handshake and message, as SVG that reads on light and on dark paper.
 
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ const PANEL_TITLE_HEIGHT: f64 = 30.0;
 const BAR_PITCH: f64 = 24.0;
 const BAR_HEIGHT: f64 = 16.0;
 const PANEL_GAP: f64 = 10.0;
-const TITLE: &str = "CPU time per request (µs, less is better)";
+const TITLE: &str = "CPU time per request, handshake or message (µs, less is better)";
 
 const STYLE: &str = "\
 text { font: 13px system-ui, sans-serif; fill: #1f2328 } \
@@ -45,15 +45,14 @@ fn panel_height(comparison: &Comparison) -> f64 {
 }
 
 fn panel(comparison: &Comparison, top: f64) -> String {
-    let longest =
-        comparison.rows.iter().map(|row| row.cpu_per_request.high).fold(f64::MIN_POSITIVE, f64::max);
+    let longest = comparison.rows.iter().map(|row| row.cpu.high).fold(f64::MIN_POSITIVE, f64::max);
     let at = |value: f64| BAR_LEFT + (BAR_RIGHT - BAR_LEFT) * value / longest;
     let title = escape(&format!("{}: {}", comparison.workload, comparison.about));
     let mut text = format!("<text class=\"panel\" x=\"{MARGIN}\" y=\"{}\">{title}</text>\n", top + 16.0);
     for (index, row) in comparison.rows.iter().enumerate() {
         let y = top + PANEL_TITLE_HEIGHT + index as f64 * BAR_PITCH;
         let class = if row.name.starts_with(Kind::Portcullis.name()) { "bar ours" } else { "bar" };
-        let (cpu, name) = (row.cpu_per_request, escape(&row.name));
+        let (cpu, name) = (row.cpu, escape(&row.name));
         let (middle, baseline) = (y + BAR_HEIGHT / 2.0, y + 13.0);
         // Writing to a string cannot fail.
         let _ = writeln!(
@@ -85,8 +84,8 @@ mod tests {
     fn draws_a_bar_to_scale_for_each_row() {
         let comparisons = samples::full().comparisons;
         let text = svg(&comparisons);
-        assert_eq!(text.matches("<rect").count(), 4);
-        assert_eq!(text.matches("class=\"bar ours\"").count(), 3);
+        assert_eq!(text.matches("<rect").count(), 8);
+        assert_eq!(text.matches("class=\"bar ours\"").count(), 5);
         // The longest, 43.2 µs, fills the width; 40 µs its share of it.
         assert!(text.contains("width=\"450.0\""));
         assert!(text.contains("width=\"416.7\""));

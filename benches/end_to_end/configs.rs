@@ -4,17 +4,41 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use super::certificate::Files;
+
+/// What a workload asks of a proxy.
+#[derive(Clone, Copy, Default)]
+pub struct Setting {
+    /// Routes beside the catch-all. Portcullis only.
+    pub routes: usize,
+    pub tls: bool,
+    pub upstream: Upstream,
+    pub compression: bool,
+}
+
+/// How the origin is spoken to.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Upstream {
+    #[default]
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
 /// What every configuration is made from.
 pub struct Setup<'a> {
     pub listen: SocketAddr,
     /// Portcullis' second listener.
     pub admin: SocketAddr,
     pub origin: SocketAddr,
-    /// Routes beside the catch-all. Portcullis only.
-    pub routes: usize,
+    pub setting: Setting,
+    pub certificate: &'a Files,
     /// For logs and temporary files.
     pub directory: &'a Path,
 }
+
+/// Of gzip, for all; the other codings are at Portcullis' own `balanced`, as this is.
+pub const GZIP_LEVEL: u8 = 5;
 
 /// The hosts that the routes are spread over.
 pub const HOSTS: usize = 1_000;
@@ -31,22 +55,39 @@ pub fn route_path(number: usize) -> String {
 
 /// Portcullis' file. `revision` changes the first route, so that a reload has something to do.
 pub fn portcullis(setup: &Setup, revision: usize) -> String {
-    let Setup { listen, admin, origin, directory, .. } = setup;
+    let Setup { listen, admin, origin, setting, certificate, directory } = setup;
     let log = directory.join("access.log");
+    let tls = match setting.tls {
+        true => format!(
+            "    tls: {{ certificates: [{{ cert: \"{}\", key: \"{}\" }}] }}\n",
+            certificate.certificate.display(),
+            certificate.key.display()
+        ),
+        false => String::new(),
+    };
+    let protocol = match setting.upstream {
+        Upstream::Http1 => "http1",
+        Upstream::Http2 => "http2",
+    };
+    let filters = if setting.compression { "{ compression: { level: balanced } }" } else { "" };
     let mut text = format!(
         "version: 1
-server: {{ threads: 1 }}
-listeners: [{{ name: web, address: \"{listen}\", limits: {{ connections_per_ip: 20000 }} }}]
-admin: {{ address: \"{admin}\" }}
+server: {{ threads: 1, upstream_keepalive: 4096 }}
+listeners:
+  - name: web
+    address: \"{listen}\"
+    limits: {{ connections_per_ip: 20000, requests_per_connection: 1000000000, idle_timeout: 300s }}
+{tls}admin: {{ address: \"{admin}\" }}
 telemetry: {{ access_log: {{ output: \"{}\", format: json }} }}
-upstreams: {{ origin: {{ endpoints: [\"{origin}\"] }} }}
+filters: [{filters}]
+upstreams: {{ origin: {{ endpoints: [\"{origin}\"], protocol: {protocol} }} }}
 routes:
   - {{ name: all, path: /*, upstream: origin }}
   - {{ name: revised, path: /revision/{revision}/*, upstream: origin }}
 ",
         log.display()
     );
-    for number in 0..setup.routes {
+    for number in 0..setting.routes {
         let (host, path) = (route_host(number), route_path(number));
         // Writing to a string cannot fail.
         let _ =
@@ -57,15 +98,50 @@ routes:
 
 /// nginx' file: one process, a buffered access log of Portcullis' kind, responses of 64 KiB within its buffers.
 pub fn nginx(setup: &Setup) -> String {
-    let Setup { listen, origin, directory, .. } = setup;
+    let Setup { listen, origin, setting, certificate, directory, .. } = setup;
     let directory = directory.display();
+    let listen = match setting.tls {
+        true => format!(
+            "{listen} ssl http2 backlog=4096;
+    ssl_protocols TLSv1.3;
+    ssl_certificate {};
+    ssl_certificate_key {}",
+            certificate.certificate.display(),
+            certificate.key.display()
+        ),
+        false => format!("{listen} backlog=4096"),
+    };
+    let gzip = match setting.compression {
+        true => format!("gzip on; gzip_comp_level {GZIP_LEVEL}; gzip_types application/json;"),
+        false => String::new(),
+    };
+    // It speaks HTTP/2 to upstreams by its module for gRPC alone, one request at a time on a connection.
+    let pass = match setting.upstream {
+        Upstream::Http1 => {
+            r#"proxy_pass http://origin;
+      proxy_http_version 1.1;
+      proxy_set_header Connection $upgrade;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Host $host;
+      proxy_set_header X-Forwarded-For $remote_addr;
+      proxy_read_timeout 300s;
+      proxy_buffer_size 16k;
+      proxy_buffers 8 16k;
+      proxy_max_temp_file_size 0;"#
+        }
+        Upstream::Http2 => {
+            r#"grpc_pass grpc://origin;
+      grpc_set_header Host $host;
+      grpc_set_header X-Forwarded-For $remote_addr;"#
+        }
+    };
     format!(
         r#"daemon off;
 master_process off;
 pid {directory}/nginx.pid;
 error_log {directory}/error.log;
 worker_rlimit_nofile 20000;
-events {{ worker_connections 16384; }}
+events {{ worker_connections 19000; }}
 http {{
   client_body_temp_path {directory}/body;
   proxy_temp_path {directory}/proxy;
@@ -78,18 +154,13 @@ http {{
   access_log {directory}/access.log json buffer=64k flush=1s;
   keepalive_timeout 300s;
   keepalive_requests 1000000000;
-  upstream origin {{ server {origin}; keepalive 64; keepalive_requests 1000000000; }}
+  {gzip}
+  map $http_upgrade $upgrade {{ default upgrade; "" ""; }}
+  upstream origin {{ server {origin}; keepalive 1024; keepalive_requests 1000000000; }}
   server {{
-    listen {listen} backlog=4096;
+    listen {listen};
     location / {{
-      proxy_pass http://origin;
-      proxy_http_version 1.1;
-      proxy_set_header Connection "";
-      proxy_set_header Host $host;
-      proxy_set_header X-Forwarded-For $remote_addr;
-      proxy_buffer_size 16k;
-      proxy_buffers 8 16k;
-      proxy_max_temp_file_size 0;
+      {pass}
     }}
   }}
 }}
@@ -99,43 +170,75 @@ http {{
 
 /// HAProxy's file: one thread, no log, since it cannot write one to a file by itself.
 pub fn haproxy(setup: &Setup) -> String {
-    let Setup { listen, origin, .. } = setup;
+    let Setup { listen, origin, setting, certificate, .. } = setup;
+    let tls = match setting.tls {
+        true => {
+            format!(" ssl crt {} alpn h2,http/1.1 ssl-min-ver TLSv1.3", certificate.both.display())
+        }
+        false => String::new(),
+    };
+    let protocol = match setting.upstream {
+        Upstream::Http1 => "",
+        Upstream::Http2 => " proto h2",
+    };
+    let compression = match setting.compression {
+        true => "  compression algo gzip\n  compression type application/json\n",
+        false => "",
+    };
     format!(
         "global
   nbthread 1
   maxconn 16000
   no strict-limits
+  tune.comp.maxlevel {GZIP_LEVEL}
 defaults
   mode http
   timeout connect 5s
   timeout client 300s
   timeout server 60s
+  timeout tunnel 300s
   timeout http-keep-alive 300s
   option http-keep-alive
   option forwardfor
   http-reuse always
 frontend web
-  bind {listen} backlog 4096
+  bind {listen} backlog 4096{tls}
   default_backend origin
-backend origin
-  server origin {origin}
+{compression}backend origin
+  server origin {origin}{protocol}
 "
     )
+}
+
+/// Bare Pingora's command line.
+pub fn bare_pingora(setup: &Setup) -> Vec<String> {
+    let Setup { listen, origin, setting, certificate, .. } = setup;
+    let mut arguments = vec![listen.to_string(), origin.to_string()];
+    if setting.tls {
+        let Files { certificate, key, .. } = certificate;
+        arguments.push(format!("tls={},{}", certificate.display(), key.display()));
+    }
+    if setting.upstream == Upstream::Http2 {
+        arguments.push("http2_origin".into());
+    }
+    if setting.compression {
+        arguments.push(format!("compression={GZIP_LEVEL}"));
+    }
+    arguments
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn setup(directory: &Path) -> Setup<'_> {
-        let [listen, admin, origin] =
-            ["127.0.0.1:81", "127.0.0.1:82", "127.0.0.1:83"].map(|a| a.parse().unwrap());
-        Setup { listen, admin, origin, routes: 3, directory }
-    }
-
     #[test]
     fn a_revision_changes_one_route_and_nothing_else() {
-        let setup = setup(Path::new("/tmp/x"));
+        let [listen, admin, origin] =
+            ["127.0.0.1:81", "127.0.0.1:82", "127.0.0.1:83"].map(|a| a.parse().unwrap());
+        let certificate = Files { certificate: "c".into(), key: "k".into(), both: "b".into() };
+        let setting = Setting { routes: 3, ..Setting::default() };
+        let directory = Path::new("/tmp/x");
+        let setup = Setup { listen, admin, origin, setting, certificate: &certificate, directory };
         let (first, second) = (portcullis(&setup, 1), portcullis(&setup, 2));
         let changed = first.lines().zip(second.lines()).filter(|(a, b)| a != b).count();
         assert_eq!((changed, first.lines().count()), (1, second.lines().count()));

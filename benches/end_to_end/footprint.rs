@@ -3,36 +3,89 @@
 use std::time::Duration;
 
 use super::Result;
-use super::load::{IdleCrowd, Target};
+use super::comparisons::{FEW_ROUTES, MANY_ROUTES, STREAMS};
+use super::configs::Setting;
+use super::load::{Hello, IdleCrowd, Load, Target};
 use super::proxies::{Kind, Proxy};
-use super::results::{IdleMemory, Memory, Start};
-use super::workloads::{Bench, FEW_ROUTES, MANY_ROUTES, get, known};
+use super::requests::{get, get_over_http2};
+use super::results::{Idle, IdleMemory, Memory, Start};
+use super::workloads::{Bench, known};
 
-const IDLE_CONNECTIONS: usize = 10_000;
+/// With both ends of every connection in this process, and both in the proxy, a descriptor limit of 20,000 takes 8,000
+/// WebSockets.
+const IDLE_CONNECTIONS: usize = 8_000;
 const ROUTES_AT_START: usize = 10_000;
 /// Allocators give memory back a while after it was freed.
 const REST: Duration = Duration::from_secs(1);
 
-/// Resident memory with ten thousand idle connections over that without, per connection.
-pub async fn idle(bench: &Bench<'_>) -> Result<Vec<IdleMemory>> {
+/// Connections of one kind, that were served one request each.
+struct Crowd {
+    workload: &'static str,
+    about: &'static str,
+    connections: usize,
+    tls: Option<Hello>,
+    load: Load,
+}
+
+fn crowds() -> [Crowd; 4] {
+    let connections = IDLE_CONNECTIONS;
+    [
+        Crowd {
+            workload: "idle_10000",
+            about: "what an idle keep-alive connection holds",
+            connections: 10_000,
+            tls: None,
+            load: Load::keep_alive([get("/")]),
+        },
+        Crowd {
+            workload: "idle_tls",
+            about: "what an idle keep-alive connection holds over TLS",
+            connections,
+            tls: Some(Hello::HTTP1),
+            load: Load::keep_alive([get("/")]),
+        },
+        Crowd {
+            workload: "idle_h2",
+            about: "what an idle HTTP/2 connection holds over TLS",
+            connections,
+            tls: Some(Hello::HTTP2),
+            load: Load::Http2 { call: get_over_http2().into(), streams: STREAMS },
+        },
+        Crowd {
+            workload: "idle_websockets",
+            about: "what an idle WebSocket holds, its connection to the origin included",
+            connections,
+            tls: None,
+            load: Load::websocket(),
+        },
+    ]
+}
+
+/// Resident memory with many idle connections over that without, per connection.
+pub async fn idle(bench: &Bench<'_>) -> Result<Vec<Idle>> {
     let mut measured = Vec::new();
-    if !bench.options.wants("idle_10000") {
-        return Ok(measured);
-    }
-    for program in &bench.programs {
-        eprintln!("idle_10000: {}", program.kind.name());
-        let proxy = bench.start(program, FEW_ROUTES).await?;
-        let target = target(&proxy);
-        bench.warm_up(&target).await?;
-        let before = resident_at_rest(&proxy).await?;
-        let crowd = IdleCrowd::gather(&target, IDLE_CONNECTIONS).await.map_err(|error| error.to_string())?;
-        let after = resident_at_rest(&proxy).await?;
-        measured.push(IdleMemory {
-            name: program.kind.name().into(),
-            connections: IDLE_CONNECTIONS,
-            bytes_per_connection: (after as f64 - before as f64) / IDLE_CONNECTIONS as f64,
-            closed: crowd.closed(),
-        });
+    for Crowd { workload, about, connections, tls, load } in crowds() {
+        if !bench.options.wants(workload) {
+            continue;
+        }
+        let mut proxies = Vec::new();
+        for program in &bench.programs {
+            eprintln!("{workload}: {}", program.kind.name());
+            let setting = Setting { routes: FEW_ROUTES, tls: tls.is_some(), ..Setting::default() };
+            let proxy = bench.start(program, setting).await?;
+            let target = Target { address: proxy.address, tls, load: load.clone() };
+            bench.warm_up(&target).await?;
+            let before = resident_at_rest(&proxy).await?;
+            let crowd = IdleCrowd::gather(&target, connections).await.map_err(|error| error.to_string())?;
+            let after = resident_at_rest(&proxy).await?;
+            proxies.push(IdleMemory {
+                name: program.kind.name().into(),
+                connections,
+                bytes_per_connection: (after as f64 - before as f64) / connections as f64,
+                closed: crowd.closed(),
+            });
+        }
+        measured.push(Idle { workload, about, proxies });
     }
     Ok(measured)
 }
@@ -49,7 +102,7 @@ pub async fn starts(bench: &Bench<'_>) -> Result<Vec<Start>> {
         let routes = if program.kind == Kind::Portcullis { ROUTES_AT_START } else { 0 };
         let mut milliseconds = Vec::new();
         for _ in 0..bench.options.rounds {
-            milliseconds.push(bench.start(program, routes).await?.ready_in.as_secs_f64() * 1e3);
+            milliseconds.push(bench.start(program, plain(routes)).await?.ready_in.as_secs_f64() * 1e3);
         }
         measured.push(Start {
             name: program.kind.name().into(),
@@ -73,8 +126,9 @@ pub async fn memory(bench: &Bench<'_>) -> Result<Vec<Memory>> {
             _ => &[0],
         };
         for &routes in route_counts {
-            let proxy = bench.start(program, routes).await?;
-            bench.warm_up(&target(&proxy)).await?;
+            let proxy = bench.start(program, plain(routes)).await?;
+            let load = Load::keep_alive([get("/")]);
+            bench.warm_up(&Target { address: proxy.address, tls: None, load }).await?;
             let resident = resident_at_rest(&proxy).await?;
             measured.push(Memory { name: program.kind.name().into(), routes, resident });
         }
@@ -87,6 +141,6 @@ async fn resident_at_rest(proxy: &Proxy) -> Result<u64> {
     Ok(proxy.processes().resident()?)
 }
 
-fn target(proxy: &Proxy) -> Target {
-    Target { address: proxy.address, requests: [get("/")].into(), keep_alive: true }
+fn plain(routes: usize) -> Setting {
+    Setting { routes, ..Setting::default() }
 }

@@ -26,14 +26,19 @@ pub fn json(results: &Results, gates: &[Gate]) -> Value {
         "comparisons": list(&results.comparisons, |comparison| json!({
             "workload": comparison.workload,
             "about": comparison.about,
-            "base": comparison.base,
+            "unit": comparison.unit.name(),
+            "bytes_before_compression": comparison.compressed,
+            "bases": comparison.bases,
             "proxies": list(&comparison.rows, row),
         })),
         "idle": list(&results.idle, |idle| json!({
-            "proxy": idle.name,
-            "connections": idle.connections,
-            "bytes_per_connection": idle.bytes_per_connection,
-            "closed": idle.closed,
+            "workload": idle.workload,
+            "proxies": list(&idle.proxies, |proxy| json!({
+                "proxy": proxy.name,
+                "connections": proxy.connections,
+                "bytes_per_connection": proxy.bytes_per_connection,
+                "closed": proxy.closed,
+            })),
         })),
         "reloads": list(&results.reloads, |reloads| json!({
             "workload": reloads.workload,
@@ -72,9 +77,10 @@ pub fn json(results: &Results, gates: &[Gate]) -> Value {
 fn row(row: &Row) -> Value {
     json!({
         "proxy": row.name,
-        "requests_per_second": estimate(&row.requests_per_second),
-        "cpu_us_per_request": estimate(&row.cpu_per_request),
-        "cpu_ratio": row.cpu_ratio.as_ref().map(estimate),
+        "per_second": estimate(&row.per_second),
+        "cpu_us": estimate(&row.cpu),
+        "cpu_ratios": list(&row.cpu_ratios, estimate),
+        "body_bytes": row.body,
         "p50_ms": row.latency.p50.as_secs_f64() * 1e3,
         "p99_ms": row.latency.p99.as_secs_f64() * 1e3,
         "p999_ms": row.latency.p999.as_secs_f64() * 1e3,
@@ -105,10 +111,12 @@ mod tests {
     #[test]
     fn holds_the_figures_and_the_verdicts() {
         let results = samples::full();
-        let value = json(&results, &gates::check(&results, &Options::default()));
-        assert_eq!(value["comparisons"][0]["proxies"][1]["cpu_ratio"]["median"], 1.08);
+        let gates = gates::check(&results, &Options::default());
+        let value = json(&results, &gates);
+        assert_eq!(value["comparisons"][0]["proxies"][1]["cpu_ratios"][0]["median"], 1.08);
         assert_eq!(value["reloads"][1]["routes"], 50_000);
-        assert_eq!(value["bounds"].as_array().unwrap().len(), 11);
+        assert_eq!(value["idle"][1]["proxies"][0]["bytes_per_connection"], 16384.0);
+        assert_eq!(value["bounds"].as_array().unwrap().len(), gates.len());
         assert_eq!(value["bounds"][0]["holds"], true);
     }
 }

@@ -12,10 +12,13 @@
 // there is a harness (tests/end_to_end_bench.rs), nothing calls `main`.
 #![cfg_attr(test, allow(dead_code, unused_imports))]
 
+mod certificate;
 mod chart;
+mod comparisons;
 mod configs;
 mod footprint;
 mod gates;
+mod http2;
 mod json;
 mod load;
 mod measure;
@@ -24,10 +27,12 @@ mod origin;
 mod proxies;
 mod reloads;
 mod report;
+mod requests;
 mod response;
 mod results;
 mod stats;
 mod timer;
+mod websocket;
 mod workloads;
 
 use std::error::Error;

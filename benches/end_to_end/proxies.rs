@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Result;
-use super::configs::{self, Setup};
-use super::load::send_once;
+use super::certificate::Certificate;
+use super::configs::{self, Setting, Setup};
+use super::load::{Hello, send_once};
 use super::measure::ProcessTree;
 use super::options::Options;
 
@@ -74,11 +75,18 @@ impl Program {
         format!("{} {}", self.kind.name(), version.unwrap_or_default()).trim_end().to_owned()
     }
 
-    /// Starts it before `origin` on `core` and waits until it is ready. `routes` concerns Portcullis only.
-    pub async fn start(&self, origin: SocketAddr, core: usize, routes: usize) -> Result<Proxy> {
+    /// Starts it before `origin` on `core` and waits until it is ready.
+    pub async fn start(
+        &self,
+        setting: Setting,
+        certificate: &Certificate,
+        origin: SocketAddr,
+        core: usize,
+    ) -> Result<Proxy> {
         let scratch = Scratch::create()?;
         let [address, admin] = free_addresses()?;
-        let setup = Setup { listen: address, admin, origin, routes, directory: &scratch.0 };
+        let certificate = &certificate.write(&scratch.0)?;
+        let setup = Setup { listen: address, admin, origin, setting, certificate, directory: &scratch.0 };
         let file = scratch.0.join("config");
         let arguments = self.configure(&setup, &file)?;
         let revisions = match self.kind {
@@ -90,7 +98,7 @@ impl Program {
             .map_err(|error| format!("cannot run taskset for {}: {error}", self.path.display()))?;
         let mut proxy =
             Proxy { kind: self.kind, address, admin, ready_in: Duration::ZERO, process, revisions, scratch };
-        proxy.await_ready().await?;
+        proxy.await_ready(setting).await?;
         proxy.ready_in = start.elapsed();
         Ok(proxy)
     }
@@ -100,7 +108,7 @@ impl Program {
         let name = file.display().to_string();
         let text = |text: String| fs::write(file, text);
         Ok(match self.kind {
-            Kind::BarePingora => vec![setup.listen.to_string(), setup.origin.to_string()],
+            Kind::BarePingora => configs::bare_pingora(setup),
             Kind::Portcullis => {
                 text(configs::portcullis(setup, 0))?;
                 vec!["run".into(), "-c".into(), name]
@@ -147,21 +155,21 @@ impl Proxy {
         fs::hard_link(&self.revisions[0], &link)?;
         fs::rename(&link, self.scratch.0.join("config"))?;
         let request = b"POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
-        match send_once(self.admin, request).await? {
+        match send_once(self.admin, None, request).await? {
             200..=299 => Ok(()),
             status => Err(format!("the reload was answered {status}").into()),
         }
     }
 
-    async fn await_ready(&mut self) -> Result<()> {
-        let (address, path) = match self.kind {
-            Kind::Portcullis => (self.admin, "/readyz"),
-            _ => (self.address, "/"),
+    async fn await_ready(&mut self, setting: Setting) -> Result<()> {
+        let (address, tls, path) = match self.kind {
+            Kind::Portcullis => (self.admin, None, "/readyz"),
+            _ => (self.address, setting.tls.then_some(Hello::HTTP1), "/"),
         };
         let probe = format!("GET {path} HTTP/1.1\r\nHost: bench.test\r\nConnection: close\r\n\r\n");
         let deadline = Instant::now() + READY_WITHIN;
         loop {
-            if matches!(send_once(address, probe.as_bytes()).await, Ok(200)) {
+            if matches!(send_once(address, tls, probe.as_bytes()).await, Ok(200)) {
                 return Ok(());
             }
             if let Some(status) = self.process.ended()? {

@@ -5,12 +5,15 @@
 use std::time::{Duration, Instant};
 
 use super::Result;
-use super::load::{Pace, Tally, Target};
+use super::comparisons::{FEW_ROUTES, MANY_ROUTES};
+use super::configs::Setting;
+use super::load::{Load, Pace, Tally, Target};
 use super::measure::{Usage, Window};
 use super::proxies::{Kind, Program, Proxy};
+use super::requests::get;
 use super::results::Reloads;
 use super::stats::paired_ratios;
-use super::workloads::{Bench, FEW_ROUTES, MANY_ROUTES, get, known, latency};
+use super::workloads::{Bench, known, latency};
 
 const SHARE_OF_CAPACITY: f64 = 0.5;
 /// For each round of the other workloads: the slowest hundredth varies more than the mean does.
@@ -40,8 +43,8 @@ async fn reloads(
     routes: usize,
     every: Duration,
 ) -> Result<Reloads> {
-    let mut proxy = bench.start(program, routes).await?;
-    let target = Target { address: proxy.address, requests: [get("/")].into(), keep_alive: true };
+    let mut proxy = bench.start(program, Setting { routes, ..Setting::default() }).await?;
+    let target = Target { address: proxy.address, tls: None, load: Load::keep_alive([get("/")]) };
     let requests_per_second = capacity(bench, &target).await? * SHARE_OF_CAPACITY;
     let pace = Pace::Open { per_second: requests_per_second };
     // At least two reloads a round, or a round might pass without one that matters.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::gates::Gate;
-use super::results::{Comparison, IdleMemory, Latency, Memory, Reloads, Results, Row, Start};
+use super::results::{Comparison, Idle, Latency, Memory, Reloads, Results, Row, Start};
 use super::stats::Estimate;
 
 const BEGIN: &str = "<!-- bench:begin -->";
@@ -20,12 +20,8 @@ const NOT_QUIET: &str = "\n‡ The machine was not quiet: other programs took mo
 pub fn markdown(results: &Results, gates: &[Gate]) -> String {
     let mut sections = vec![preface(results)];
     sections.extend(results.comparisons.iter().map(comparison));
-    sections.extend([
-        idle(&results.idle),
-        reloads(&results.reloads),
-        starts(&results.starts),
-        memory(&results.memory),
-    ]);
+    sections.extend(results.idle.iter().map(idle));
+    sections.extend([reloads(&results.reloads), starts(&results.starts), memory(&results.memory)]);
     sections.push(bounds(gates));
     sections.retain(|section| !section.is_empty());
     sections.join("\n")
@@ -44,12 +40,12 @@ fn preface(results: &Results) -> String {
     let Results { machine, rounds, round, connections, .. } = results;
     let mut text = format!(
         "Machine: {} cores, {} GiB of memory, Linux {}. {}.\n\n\
-         {rounds} rounds of {} s for each workload and proxy, interleaved, {connections} connections. Each proxy has \
-         one worker on one core; load generator and origin share another. CPU is the user and system time of the \
-         proxy's own processes; on loopback the kernel does part of the receiver's work in the sender's time, for all \
-         proxies alike. Figures are medians of the rounds; a ratio is paired by round, with its 95% confidence \
-         interval. Latency is that of a saturated proxy (closed loop). nginx and Portcullis write an access log to a \
-         file; HAProxy cannot by itself and writes none, nor does bare Pingora.\n",
+         {rounds} rounds of {} s for each workload and proxy, interleaved, {connections} connections (of HTTP/2 an \
+         eighth as many). Each proxy has one worker on one core; load generator and origin share another. CPU is the \
+         user and system time of the proxy's own processes; on loopback the kernel does part of the receiver's work in \
+         the sender's time, for all proxies alike. Figures are medians of the rounds; a ratio is paired by round, with \
+         its 95% confidence interval. Latency is that of a saturated proxy (closed loop). nginx and Portcullis write \
+         an access log to a file; HAProxy cannot by itself and writes none, nor does bare Pingora.\n",
         machine.cores,
         machine.memory_gib,
         machine.kernel,
@@ -75,33 +71,38 @@ fn preface(results: &Results) -> String {
 }
 
 fn comparison(comparison: &Comparison) -> String {
-    let base = comparison.base.as_deref().unwrap_or("base (absent)");
+    let unit = comparison.unit.name();
+    let mut columns = vec!["proxy".into(), format!("{unit}s/s"), format!("CPU µs/{unit}")];
+    columns.extend(comparison.bases.iter().map(|base| format!("× {base}")));
+    if comparison.compressed.is_some() {
+        columns.extend(["MB/CPU s", "KiB sent"].map(String::from));
+    }
+    columns
+        .extend(["p50 ms", "p99 ms", "p99.9 ms", "peak MiB", "load core idle", "failed"].map(String::from));
     let mut text = format!(
-        "### {}: {}\n\n\
-         | proxy | requests/s | CPU µs/request | × {base} | p50 ms | p99 ms | p99.9 ms | peak MiB | load core idle | \
-         failed |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
-        comparison.workload, comparison.about
+        "### {}: {}\n\n{}|---|{}\n",
+        comparison.workload,
+        comparison.about,
+        line(&columns),
+        "--:|".repeat(columns.len() - 1)
     );
     for row in &comparison.rows {
         let Latency { p50, p99, p999 } = row.latency;
-        push(
-            &mut text,
-            format_args!(
-                "| {} | {} | {:.1} | {} | {} | {} | {} | {:.1} | {:.0}%{} | {} of {} |\n",
-                row.name,
-                grouped(row.requests_per_second.median),
-                row.cpu_per_request.median,
-                row.cpu_ratio.as_ref().map_or("–".into(), ratio),
-                milliseconds(p50),
-                milliseconds(p99),
-                milliseconds(p999),
-                mebibytes(row.peak_resident),
-                row.load_idle * 100.0,
-                marks(row),
-                grouped(row.failed as f64),
-                grouped((row.completed + row.failed) as f64),
-            ),
-        );
+        let mut cells =
+            vec![row.name.clone(), grouped(row.per_second.median), format!("{:.1}", row.cpu.median)];
+        cells.extend(row.cpu_ratios.iter().map(ratio));
+        if let Some(bytes) = comparison.compressed {
+            // Bytes per microsecond are megabytes per second.
+            cells.push(format!("{:.0}", bytes as f64 / row.cpu.median));
+            cells.push(format!("{:.1}", row.body / 1024.0));
+        }
+        cells.extend([p50, p99, p999].map(milliseconds));
+        cells.extend([
+            format!("{:.1}", mebibytes(row.peak_resident)),
+            format!("{:.0}%{}", row.load_idle * 100.0, marks(row)),
+            format!("{} of {}", grouped(row.failed as f64), grouped((row.completed + row.failed) as f64)),
+        ]);
+        text.push_str(&line(&cells));
     }
     if comparison.rows.iter().any(lacks_headroom) {
         text.push_str("\n† The load core had no headroom: the rate and latency are not the proxy's limit.\n");
@@ -133,21 +134,15 @@ fn is_disturbed(foreign: f64) -> bool {
     foreign > DISTURBANCE
 }
 
-fn idle(rows: &[IdleMemory]) -> String {
-    table(
-        "### idle_10000: what an idle keep-alive connection holds\n\n\
-         | proxy | connections | KiB each | closed by the proxy |\n|---|--:|--:|--:|\n",
-        rows,
-        |row| {
-            let kibibytes = row.bytes_per_connection / 1024.0;
-            format!(
-                "| {} | {} | {kibibytes:.1} | {} |",
-                row.name,
-                grouped(row.connections as f64),
-                row.closed
-            )
-        },
-    )
+fn idle(idle: &Idle) -> String {
+    let head = format!(
+        "### {}: {}\n\n| proxy | connections | KiB each | closed by the proxy |\n|---|--:|--:|--:|\n",
+        idle.workload, idle.about
+    );
+    table(&head, &idle.proxies, |row| {
+        let kibibytes = row.bytes_per_connection / 1024.0;
+        format!("| {} | {} | {kibibytes:.1} | {} |", row.name, grouped(row.connections as f64), row.closed)
+    })
 }
 
 fn reloads(rows: &[Reloads]) -> String {
@@ -211,6 +206,10 @@ fn bounds(gates: &[Gate]) -> String {
     )
 }
 
+fn line(cells: &[String]) -> String {
+    format!("| {} |\n", cells.join(" | "))
+}
+
 /// Nothing at all without rows.
 fn table<T>(head: &str, rows: &[T], line: impl Fn(&T) -> String) -> String {
     if rows.is_empty() {
@@ -270,6 +269,9 @@ mod tests {
             "nginx is skipped: not found; install it.",
             "200,000 `small` requests/s, at 5.0 CPU-µs",
             "| Portcullis | 20,000 | 43.2 | 1.08 (1.07–1.09) | 1.50 | 2.50 | 3.50 | 20.0 | 60% | 0 of 400,000 |",
+            "| proxy | handshakes/s | CPU µs/handshake | × nginx |",
+            "| Portcullis | 20,000 | 32.0 | 0.80 (0.79–0.81) | 2048 | 16.0 | 1.50 |",
+            "### idle_websockets: what one holds",
             "| Portcullis | 10,000 | 16.0 | 0 |",
             "| reload_10 | 10 | 10,000 | 21, every 1 s | 0.50 | 0.55 | 1.10 (1.10–1.10) | 0 | 0 |",
             "| Portcullis | 10,000 | 120.0 | 120.0–120.0 |",

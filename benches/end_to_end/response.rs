@@ -11,6 +11,10 @@ pub struct Response {
     pub status: u16,
     /// Whether the connection serves another request.
     pub reusable: bool,
+    /// Whether it has a Content-Encoding.
+    pub encoded: bool,
+    /// Bytes of the body, as they came.
+    pub body: u64,
 }
 
 /// Why the bytes are no response.
@@ -116,11 +120,11 @@ impl ResponseReader {
 
     fn feed_body(
         &mut self,
-        response: Response,
+        mut response: Response,
         mut framing: Framing,
         input: &[u8],
     ) -> Result<Option<Response>, Malformed> {
-        let rest = framing.consume(input)?;
+        let rest = framing.consume(input, &mut response.body)?;
         if !framing.is_complete() {
             self.state = State::Body(response, framing);
             return Ok(None);
@@ -135,17 +139,21 @@ impl Framing {
         matches!(self, Self::Length(0) | Self::Chunked(Chunk::End))
     }
 
-    /// Takes what belongs to the body and returns what is left of the input.
-    fn consume<'a>(&mut self, input: &'a [u8]) -> Result<&'a [u8], Malformed> {
+    /// Takes what belongs to the body, counts it and returns what is left of the input.
+    fn consume<'a>(&mut self, input: &'a [u8], body: &mut u64) -> Result<&'a [u8], Malformed> {
         match self {
-            Self::Length(left) => Ok(take(left, input)),
-            Self::Chunked(chunk) => chunk.consume(input),
+            Self::Length(left) => {
+                let rest = take(left, input);
+                *body += (input.len() - rest.len()) as u64;
+                Ok(rest)
+            }
+            Self::Chunked(chunk) => chunk.consume(input, body),
         }
     }
 }
 
 impl Chunk {
-    fn consume<'a>(&mut self, mut input: &'a [u8]) -> Result<&'a [u8], Malformed> {
+    fn consume<'a>(&mut self, mut input: &'a [u8], body: &mut u64) -> Result<&'a [u8], Malformed> {
         while let Some((&byte, after)) = input.split_first() {
             match self {
                 Self::End => break,
@@ -156,7 +164,12 @@ impl Chunk {
                     }
                     continue;
                 }
-                Self::Size { .. } => *self = self.size_byte(byte)?,
+                Self::Size { .. } => {
+                    *self = self.size_byte(byte)?;
+                    if let Self::Data(size_and_end) = self {
+                        *body += *size_and_end - 2;
+                    }
+                }
                 Self::Trailer { blank: true } if byte == b'\n' => *self = Self::End,
                 Self::Trailer { blank } => *blank = byte == b'\n' || (*blank && byte == b'\r'),
             }
@@ -200,8 +213,9 @@ fn end_of_head(input: &[u8]) -> Option<usize> {
 fn parse_head(head: &[u8]) -> Result<(Response, Framing), Malformed> {
     let mut lines = head.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end);
     let status = parse_status(lines.next().unwrap_or_default())?;
-    let mut reusable = true;
-    let mut framing = if matches!(status, 204 | 304) { Some(Framing::Length(0)) } else { None };
+    let (mut reusable, mut encoded) = (true, false);
+    // After 101 another protocol speaks.
+    let mut framing = if matches!(status, 101 | 204 | 304) { Some(Framing::Length(0)) } else { None };
     for line in lines {
         let Some(colon) = line.iter().position(|&byte| byte == b':') else {
             continue;
@@ -213,9 +227,11 @@ fn parse_head(head: &[u8]) -> Result<(Response, Framing), Malformed> {
             framing = Some(Framing::Chunked(SIZE_LINE));
         } else if name.eq_ignore_ascii_case(b"connection") && value.eq_ignore_ascii_case(b"close") {
             reusable = false;
+        } else if name.eq_ignore_ascii_case(b"content-encoding") {
+            encoded = true;
         }
     }
-    Ok((Response { status, reusable }, framing.ok_or(Malformed::Unframed)?))
+    Ok((Response { status, reusable, encoded, body: 0 }, framing.ok_or(Malformed::Unframed)?))
 }
 
 fn parse_status(line: &[u8]) -> Result<u16, Malformed> {
@@ -235,7 +251,11 @@ fn parse_length(value: &[u8]) -> Result<u64, Malformed> {
 mod tests {
     use super::*;
 
-    const OK: Response = Response { status: 200, reusable: true };
+    const OK: Response = Response { status: 200, reusable: true, encoded: false, body: 0 };
+
+    fn with_body(body: u64) -> Response {
+        Response { body, ..OK }
+    }
 
     /// The outcome must not depend on how the bytes are cut.
     fn read_at_every_cut(bytes: &[u8]) -> Result<Option<Response>, Malformed> {
@@ -264,19 +284,22 @@ mod tests {
     #[test]
     fn reads_a_body_of_stated_length() {
         let bytes = b"HTTP/1.1 200 OK\r\nServer: x\r\ncontent-length: 5\r\n\r\nhello";
-        assert_eq!(read_at_every_cut(bytes), Ok(Some(OK)));
+        assert_eq!(read_at_every_cut(bytes), Ok(Some(with_body(5))));
         assert_eq!(read_at_every_cut(&bytes[..bytes.len() - 1]), Ok(None));
     }
 
     #[test]
     fn reads_chunks_extensions_and_trailers() {
         let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-        for body in [
-            &b"0\r\n\r\n"[..],
-            b"5\r\nhello\r\n0\r\n\r\n",
-            b"1;name=value\r\na\r\n1A\r\nabcdefghijklmnopqrstuvwxyz\r\n0\r\nDigest: x\r\nOther: y\r\n\r\n",
+        for (body, length) in [
+            (&b"0\r\n\r\n"[..], 0),
+            (b"5\r\nhello\r\n0\r\n\r\n", 5),
+            (
+                b"1;name=value\r\na\r\n1A\r\nabcdefghijklmnopqrstuvwxyz\r\n0\r\nDigest: x\r\nOther: y\r\n\r\n",
+                27,
+            ),
         ] {
-            assert_eq!(read_at_every_cut(&[&head[..], body].concat()), Ok(Some(OK)));
+            assert_eq!(read_at_every_cut(&[&head[..], body].concat()), Ok(Some(with_body(length))));
         }
     }
 
@@ -285,16 +308,22 @@ mod tests {
         let mut reader = ResponseReader::default();
         for _ in 0..3 {
             assert_eq!(reader.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"), Ok(None));
-            assert_eq!(reader.feed(b"ok"), Ok(Some(OK)));
+            assert_eq!(reader.feed(b"ok"), Ok(Some(with_body(2))));
         }
     }
 
     #[test]
     fn tells_a_closing_connection_and_an_empty_body() {
         let closing = b"HTTP/1.1 503 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-        assert_eq!(read_at_every_cut(closing), Ok(Some(Response { status: 503, reusable: false })));
-        let empty = b"HTTP/1.1 204 No Content\r\n\r\n";
-        assert_eq!(read_at_every_cut(empty), Ok(Some(Response { status: 204, reusable: true })));
+        assert_eq!(read_at_every_cut(closing), Ok(Some(Response { status: 503, reusable: false, ..OK })));
+        for (bytes, status) in [
+            (&b"HTTP/1.1 204 No Content\r\n\r\n"[..], 204),
+            (b"HTTP/1.1 101 Other\r\nUpgrade: x\r\n\r\n", 101),
+        ] {
+            assert_eq!(read_at_every_cut(bytes), Ok(Some(Response { status, ..OK })));
+        }
+        let encoded = b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(read_at_every_cut(encoded), Ok(Some(Response { encoded: true, ..OK })));
     }
 
     #[test]

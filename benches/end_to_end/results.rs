@@ -16,7 +16,7 @@ pub struct Results {
     pub skipped: Vec<String>,
     pub direct: Vec<Direct>,
     pub comparisons: Vec<Comparison>,
-    pub idle: Vec<IdleMemory>,
+    pub idle: Vec<Idle>,
     pub reloads: Vec<Reloads>,
     pub starts: Vec<Start>,
     pub memory: Vec<Memory>,
@@ -34,18 +34,44 @@ pub struct Direct {
 pub struct Comparison {
     pub workload: &'static str,
     pub about: &'static str,
-    /// The contender that the ratios refer to, when it took part.
-    pub base: Option<String>,
+    /// What is counted.
+    pub unit: Unit,
+    /// Bytes of each answer before it was compressed, where that is the work.
+    pub compressed: Option<usize>,
+    /// The contenders that the ratios refer to, of those that took part.
+    pub bases: Vec<String>,
     pub rows: Vec<Row>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    Request,
+    /// With its connection before, and a request and the close after it.
+    Handshake,
+    /// A WebSocket's, there and back.
+    Message,
+}
+
+impl Unit {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Handshake => "handshake",
+            Self::Message => "message",
+        }
+    }
 }
 
 pub struct Row {
     pub name: String,
-    pub requests_per_second: Estimate,
-    /// The proxy's own, in microseconds.
-    pub cpu_per_request: Estimate,
-    /// CPU per request over the base's, paired by round; `None` without a base.
-    pub cpu_ratio: Option<Estimate>,
+    /// Of the unit.
+    pub per_second: Estimate,
+    /// The proxy's own, in microseconds per unit.
+    pub cpu: Estimate,
+    /// CPU over that of each base, paired by round, in the order of the bases.
+    pub cpu_ratios: Vec<Estimate>,
+    /// Mean bytes of an answer's body, as it came.
+    pub body: f64,
     pub latency: Latency,
     /// Bytes.
     pub peak_resident: u64,
@@ -63,6 +89,13 @@ pub struct Latency {
     pub p50: Duration,
     pub p99: Duration,
     pub p999: Duration,
+}
+
+/// Idle connections of one kind.
+pub struct Idle {
+    pub workload: &'static str,
+    pub about: &'static str,
+    pub proxies: Vec<IdleMemory>,
 }
 
 /// What an idle connection holds on to.
@@ -111,6 +144,12 @@ impl Comparison {
     pub fn row(&self, name: &str) -> Option<&Row> {
         self.rows.iter().find(|row| row.name == name)
     }
+
+    /// Median CPU of a row over that of a base.
+    pub fn cpu_ratio(&self, row: &str, base: &str) -> Option<f64> {
+        let place = self.bases.iter().position(|name| name == base)?;
+        Some(self.row(row)?.cpu_ratios.get(place)?.median)
+    }
 }
 
 /// Made-up results for the tests of those who read results.
@@ -133,15 +172,25 @@ pub mod samples {
                 cpu_per_request: exactly(5.0),
             }],
             comparisons: vec![
-                comparison("small", "bare Pingora", [("bare Pingora", 1.0), ("Portcullis", 1.08)]),
-                comparison("routes_50000", few, [(few, 1.0), ("Portcullis, 50000 routes", 1.01)]),
+                comparison(
+                    "small",
+                    Unit::Request,
+                    "bare Pingora",
+                    [("bare Pingora", 1.0), ("Portcullis", 1.08)],
+                ),
+                comparison(
+                    "routes_50000",
+                    Unit::Request,
+                    few,
+                    [(few, 1.0), ("Portcullis, 50000 routes", 1.01)],
+                ),
+                comparison("tls_handshake", Unit::Handshake, "nginx", [("nginx", 1.0), ("Portcullis", 0.9)]),
+                Comparison {
+                    compressed: Some(64 * 1024),
+                    ..comparison("compression", Unit::Request, "nginx", [("nginx", 1.0), ("Portcullis", 0.8)])
+                },
             ],
-            idle: vec![IdleMemory {
-                name: "Portcullis".into(),
-                connections: 10_000,
-                bytes_per_connection: 16384.0,
-                closed: 0,
-            }],
+            idle: ["idle_10000", "idle_websockets"].map(idle).into(),
             reloads: vec![reloads("reload_10", 10), reloads("reload_50000", 50_000)],
             starts: vec![Start { name: "Portcullis".into(), routes: 10_000, milliseconds: exactly(120.0) }],
             memory: [(10, 20_000_000), (50_000, 100_000_000)]
@@ -154,12 +203,23 @@ pub mod samples {
         Estimate { median: value, low: value, high: value }
     }
 
-    fn comparison(workload: &'static str, base: &str, rows: [(&str, f64); 2]) -> Comparison {
+    fn idle(workload: &'static str) -> Idle {
+        let proxy = IdleMemory {
+            name: "Portcullis".into(),
+            connections: 10_000,
+            bytes_per_connection: 16384.0,
+            closed: 0,
+        };
+        Idle { workload, about: "what one holds", proxies: vec![proxy] }
+    }
+
+    fn comparison(workload: &'static str, unit: Unit, base: &str, rows: [(&str, f64); 2]) -> Comparison {
         let rows = rows.map(|(name, ratio)| Row {
             name: name.into(),
-            requests_per_second: exactly(20_000.0),
-            cpu_per_request: exactly(40.0 * ratio),
-            cpu_ratio: Some(Estimate { median: ratio, low: ratio - 0.01, high: ratio + 0.01 }),
+            per_second: exactly(20_000.0),
+            cpu: exactly(40.0 * ratio),
+            cpu_ratios: vec![Estimate { median: ratio, low: ratio - 0.01, high: ratio + 0.01 }],
+            body: 16_384.0,
             latency: Latency {
                 p50: Duration::from_micros(1_500),
                 p99: Duration::from_micros(2_500),
@@ -172,7 +232,8 @@ pub mod samples {
             load_idle: 0.6,
             foreign: 0.01,
         });
-        Comparison { workload, about: "100 B answers", base: Some(base.into()), rows: rows.into() }
+        let about = "100 B answers";
+        Comparison { workload, about, unit, compressed: None, bases: vec![base.into()], rows: rows.into() }
     }
 
     fn reloads(workload: &'static str, routes: usize) -> Reloads {

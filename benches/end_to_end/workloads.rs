@@ -5,40 +5,51 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-
-use super::configs::{HOSTS, route_host, route_path};
+use super::certificate::Certificate;
+use super::comparisons::{self, Entry, Workload};
+use super::configs::{Setting, Upstream};
 use super::load::{Fleet, Pace, Tally, Target};
 use super::measure::{Cores, Machine, ProcessTree, Window};
 use super::options::Options;
-use super::origin::{LARGE_PATH, Origin};
+use super::origin::Origin;
 use super::proxies::{Kind, Program, Proxy};
 use super::results::{Comparison, Direct, Latency, Results, Row};
 use super::stats::{Estimate, estimate, paired_ratios};
 use super::{Result, footprint, reloads};
 
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 21] = [
     "small",
     "large",
     "connection_per_request",
     "routes_50000",
+    "tls_handshake",
+    "tls_handshake_pq",
+    "tls_resumed",
+    "tls_small",
+    "h2_to_h1",
+    "h2_to_h2c",
+    "grpc_unary",
+    "websocket_echo",
+    "compression",
     "idle_10000",
+    "idle_tls",
+    "idle_h2",
+    "idle_websockets",
     "reload_10",
     "reload_50000",
     "start",
     "rss",
 ];
 
-pub const FEW_ROUTES: usize = 10;
-pub const MANY_ROUTES: usize = 50_000;
-/// Distinct requests of the routes workload, spread evenly over the routes.
-const ROUTED_REQUESTS: usize = 1_000;
+/// Those that are measured without a proxy, too.
+const DIRECT: [&str; 2] = ["small", "large"];
 
 /// What every workload needs.
 pub struct Bench<'a> {
     pub options: &'a Options,
     pub cores: Cores,
     pub origin: Origin,
+    pub certificate: Certificate,
     pub programs: Vec<Program>,
 }
 
@@ -48,7 +59,8 @@ pub async fn run(options: &Options, machine: Machine, cores: Cores) -> Result<Re
     for line in &skipped {
         eprintln!("{line}");
     }
-    let bench = Bench { options, cores, origin: Origin::start().await?, programs };
+    let (origin, certificate) = (Origin::start().await?, Certificate::create()?);
+    let bench = Bench { options, cores, origin, certificate, programs };
     Ok(Results {
         machine,
         rounds: options.rounds,
@@ -81,8 +93,12 @@ impl Bench<'_> {
         self.programs.iter().find(|program| program.kind == kind)
     }
 
-    pub async fn start(&self, program: &Program, routes: usize) -> Result<Proxy> {
-        program.start(self.origin.address, self.cores.proxy, routes).await
+    pub async fn start(&self, program: &Program, setting: Setting) -> Result<Proxy> {
+        let origin = match setting.upstream {
+            Upstream::Http1 => self.origin.address,
+            Upstream::Http2 => self.origin.http2,
+        };
+        program.start(setting, &self.certificate, origin, self.cores.proxy).await
     }
 
     /// A stretch of load that nobody counts.
@@ -92,31 +108,39 @@ impl Bench<'_> {
 
     /// Loads a target and says what came of it and how long it took; that nothing at all succeeds is an error.
     pub async fn load(&self, target: &Target, pace: Pace, duration: Duration) -> Result<(Tally, Duration)> {
+        self.run(self.connect(target).await?, pace, duration).await
+    }
+
+    async fn connect(&self, target: &Target) -> Result<Fleet> {
         let fleet = Fleet::connect(target, self.options.connections).await;
-        let fleet = fleet.map_err(|error| format!("cannot connect to {}: {error}", target.address))?;
+        fleet.map_err(|error| format!("cannot connect to {}: {error}", target.address).into())
+    }
+
+    async fn run(&self, fleet: Fleet, pace: Pace, duration: Duration) -> Result<(Tally, Duration)> {
         let start = Instant::now();
         let tally = fleet.run(pace, duration).await?;
         match tally.completed {
-            0 => Err(format!("no request succeeded: {}", tally.first_failure.unwrap_or_default()).into()),
+            0 => Err(format!("nothing succeeded: {}", tally.first_failure.unwrap_or_default()).into()),
             _ => Ok((tally, start.elapsed())),
         }
     }
 
+    fn wanted(&self) -> impl Iterator<Item = Workload> {
+        comparisons::all().into_iter().filter(|workload| self.options.wants(workload.name))
+    }
+
     async fn direct(&self) -> Result<Vec<Direct>> {
         let mut rows = Vec::new();
-        for (workload, request) in [("small", get("/")), ("large", get(LARGE_PATH))] {
-            if !self.options.wants(workload) {
-                continue;
-            }
-            let target =
-                Target { address: self.origin.address, requests: [request].into(), keep_alive: true };
+        for workload in self.wanted().filter(|workload| DIRECT.contains(&workload.name)) {
+            let load = workload.entries[0].load.clone();
+            let target = Target { address: self.origin.address, tls: None, load };
             let mut rounds = Rounds::new()?;
             self.warm_up(&target).await?;
             for _ in 0..self.options.rounds {
                 rounds.push(self.round(&target, ProcessTree(std::process::id())).await?);
             }
             rows.push(Direct {
-                workload,
+                workload: workload.name,
                 requests_per_second: known(&rounds.rates)?,
                 cpu_per_request: known(&rounds.cpu)?,
             });
@@ -126,82 +150,53 @@ impl Bench<'_> {
 
     async fn comparisons(&self) -> Result<Vec<Comparison>> {
         let mut comparisons = Vec::new();
-        for (workload, about, request, keep_alive) in [
-            ("small", "100 B answers over keep-alive", get("/"), true),
-            ("large", "64 KiB answers over keep-alive", get(LARGE_PATH), true),
-            ("connection_per_request", "100 B answers, a connection for each", get_and_close("/"), false),
-        ] {
-            if self.options.wants(workload) {
-                let contenders = self.all_programs(&request, keep_alive).await?;
-                let base = Kind::BarePingora.name();
-                comparisons.push(self.compare(workload, about, base, contenders).await?);
+        for workload in self.wanted() {
+            let mut contenders = Vec::new();
+            for entry in &workload.entries {
+                if let Some(program) = self.program(entry.kind) {
+                    contenders.push(Contender::new(entry, self.start(program, entry.setting).await?));
+                }
             }
-        }
-        if self.options.wants("routes_50000")
-            && let Some(portcullis) = self.program(Kind::Portcullis)
-        {
-            let contenders = self.few_and_many_routes(portcullis).await?;
-            let (base, about) = (contenders[0].name.clone(), "1,000 hosts and paths in turn, 100 B answers");
-            comparisons.push(self.compare("routes_50000", about, &base, contenders).await?);
+            if !contenders.is_empty() {
+                let compared = self.compare(&workload, contenders).await;
+                comparisons.push(compared.map_err(|error| format!("{}: {error}", workload.name))?);
+            }
         }
         Ok(comparisons)
     }
 
-    async fn all_programs(&self, request: &Bytes, keep_alive: bool) -> Result<Vec<Contender>> {
-        let mut contenders = Vec::new();
-        for program in &self.programs {
-            let proxy = self.start(program, FEW_ROUTES).await?;
-            let requests = [request.clone()].into();
-            contenders.push(Contender::new(program.kind.name().into(), proxy, requests, keep_alive));
-        }
-        Ok(contenders)
-    }
-
-    async fn few_and_many_routes(&self, portcullis: &Program) -> Result<Vec<Contender>> {
-        let mut contenders = Vec::new();
-        for routes in [FEW_ROUTES, MANY_ROUTES] {
-            let proxy = self.start(portcullis, routes).await?;
-            let name = format!("{}, {routes} routes", portcullis.kind.name());
-            contenders.push(Contender::new(name, proxy, routed_requests(routes).into(), true));
-        }
-        Ok(contenders)
-    }
-
-    async fn compare(
-        &self,
-        workload: &'static str,
-        about: &'static str,
-        base: &str,
-        contenders: Vec<Contender>,
-    ) -> Result<Comparison> {
+    async fn compare(&self, workload: &Workload, contenders: Vec<Contender>) -> Result<Comparison> {
         let mut measured = contenders.iter().map(|_| Rounds::new()).collect::<Result<Vec<_>>>()?;
         for contender in &contenders {
-            self.warm_up(&contender.target).await?;
+            self.warm_up(&contender.target).await.map_err(|error| contender.blame(error))?;
         }
         for round in 0..self.options.rounds {
-            eprintln!("{workload}: round {} of {}", round + 1, self.options.rounds);
+            eprintln!("{}: round {} of {}", workload.name, round + 1, self.options.rounds);
             for turn in 0..contenders.len() {
                 let index = (round + turn) % contenders.len();
                 let contender = &contenders[index];
-                measured[index].push(self.round(&contender.target, contender.proxy.processes()).await?);
+                let measurement = self.round(&contender.target, contender.proxy.processes()).await;
+                measured[index].push(measurement.map_err(|error| contender.blame(error))?);
             }
         }
-        let base = contenders.iter().position(|contender| contender.name == base);
-        let base_cpu = base.map(|index| measured[index].cpu.clone());
+        let place = |name: &String| contenders.iter().position(|contender| contender.name == *name);
+        let bases: Vec<usize> = workload.bases.iter().filter_map(place).collect();
+        let base_cpu: Vec<Vec<f64>> = bases.iter().map(|index| measured[*index].cpu.clone()).collect();
         let rows = contenders.iter().zip(measured);
         Ok(Comparison {
-            workload,
-            about,
-            base: base.map(|index| contenders[index].name.clone()),
-            rows: rows
-                .map(|(contender, rounds)| contender.row(rounds, base_cpu.as_deref()))
-                .collect::<Result<_>>()?,
+            workload: workload.name,
+            about: workload.about,
+            unit: workload.unit,
+            compressed: workload.compressed,
+            bases: bases.iter().map(|index| contenders[*index].name.clone()).collect(),
+            rows: rows.map(|(contender, rounds)| contender.row(rounds, &base_cpu)).collect::<Result<_>>()?,
         })
     }
 
     async fn round(&self, target: &Target, processes: ProcessTree) -> Result<Round> {
+        let fleet = self.connect(target).await?;
         let window = Window::open(self.cores, processes)?;
-        let (tally, elapsed) = self.load(target, Pace::Closed, self.options.round).await?;
+        let (tally, elapsed) = self.run(fleet, Pace::Closed, self.options.round).await?;
         let usage = window.close()?;
         Ok(Round {
             rate: tally.completed as f64 / elapsed.as_secs_f64(),
@@ -221,18 +216,24 @@ struct Contender {
 }
 
 impl Contender {
-    fn new(name: String, proxy: Proxy, requests: std::sync::Arc<[Bytes]>, keep_alive: bool) -> Self {
-        let target = Target { address: proxy.address, requests, keep_alive };
-        Self { name, proxy, target }
+    fn new(entry: &Entry, proxy: Proxy) -> Self {
+        let target = Target { address: proxy.address, tls: entry.tls, load: entry.load.clone() };
+        Self { name: entry.name.clone(), proxy, target }
     }
 
-    fn row(&self, rounds: Rounds, base_cpu: Option<&[f64]>) -> Result<Row> {
+    fn blame(&self, error: impl std::fmt::Display) -> String {
+        format!("{}: {error}", self.name)
+    }
+
+    fn row(&self, rounds: Rounds, base_cpu: &[Vec<f64>]) -> Result<Row> {
         let tally = &rounds.tally;
+        let ratio = |base: &Vec<f64>| known(&paired_ratios(&rounds.cpu, base));
         Ok(Row {
             name: self.name.clone(),
-            requests_per_second: known(&rounds.rates)?,
-            cpu_per_request: known(&rounds.cpu)?,
-            cpu_ratio: base_cpu.and_then(|base| estimate(&paired_ratios(&rounds.cpu, base))),
+            per_second: known(&rounds.rates)?,
+            cpu: known(&rounds.cpu)?,
+            cpu_ratios: base_cpu.iter().map(ratio).collect::<Result<_>>()?,
+            body: tally.received as f64 / tally.completed as f64,
             latency: latency(tally),
             peak_resident: self.proxy.processes().peak_resident()?,
             completed: tally.completed,
@@ -245,9 +246,9 @@ impl Contender {
 }
 
 struct Round {
-    /// Requests per second.
+    /// Per second.
     rate: f64,
-    /// Microseconds per request.
+    /// Microseconds for each.
     cpu: f64,
     load_idle: f64,
     foreign: f64,
@@ -284,60 +285,4 @@ pub fn known(rounds: &[f64]) -> Result<Estimate> {
 pub fn latency(tally: &Tally) -> Latency {
     let at = |quantile| Duration::from_nanos(tally.latencies.value_at_quantile(quantile));
     Latency { p50: at(0.5), p99: at(0.99), p999: at(0.999) }
-}
-
-pub fn get(path: &str) -> Bytes {
-    request(path, "bench.test", "")
-}
-
-fn get_and_close(path: &str) -> Bytes {
-    request(path, "bench.test", "Connection: close\r\n")
-}
-
-fn request(path: &str, host: &str, last_field: &str) -> Bytes {
-    Bytes::from(format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bench\r\nAccept: */*\r\n{last_field}\r\n"
-    ))
-}
-
-/// As many requests for few routes as for many, so that both cost the load generator the same.
-fn routed_requests(routes: usize) -> Vec<Bytes> {
-    (0..ROUTED_REQUESTS)
-        .map(|index| match routes {
-            0..ROUTED_REQUESTS => index % routes,
-            // A different host each time, too.
-            _ => index * (routes / ROUTED_REQUESTS) + index * routes / ROUTED_REQUESTS / HOSTS,
-        })
-        .map(|number| request(&format!("{}/item", route_path(number)), &route_host(number), ""))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-
-    #[test]
-    fn routed_requests_spread_over_the_routes_and_weigh_the_same() {
-        for (routes, distinct) in [(FEW_ROUTES, FEW_ROUTES), (MANY_ROUTES, ROUTED_REQUESTS)] {
-            let requests = routed_requests(routes);
-            assert_eq!(requests.len(), ROUTED_REQUESTS);
-            assert_eq!(requests.iter().collect::<HashSet<_>>().len(), distinct);
-            assert!(requests.iter().all(|request| request.len() == requests[0].len()));
-        }
-        assert!(
-            routed_requests(MANY_ROUTES)[999]
-                .starts_with(b"GET /r049999/item HTTP/1.1\r\nHost: h000999.test\r\n")
-        );
-        let host = |request: &Bytes| request.split(|byte| *byte == b'\n').nth(1).map(<[u8]>::to_vec);
-        let hosts: HashSet<_> = routed_requests(MANY_ROUTES).iter().map(host).collect();
-        assert_eq!(hosts.len(), HOSTS);
-    }
-
-    #[test]
-    fn the_closing_field_is_the_last() {
-        assert!(get_and_close("/").ends_with(b"Connection: close\r\n\r\n"));
-        assert!(get("/").ends_with(b"*/*\r\n\r\n"));
-    }
 }

@@ -5,6 +5,11 @@
 //!    charged for every request it kept waiting (no coordinated omission).
 //! 3. Only a complete 200 counts. Everything else is a failed request; none is retried.
 
+mod connection;
+mod http2;
+mod idle;
+mod tls;
+
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
@@ -13,29 +18,73 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Result;
-use super::response::{Response, ResponseReader};
+use super::response::Response;
 use super::timer::PreciseTimer;
+use super::websocket;
+use connection::{Connection, Dialer};
+
+pub use http2::Call;
+pub use idle::IdleCrowd;
+pub use tls::{Group, Hello};
 
 /// How long after its end a run waits for the answers still due.
 const GRACE: Duration = Duration::from_secs(5);
 /// Keeps a proxy that refuses everything from turning the loop into a storm of connection attempts.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
-/// Connections of an idle crowd that are being opened at the same time.
-const OPENING_AT_ONCE: usize = 64;
-const READ_BUFFER: usize = 64 * 1024;
+/// One connection with many streams is opened where there are so many with one request at a time each.
+const SHARERS: usize = 8;
 
-/// Where the requests go, and what they are.
+/// Where the load goes, and what it is.
 #[derive(Clone)]
 pub struct Target {
     pub address: SocketAddr,
-    /// Whole requests as bytes, sent in turn by each connection.
-    pub requests: Arc<[Bytes]>,
-    /// Whether a connection serves more than one request.
-    pub keep_alive: bool,
+    pub tls: Option<Hello>,
+    pub load: Load,
+}
+
+/// What goes over a connection.
+#[derive(Clone)]
+pub enum Load {
+    /// Whole requests, sent in turn by each connection.
+    Http1 {
+        requests: Arc<[Bytes]>,
+        /// Whether a connection serves more than one request.
+        keep_alive: bool,
+        /// Whether the answers must have a Content-Encoding.
+        encoded: bool,
+    },
+    /// So many at once on each connection.
+    Http2 { call: Arc<Call>, streams: usize },
+    /// A message after another's echo.
+    WebSocket(Arc<Messages>),
+}
+
+/// What is sent over a WebSocket, and what must come back.
+pub struct Messages {
+    sent: Vec<u8>,
+    echoed: Vec<u8>,
+}
+
+impl Load {
+    pub fn keep_alive(requests: impl Into<Arc<[Bytes]>>) -> Self {
+        Self::Http1 { requests: requests.into(), keep_alive: true, encoded: false }
+    }
+
+    pub fn websocket() -> Self {
+        let messages = Messages { sent: websocket::client_frame(), echoed: websocket::server_frame() };
+        Self::WebSocket(messages.into())
+    }
+
+    /// How many connections to open where a load of one request at a time takes `connections`.
+    fn connections(&self, connections: usize) -> usize {
+        match self {
+            Self::Http2 { .. } => connections.div_ceil(SHARERS),
+            Self::Http1 { .. } | Self::WebSocket(_) => connections,
+        }
+    }
 }
 
 /// When the next request is sent.
@@ -52,35 +101,55 @@ pub struct Tally {
     pub completed: u64,
     pub failed: u64,
     pub first_failure: Option<String>,
+    /// Bytes of all answers' bodies.
+    pub received: u64,
     /// Nanoseconds.
     pub latencies: Histogram<u64>,
 }
 
 /// Connections ready to load a target.
-pub struct Fleet(Vec<Client>);
+pub struct Fleet(Vec<Member>);
+
+enum Member {
+    OneAtATime(Client),
+    ManyAtOnce(http2::Client),
+}
 
 impl Fleet {
-    /// Opens the connections, so that a run measures requests only. Without keep-alive there is nothing to open yet.
-    pub async fn connect(target: &Target, size: usize) -> Result<Self> {
-        let mut clients = Vec::with_capacity(size);
+    /// Opens the connections, so that a run measures requests only. Where each request takes a connection of its own
+    /// there is nothing to open yet, but a session to get that can be resumed.
+    pub async fn connect(target: &Target, connections: usize) -> Result<Self> {
+        let size = target.load.connections(connections);
+        let mut members = Vec::with_capacity(size);
         for index in 0..size {
-            let connection =
-                if target.keep_alive { Some(Connection::open(target.address).await?) } else { None };
-            // Clients start at different requests: with many distinct ones they must not march in step.
-            let next_request = index * target.requests.len() / size;
-            clients.push(Client { target: target.clone(), connection, next_request });
+            let dialer = Dialer::new(target.address, target.tls)?;
+            members.push(match &target.load {
+                Load::Http2 { call, streams } => {
+                    Member::ManyAtOnce(http2::Client::connect(dialer, call.clone(), *streams).await?)
+                }
+                load => Member::OneAtATime(Client::connect(dialer, load.clone(), index, size).await?),
+            });
         }
-        Ok(Self(clients))
+        Ok(Self(members))
     }
 
     /// Runs for `duration`, and at most a grace longer for the answers still due.
     pub async fn run(self, pace: Pace, duration: Duration) -> Result<Tally> {
         let start = Instant::now();
-        let size = self.0.len();
+        let (size, end) = (self.0.len(), start + duration);
         let mut tasks = Vec::with_capacity(size);
-        for (index, client) in self.0.into_iter().enumerate() {
-            let schedule = Schedule::new(pace, start, index, size)?;
-            tasks.push(tokio::spawn(client.run(schedule, Tally::new()?, start + duration)));
+        for (index, member) in self.0.into_iter().enumerate() {
+            let tally = Tally::new()?;
+            tasks.push(match (member, pace) {
+                (Member::OneAtATime(client), _) => {
+                    let schedule = Schedule::new(pace, start, index, size)?;
+                    tokio::spawn(client.run(schedule, tally, end))
+                }
+                (Member::ManyAtOnce(client), Pace::Closed) => tokio::spawn(client.run(tally, end)),
+                (Member::ManyAtOnce(_), Pace::Open { .. }) => {
+                    return Err("there is no open loop over HTTP/2".into());
+                }
+            });
         }
         let mut tally = Tally::new()?;
         for task in tasks {
@@ -90,61 +159,42 @@ impl Fleet {
     }
 }
 
-/// Sends one request on a connection of its own and returns the status.
-pub async fn send_once(address: SocketAddr, request: &[u8]) -> Result<u16> {
-    Ok(Connection::open(address).await?.exchange(request).await?.status)
+/// Sends one request of HTTP/1.1 on a connection of its own and returns the status.
+pub async fn send_once(address: SocketAddr, tls: Option<Hello>, request: &[u8]) -> Result<u16> {
+    let stream = Dialer::new(address, tls)?.dial().await?;
+    Ok(Connection::new(stream).exchange(request).await?.status)
 }
 
-/// Connections that were served one request each and then stay open in silence.
-pub struct IdleCrowd(Vec<TcpStream>);
-
-impl IdleCrowd {
-    /// Opens `size` connections, some at a time, each serving the target's first request.
-    pub async fn gather(target: &Target, size: usize) -> Result<Self> {
-        let mut streams = Vec::with_capacity(size);
-        while streams.len() < size {
-            let batch: Vec<_> = (streams.len()..size)
-                .take(OPENING_AT_ONCE)
-                .map(|_| tokio::spawn(idle_connection(target.clone())))
-                .collect();
-            for task in batch {
-                streams.push(task.await??);
-            }
-        }
-        Ok(Self(streams))
-    }
-
-    /// How many of them the proxy has closed.
-    pub fn closed(&self) -> usize {
-        self.0.iter().filter(|stream| !is_open(stream)).count()
-    }
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
-/// An idle connection that is still open has nothing to read, not even its end.
-fn is_open(stream: &TcpStream) -> bool {
-    match stream.try_read(&mut [0; 1]) {
-        Ok(_) => false,
-        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
-    }
-}
-
-async fn idle_connection(target: Target) -> Result<TcpStream> {
-    let mut connection = Connection::open(target.address).await?;
-    let response = connection.exchange(&target.requests[0]).await?;
-    if response.status == 200 && response.reusable {
-        Ok(connection.stream)
-    } else {
-        Err(format!("status {}, kept alive: {}", response.status, response.reusable).into())
-    }
-}
-
+/// One request after the other.
 struct Client {
-    target: Target,
+    dialer: Dialer,
+    load: Load,
     connection: Option<Connection>,
     next_request: usize,
 }
 
 impl Client {
+    async fn connect(dialer: Dialer, load: Load, index: usize, size: usize) -> Result<Self> {
+        // Clients start at different requests: with many distinct ones they must not march in step.
+        let next_request = match &load {
+            Load::Http1 { requests, .. } => index * requests.len() / size,
+            Load::Http2 { .. } | Load::WebSocket(_) => 0,
+        };
+        let mut client = Self { dialer, load, connection: None, next_request };
+        if client.dialer.resumes() {
+            client.exchange().await?;
+        } else if !matches!(client.load, Load::Http1 { keep_alive: false, .. }) {
+            client.connection = Some(client.open().await?);
+        }
+        Ok(client)
+    }
+
     async fn run(mut self, mut schedule: Schedule, mut tally: Tally, end: Instant) -> Tally {
         let mut give_up = std::pin::pin!(tokio::time::sleep_until((end + GRACE).into()));
         while let Some(due) = schedule.next(end).await {
@@ -159,7 +209,7 @@ impl Client {
                 }
             };
             match outcome {
-                Ok(()) => tally.complete(due.elapsed()),
+                Ok(received) => tally.complete(due.elapsed(), received),
                 Err(failure) => {
                     tally.fail(&failure);
                     self.connection = None;
@@ -170,20 +220,42 @@ impl Client {
         tally
     }
 
-    async fn exchange(&mut self) -> Result<()> {
+    /// How many bytes of body came.
+    async fn exchange(&mut self) -> Result<u64> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => Connection::open(self.target.address).await?,
+            None => self.open().await?,
         };
-        let requests = &self.target.requests;
-        let response = connection.exchange(&requests[self.next_request % requests.len()]).await?;
-        self.next_request += 1;
-        if response.reusable && self.target.keep_alive {
-            self.connection = Some(connection);
-        } else {
-            connection.await_close().await?;
+        let (received, reusable) = match &self.load {
+            Load::Http1 { requests, keep_alive, encoded } => {
+                let response = connection.exchange(&requests[self.next_request % requests.len()]).await?;
+                self.next_request += 1;
+                let reusable = response.reusable && *keep_alive;
+                if !reusable {
+                    connection.await_close().await?;
+                }
+                if response.status != 200 || response.encoded != *encoded {
+                    let Response { status, encoded, .. } = response;
+                    return Err(format!("status {status}, encoded: {encoded}").into());
+                }
+                (response.body, reusable)
+            }
+            Load::WebSocket(messages) => {
+                connection.echo(&messages.sent, &messages.echoed).await?;
+                (messages.echoed.len() as u64, true)
+            }
+            Load::Http2 { .. } => return Err("one request at a time is not what HTTP/2 is for".into()),
+        };
+        self.connection = Some(connection).filter(|_| reusable);
+        Ok(received)
+    }
+
+    async fn open(&mut self) -> Result<Connection> {
+        let mut connection = Connection::new(self.dialer.dial().await?);
+        if matches!(self.load, Load::WebSocket(_)) {
+            connection.upgrade().await?;
         }
-        if response.status == 200 { Ok(()) } else { Err(format!("status {}", response.status).into()) }
+        Ok(connection)
     }
 }
 
@@ -231,61 +303,26 @@ impl Schedule {
     }
 }
 
-struct Connection {
-    stream: TcpStream,
-    reader: ResponseReader,
-    buffer: Box<[u8]>,
-}
-
-impl Connection {
-    async fn open(address: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        let buffer = vec![0; READ_BUFFER].into_boxed_slice();
-        Ok(Self { stream, reader: ResponseReader::default(), buffer })
-    }
-
-    async fn exchange(&mut self, request: &[u8]) -> Result<Response> {
-        self.stream.write_all(request).await?;
-        loop {
-            let read = self.stream.read(&mut self.buffer).await?;
-            if read == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
-            if let Some(response) = self.reader.feed(&self.buffer[..read])? {
-                return Ok(response);
-            }
-        }
-    }
-
-    /// Lets the other side close first: it is the first to close that keeps the port busy (TIME_WAIT), and a client runs
-    /// out of ports where a listener does not.
-    async fn await_close(&mut self) -> Result<()> {
-        match self.stream.read(&mut self.buffer).await? {
-            0 => Ok(()),
-            _ => Err("bytes after a closing response".into()),
-        }
-    }
-}
-
 impl Tally {
     pub fn new() -> Result<Self> {
         // From a microsecond to a minute, to three digits.
         let latencies = Histogram::new_with_bounds(1_000, 60_000_000_000, 3)?;
-        Ok(Self { completed: 0, failed: 0, first_failure: None, latencies })
+        Ok(Self { completed: 0, failed: 0, first_failure: None, received: 0, latencies })
     }
 
     /// Takes in what another connection, or another round, counted.
     pub fn add(&mut self, other: Tally) {
         self.completed += other.completed;
         self.failed += other.failed;
+        self.received += other.received;
         self.first_failure = self.first_failure.take().or(other.first_failure);
         // Both have the same bounds, so that no value can be out of range.
         let _ = self.latencies.add(&other.latencies);
     }
 
-    fn complete(&mut self, latency: Duration) {
+    fn complete(&mut self, latency: Duration, received: u64) {
         self.completed += 1;
+        self.received += received;
         self.latencies.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
     }
 
@@ -297,6 +334,7 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::super::origin::Origin;
@@ -307,7 +345,8 @@ mod tests {
             true => b"GET / HTTP/1.1\r\nHost: bench.test\r\n\r\n",
             false => b"GET / HTTP/1.1\r\nHost: bench.test\r\nConnection: close\r\n\r\n",
         });
-        Target { address, requests: Arc::new([request]), keep_alive }
+        let load = Load::Http1 { requests: Arc::new([request]), keep_alive, encoded: false };
+        Target { address, tls: None, load }
     }
 
     async fn run(target: &Target, pace: Pace, milliseconds: u64) -> Tally {
@@ -324,6 +363,26 @@ mod tests {
             assert!(tally.completed > 0);
             assert_eq!(tally.latencies.len(), tally.completed);
         }
+    }
+
+    #[tokio::test]
+    async fn a_closed_loop_completes_echoes() {
+        let origin = Origin::start().await.unwrap();
+        let target = Target { address: origin.address, tls: None, load: Load::websocket() };
+        let tally = run(&target, Pace::Closed, 100).await;
+        assert_eq!((tally.failed, &tally.first_failure), (0, &None));
+        assert!(tally.completed > 0);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_encoded_as_asked_is_a_failure() {
+        let origin = Origin::start().await.unwrap();
+        let mut target = target(origin.address, true);
+        let Load::Http1 { encoded, .. } = &mut target.load else { unreachable!() };
+        *encoded = true;
+        let tally = run(&target, Pace::Closed, 50).await;
+        assert_eq!(tally.completed, 0);
+        assert_eq!(tally.first_failure.as_deref(), Some("status 200, encoded: false"));
     }
 
     #[tokio::test]
