@@ -42,11 +42,14 @@ impl RequestId {
 
     /// The id as a header value.
     pub fn header(&self) -> HeaderValue {
-        match &self.0 {
+        let mut value = match &self.0 {
             // Hexadecimal digits are always a valid value.
             Text::Ours(text) => HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static("0")),
             Text::Theirs(value) => value.clone(),
-        }
+        };
+        // It never comes again: a table of HTTP/2 that kept it would lose another for it (RFC 7541, section 7.1.3).
+        value.set_sensitive(true);
+        value
     }
 
     /// The id as text.
