@@ -170,6 +170,11 @@ impl Connection {
         self.responding.store(true, Ordering::Relaxed);
     }
 
+    /// The answer tells of events: the upstream may be silent until there is one.
+    pub fn telling(&self) {
+        self.upstream_read.store(0, Ordering::Relaxed);
+    }
+
     /// The connection became a WebSocket (101): bytes pass as they are from here on, and its own clocks run.
     pub fn tunnel(&self, now: Instant, limits: &WebSocketLimits) {
         self.stream_idle.store(nanos(limits.idle), Ordering::Relaxed);

@@ -21,7 +21,7 @@ use super::preread::Preread;
 use super::socket::Socket;
 use super::transport::{Ends, Listener, Transport};
 use super::wire::{Arrived, Ended, Patience, Wire};
-use super::{Arrival, Drain, ListenerMetrics};
+use super::{Arrival, Drain, ListenerMetrics, Shedding};
 use crate::exchange::{Reason, Reply, RequestId};
 use crate::guard::Refusal;
 use crate::snapshot::{ListenerPolicy, Live};
@@ -48,6 +48,8 @@ pub struct Edge<A> {
     pub metrics: Arc<ListenerMetrics>,
     /// Who is still here.
     pub drain: Drain,
+    /// Whether there is too much already.
+    pub shedding: Shedding,
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {

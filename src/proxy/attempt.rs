@@ -17,9 +17,10 @@ use crate::upstream::{Endpoint, Protocol, Upstream};
 
 /// Requests at once on one HTTP/2 connection to an endpoint, if the endpoint allows as many.
 const STREAMS: usize = 100;
-/// What an endpoint may send on one stream, and on all of a connection, before the client has taken it.
+/// What an endpoint may send on one stream, and on all of a connection, before the client has taken it. Streams whose clients
+/// take nothing leave room for the others.
 const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 8 << 20;
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 
 /// The next endpoint to try.
 pub(super) fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
@@ -78,9 +79,15 @@ fn peer(
         peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
         peer.options.h2_connection_window_size = Some(CONNECTION_WINDOW);
     }
-    if arrival.has_body() {
+    let http2 = match upstream.protocol() {
+        Protocol::Http1 => false,
+        Protocol::Http2 => true,
+        Protocol::Auto => endpoint.load().is_http2(),
+    };
+    if arrival.has_body() && !http2 {
         // While a body waits for room on its way up, nothing but the engine watches. It also counts the client's
-        // pauses, which are allowed to be as long as `stream_idle`.
+        // pauses, which are allowed to be as long as `stream_idle`. Over HTTP/2 it would count all of the body's time, and
+        // `write` bounds the wait for room.
         peer.options.read_timeout = Some(timeouts.read.max(route.bounds.deadlines.stream_idle));
     }
     if !arrival.head.hop_by_hop {

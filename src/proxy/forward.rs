@@ -48,6 +48,9 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
     pinned.body_in = 0;
     // The wire's own clock: the engine's costs every request a timer, and blames the upstream for a slow client.
     connection.asking(Instant::now(), pinned.route.bounds.upstream.read);
+    if let Some(attempt) = &pinned.tries.current {
+        attempt.endpoint().load().agreed(head.version == Version::HTTP_2);
+    }
     let nothing = Request::new(()).into_parts().0;
     let mut parts = Parts::from(mem::replace(head, RequestHeader::from(nothing)));
     if let Some(path) = &pinned.facts.rewrite.path {
@@ -265,6 +268,8 @@ pub(super) fn response(
     let (arrival, pinned) = context.parts()?;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         arrival.connection.tunnel(Instant::now(), &pinned.route.bounds.deadlines.websocket);
+    } else if pinned.call.is_some() || is_events(&head.headers) {
+        arrival.connection.telling();
     }
     note_status(pinned, &head.headers);
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
@@ -283,6 +288,13 @@ pub(super) fn response(
         pinned.response = Some(head.headers.clone());
     }
     Ok(())
+}
+
+/// Whether a body is made of events, that come when they come.
+fn is_events(headers: &HeaderMap) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    kind.get(..EVENTS.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(EVENTS))
 }
 
 /// Looks at what comes after a body, which the engine does not tell to be the body's end. What filters still have of the

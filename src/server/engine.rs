@@ -111,12 +111,17 @@ impl Engine {
                 live: Arc::clone(&self.live),
                 metrics: Arc::new(door.metrics),
                 drain: self.drain.clone(),
+                shedding: shedding.clone(),
             };
             (door.socket, Arc::new(edge))
         });
         let mut readiness = Readiness::default();
         let word = Some(readiness.one_more());
-        let pressure = PressureWatch { live: Arc::clone(&self.live), drain: self.drain.clone(), shedding };
+        let pressure = PressureWatch {
+            live: Arc::clone(&self.live),
+            drain: self.drain.clone(),
+            shedding: shedding.clone(),
+        };
         server.add_service(Front {
             listeners: listeners.collect(),
             pressure,

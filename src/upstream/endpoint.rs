@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::telemetry::EndpointMetrics;
 
@@ -26,6 +26,7 @@ pub struct Load {
     active: AtomicU64,
     requests: AtomicU64,
     failures: AtomicU64,
+    http2: AtomicBool,
 }
 
 impl Endpoint {
@@ -82,6 +83,16 @@ impl Load {
     /// Attempts begun since the endpoint is known.
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
+    }
+
+    /// What was agreed to be spoken with it.
+    pub fn agreed(&self, http2: bool) {
+        self.http2.store(http2, Ordering::Relaxed);
+    }
+
+    /// Whether HTTP/2 was agreed on, the last time.
+    pub fn is_http2(&self) -> bool {
+        self.http2.load(Ordering::Relaxed)
     }
 
     /// Attempts that failed by the endpoint's fault.

@@ -29,6 +29,7 @@ mod library;
 mod limits;
 mod log_level;
 mod malformed;
+mod neighbours;
 mod overload;
 mod patience;
 mod recode;

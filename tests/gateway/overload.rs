@@ -23,7 +23,9 @@ fn new_requests_are_refused_while_too_many_connections_are_open() {
     assert_eq!(answer.problem(), (503, "overloaded".into()));
     assert_eq!(answer.header("retry-after"), Some("1"));
     assert!(client.ends());
-    assert_eq!(Http2::connect(gateway.address()).get("/").problem(), (503, "overloaded".into()));
+    let mut client = Http2::connect(gateway.address());
+    assert_eq!(client.get("/").problem(), (503, "overloaded".into()));
+    eventually("its connection is closed, too", || !client.is_open());
     for path in ["/healthz", "/readyz"] {
         assert_eq!(gateway.admin_get(path).status, 200, "{path}");
     }

@@ -35,9 +35,10 @@ use crate::guard::{Refusal, http2};
 use crate::snapshot::{Http2Limits, ListenerPolicy};
 
 /// What a client may send on one stream before the gateway has passed it on.
-const STREAM_WINDOW: u32 = 512 << 10;
-/// What a client may send on all streams together.
-const CONNECTION_WINDOW: u32 = 1 << 20;
+const STREAM_WINDOW: u32 = 256 << 10;
+/// The most that it may send on all streams together. Up to it, streams whose upstreams take nothing leave room for the
+/// others.
+const CONNECTION_WINDOW: u32 = 64 << 20;
 /// What waits in memory for a stream's client to take it.
 const SEND_BUFFER: usize = 128 << 10;
 /// How long a client has to close a connection that we said goodbye on.
@@ -75,7 +76,9 @@ fn builder(limits: &Http2Limits) -> server::Builder {
         .max_concurrent_streams(limits.max_streams)
         .max_header_list_size(limits.max_header_list)
         .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_connection_window_size(
+            STREAM_WINDOW.saturating_mul(limits.max_streams).min(CONNECTION_WINDOW),
+        )
         .max_send_buffer_size(SEND_BUFFER);
     builder
 }
@@ -124,7 +127,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http2<A> {
                 Event::Stream(request, mut respond) => {
                     self.policy = self.edge.policy();
                     self.served += 1;
-                    if self.served >= self.policy.requests_per_connection || !self.is_spoken() {
+                    let enough = self.served >= self.policy.requests_per_connection;
+                    if enough || !self.is_spoken() || self.edge.shedding.is_on() {
                         self.watch.goodbye(&mut wire);
                     }
                     if self.takes_more() {
