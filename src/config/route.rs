@@ -206,7 +206,8 @@ pub struct Timeouts {
     /// To be connected to an endpoint. Default 2s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect: Option<Duration>,
-    /// For the next bytes from the endpoint. Default 30s.
+    /// For the next bytes from the endpoint, once it has the whole request. Not for those of calls and streams of events
+    /// after their head. Default 30s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read: Option<Duration>,
     /// For the endpoint to take the next bytes. Default 30s.

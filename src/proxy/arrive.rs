@@ -1,6 +1,7 @@
 //! The first look at a request: one host, one path, one route.
 
 use std::borrow::Cow;
+use std::mem;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -31,7 +32,9 @@ pub(super) fn arrive(
     let snapshot = live.load();
     if context.arrival.is_none() {
         // The streams of an HTTP/2 connection bring theirs with the head.
-        context.arrival = session.req_header_mut().extensions_mut().remove::<Arrival>().map(Box::new);
+        // With what held it: the engine copies heads, and would copy that.
+        let mut extensions = mem::take(session.req_header_mut().extensions_mut());
+        context.arrival = extensions.remove::<Arrival>().map(Box::new);
     }
     let arrival = context.arrival()?;
     let connection = &arrival.connection;

@@ -13,7 +13,7 @@ use std::time::{Instant, SystemTime};
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONNECTION, DATE, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use http::header::{DATE, HeaderName};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
@@ -25,13 +25,13 @@ use crate::edge::connection::Connection;
 /// How much of a request body is kept to send it anew.
 const REPLAY: usize = 64 << 10;
 
-const CONNECTION_FIELDS: [HeaderName; 5] = [
-    CONNECTION,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
+/// Whether a field belongs to a connection of HTTP/1.1.
+fn is_of_a_connection(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade"
+    )
+}
 
 /// One HTTP/2 stream.
 pub(super) struct Stream {
@@ -40,6 +40,7 @@ pub(super) struct Stream {
     pub(super) body_done: bool,
     respond: SendResponse<Bytes>,
     out: Option<SendStream<Bytes>>,
+    /// The status of the answer, without its fields.
     pub(super) written: Option<Box<ResponseHeader>>,
     /// Our side of the stream has ended.
     ended: bool,
@@ -188,8 +189,8 @@ impl Stream {
         if self.ended || self.written.as_ref().is_some_and(|head| !head.status.is_informational()) {
             return Ok(());
         }
-        for name in &CONNECTION_FIELDS {
-            head.remove_header(name);
+        while let Some(name) = head.headers.keys().find(|name| is_of_a_connection(name)).cloned() {
+            head.remove_header(&name);
         }
         if head.status.is_informational() {
             if head.status != StatusCode::SWITCHING_PROTOCOLS {
@@ -207,10 +208,11 @@ impl Stream {
                 HeaderValue::from_str(&now).or_err(ErrorType::InternalError, "a date")?,
             )?;
         }
-        let response = Response::from_parts(head.as_owned_parts(), ());
-        let out = self.respond.send_response(response, end);
+        // The fields leave. Nobody asks for more than the status of what was written.
+        let written = ResponseHeader::build(head.status, Some(0))?;
+        let out = self.respond.send_response(Response::from_parts((*head).into(), ()), end);
         self.out = Some(out.map_err(|error| gone(ErrorType::WriteError, error))?);
-        self.written = Some(head);
+        self.written = Some(Box::new(written));
         self.ended = end;
         Ok(())
     }
