@@ -184,6 +184,19 @@ fn what_has_no_one_meaning_is_refused_on_its_stream_alone() {
     assert_eq!(gateway.metric("portcullis_gateway_replies_total{route=\"-\",reason=\"uri_too_long\"}"), 1.0);
 }
 
+/// Clients may cut the one field as they like (RFC 9113, section 8.2.3), and browsers do.
+#[test]
+fn many_cookies_are_one_field() {
+    let origin = Origin::ok();
+    let gateway = Gateway::before(&[&origin]);
+    let mut client = connect(&gateway);
+    let crumbs: Vec<String> = (0..150).map(|at| format!("c{at}={at}")).collect();
+    let request =
+        crumbs.iter().fold(client.request("GET", "/"), |request, crumb| request.header("cookie", crumb));
+    assert_eq!(client.ask(request).status.as_u16(), 200);
+    assert_eq!(origin.last().fields.all("cookie"), [crumbs.join("; ")]);
+}
+
 #[test]
 fn connect_opens_no_tunnel() {
     let origin = Origin::ok();
