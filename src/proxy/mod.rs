@@ -147,7 +147,9 @@ impl ProxyHttp for Gateway {
         head: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
-        if head.status == StatusCode::SWITCHING_PROTOCOLS && !session.as_downstream().is_upgrade_req() {
+        if head.status == StatusCode::SWITCHING_PROTOCOLS
+            && !(session.as_downstream().is_upgrade_req() && settle::is_as_asked(session.req_header(), head))
+        {
             // Bytes would pass the guard unseen.
             return invalid(context);
         }

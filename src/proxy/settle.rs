@@ -7,12 +7,13 @@
 //!    engine, the client, and whatever is between them may each find another.
 //! 2. Content-Length is one number without leading zeros, which some take for an octal number.
 //! 3. An answer that never has a body has no field that frames one (RFC 9110, section 8.6; RFC 9112, section 6.1).
-//! 4. What is between the upstream and us only goes (RFC 9110, section 7.6.1), but for a change of protocols.
+//! 4. What is between the upstream and us only goes (RFC 9110, section 7.6.1), but for a change of protocols: to one that
+//!    the client asked for (section 7.8).
 //! 5. The version is ours (RFC 9110, section 6.2): the upstream's says how it speaks to us.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
 /// The fields that are between two hops, whatever `Connection` says.
@@ -61,6 +62,19 @@ fn mend(head: &mut ResponseHeader, version: Version) -> bool {
         Some(length) => head.insert_header(CONTENT_LENGTH, length).is_ok(),
         None => true,
     }
+}
+
+/// Whether a 101 changes to protocols that the client asked for.
+pub(super) fn is_as_asked(request: &RequestHeader, head: &ResponseHeader) -> bool {
+    let mut chosen = protocols(&head.headers).peekable();
+    chosen.peek().is_some()
+        && chosen.all(|chosen| protocols(&request.headers).any(|asked| asked.eq_ignore_ascii_case(chosen)))
+}
+
+fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let values = headers.get_all(UPGRADE).iter().map(HeaderValue::as_bytes);
+    let names = values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    names.filter(|name| !name.is_empty())
 }
 
 fn is_bodiless(status: StatusCode) -> bool {
