@@ -156,7 +156,7 @@ impl ProxyHttp for Gateway {
         if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
             attempt::answered(context)?;
         }
-        if !settle::response(head) {
+        if !settle::response(head, session.req_header().version) {
             return invalid(context);
         }
         Ok(())

@@ -818,3 +818,32 @@ fn an_endpoint_that_refuses_is_asked_twice_and_then_others() {
         assert_eq!(connect(&gateway).get("/").status.as_u16(), 204);
     }
 }
+
+#[test]
+fn trailers_are_announced_where_they_follow() {
+    let old = Origin::answering(
+        *b"HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n",
+    );
+    let new = speaking(|_, id, stream| {
+        let head = [&[0x88][..], &fields(&[("trailer", "x-sum")])].concat();
+        let end = Frames::END_HEADERS | Frames::END_STREAM;
+        for (kind, flags, payload) in [
+            (Frames::HEADERS, Frames::END_HEADERS, head),
+            (Frames::DATA, 0, b"ok".to_vec()),
+            (Frames::HEADERS, end, fields(&[("x-sum", "1")])),
+        ] {
+            let _ = stream.send(&Frames::spell(kind, flags, id, &payload));
+        }
+        Then::Keep
+    });
+    for (gateway, http2) in [(Gateway::before(&[&old]), false), (before_http2(&[&new]), true)] {
+        let answer = gateway.get("/");
+        assert_eq!((answer.header("trailer"), answer.text().as_str()), (None, "ok"), "HTTP/1.1, {http2}");
+        let answer = connect(&gateway).get("/");
+        assert_eq!(answer.body, b"ok");
+        let announced = if http2 { "x-sum" } else { "" };
+        assert_eq!(answer.field("trailer"), announced);
+        let sum = answer.trailers.and_then(|trailers| trailers.get("x-sum").cloned());
+        assert_eq!(sum.is_some(), http2);
+    }
+}
