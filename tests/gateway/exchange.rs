@@ -1,6 +1,13 @@
 //! One exchange after the other: framing, keep-alive, and what passes.
 
-use crate::harness::{Gateway, Origin, Response, Then, eventually};
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+
+use http::StatusCode;
+use portcullis::{Reply, Route};
+
+use crate::harness::{Gateway, Origin, Response, Then, eventually, to};
 
 /// An origin that answers with the target it was asked for.
 fn echo() -> Origin {
@@ -359,4 +366,35 @@ fn options_asterisk_is_answered_by_the_gateway() {
     assert_eq!((response.status, response.body.len()), (204, 0));
     assert_eq!(client.get("/").status, 200);
     assert_eq!(origin.requests().len(), 1);
+}
+
+/// A client that is not told would send its next request into a connection that ends.
+#[test]
+fn an_answer_that_is_made_in_a_drain_says_that_its_connection_closes() {
+    let (release, held) = channel::<()>();
+    let held = Mutex::new(held);
+    let origin = Origin::start(move |visit| {
+        let _ = held.lock().unwrap().recv();
+        visit.answer("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nat last")
+    });
+    let gateway = Gateway::start_with(&to(&[&origin], ""), |gateway| {
+        gateway.route(Route::new("own", "/own").respond_with(|_, _| Reply::content(StatusCode::OK, "own")))
+    });
+    let address = gateway.address();
+    let (mut passed, mut own) = (gateway.client(), gateway.client());
+    passed.send_get("/");
+    own.send("POST /own HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nab");
+    origin.request(0);
+    eventually("it is under way", || gateway.metric("portcullis_requests_active{route=\"own\"}") == 1.0);
+    let ending = std::thread::spawn(move || gateway.shutdown());
+    eventually("the listener closes", || TcpStream::connect(address).is_err());
+    own.send("c");
+    drop(release);
+    for (client, text) in [(&mut passed, "at last"), (&mut own, "own")] {
+        let answer = client.response();
+        assert_eq!(answer.text(), text);
+        assert!(answer.fields.lists("connection", "close"), "{text}");
+        assert!(client.ends());
+    }
+    ending.join().unwrap();
 }
