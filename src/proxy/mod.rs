@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::upstreams::peer::HttpPeer;
@@ -138,7 +138,12 @@ impl ProxyHttp for Gateway {
         head: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
-        forward::request(session, head, context)
+        forward::request(session, head, context)?;
+        if head.version == Version::HTTP_2 && context.arrival()?.connection.is_body_held() {
+            // The engine drops the interim answers of HTTP/2.
+            Box::pin(reply::go_on(session, context)).await?;
+        }
+        Ok(())
     }
 
     async fn request_body_filter(

@@ -847,3 +847,41 @@ fn trailers_are_announced_where_they_follow() {
         assert_eq!(sum.is_some(), http2);
     }
 }
+
+/// A strict client sends no body before it is told to, and the engine drops an upstream's interim answers.
+#[test]
+fn an_upstream_of_http_2_may_be_asked_for_100_continue() {
+    let origin = Origin::start(|visit| {
+        assert_eq!(visit.request.header("expect"), None);
+        visit.answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+    });
+    let (first, _second) = in_a_row(&origin, "");
+    let mut client = first.client();
+    for _ in 0..2 {
+        let head = "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n";
+        assert_eq!(client.ask(head).status, 100);
+        let answer = client.ask("abc");
+        assert_eq!((answer.status, answer.fields.lists("connection", "close")), (200, false));
+        assert_eq!(origin.last().content(), b"abc");
+    }
+    let mut client = connect(&first);
+    let request = client.request("POST", "/").header("expect", "100-continue");
+    let mut asked = client.begin(request, false);
+    let word =
+        client.within(std::future::poll_fn(|cx| asked.answer.poll_informational(cx))).unwrap().unwrap();
+    assert_eq!(word.status().as_u16(), 100);
+    client.write(&mut asked.body, b"abc", true);
+    assert_eq!(client.answer(asked.answer).unwrap().body, b"ok");
+
+    // What was refused after the word goes again, and the word is not said twice.
+    let turns = AtomicUsize::new(0);
+    let reluctant = speaking(move |_, id, stream| match turns.fetch_add(1, Ordering::SeqCst) {
+        0 => refuse(id, stream),
+        _ => answer(id, stream),
+    });
+    let gateway = before_http2(&[&reluctant]);
+    let mut client = gateway.client();
+    let head = "PUT / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n";
+    assert_eq!(client.ask(head).status, 100);
+    assert_eq!(client.ask("abc").status, 204);
+}
