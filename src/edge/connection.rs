@@ -35,6 +35,8 @@ pub struct Connection {
     upstream_read: AtomicU64,
     asked: AtomicU64,
     body: BodyClock,
+    /// The client waits for a word of ours (100) before it sends its body.
+    held: AtomicBool,
     responding: AtomicBool,
     tunnel: AtomicBool,
     answered: AtomicBool,
@@ -81,6 +83,7 @@ impl Connection {
             upstream_read: AtomicU64::new(0),
             asked: AtomicU64::new(0),
             body: BodyClock::default(),
+            held: AtomicBool::new(false),
             responding: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
             answered: AtomicBool::new(false),
@@ -151,10 +154,31 @@ impl Connection {
         self.head_by.store(head_by, Ordering::Relaxed);
     }
 
-    /// The body of the request under way has to come at this rate, in bytes a second. 0 is none.
-    pub fn expect_body(&self, rate: u64) {
-        if !self.request_complete() {
-            self.body.begin(rate);
+    /// The body of the request under way has to come at this rate, in bytes a second. 0 is none. When it is `held` back
+    /// until we say 100, the time for the response head runs instead, from where [`begin`](Self::begin) has it.
+    pub fn expect_body(&self, rate: u64, held: bool) {
+        if self.request_complete() {
+            return;
+        }
+        self.body.begin(rate);
+        if held {
+            let started = self.moved.load(Ordering::Relaxed);
+            self.head_by.store(started + self.request_timeout.load(Ordering::Relaxed), Ordering::Relaxed);
+            self.held.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the client waits for 100 before it sends its body.
+    pub fn is_body_held(&self) -> bool {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// The client is told to send its body, or has not waited for it: from here on it is waited for.
+    pub fn go_on(&self, now: Instant) {
+        if self.is_body_held() {
+            self.held.store(false, Ordering::Relaxed);
+            self.head_by.store(0, Ordering::Relaxed);
+            self.moved(now);
         }
     }
 
@@ -246,6 +270,7 @@ impl Connection {
         self.stream_idle.store(0, Ordering::Relaxed);
         self.upstream_read.store(0, Ordering::Relaxed);
         self.body.begin(0);
+        self.held.store(false, Ordering::Relaxed);
         self.responding.store(false, Ordering::Relaxed);
         self.request_complete.store(complete, Ordering::Relaxed);
     }
@@ -270,13 +295,14 @@ impl Connection {
 
     /// The engine asked for more of the request body, and nothing is there.
     pub(super) fn awaits_body(&self) {
-        if !self.request_complete() && self.body.is_idle() {
+        if !self.request_complete() && !self.is_body_held() && self.body.is_idle() {
             self.body.wait(self.nanos(Instant::now()));
         }
     }
 
     /// So many bytes of the request body came.
     pub(super) fn took_body(&self, now: Instant, bytes: usize) {
+        self.go_on(now);
         self.body.take(self.nanos(now), bytes);
     }
 
@@ -294,7 +320,7 @@ impl Connection {
         let idle_by = if idle == 0 { 0 } else { self.moved.load(Ordering::Relaxed).saturating_add(idle) };
         let current = if self.responding.load(Ordering::Relaxed) {
             (Timer::StreamIdle, idle_by)
-        } else if self.request_complete.load(Ordering::Relaxed) {
+        } else if self.request_complete() || self.is_body_held() {
             (Timer::Request, self.head_by.load(Ordering::Relaxed))
         } else {
             (Timer::RequestBody, idle_by)
@@ -406,7 +432,7 @@ mod tests {
         let connection = connection();
         connection.reset(false);
         connection.begin(connection.epoch, &DEADLINES);
-        connection.expect_body(100);
+        connection.expect_body(100, false);
         assert_eq!(next(&connection).0, Timer::RequestBody, "nobody waits");
         connection.awaits_body();
         assert_eq!(next(&connection).0, Timer::BodyRate);
@@ -414,9 +440,33 @@ mod tests {
         assert_eq!(next(&connection).0, Timer::StreamIdle);
         connection.reset(true);
         connection.begin(connection.epoch, &DEADLINES);
-        connection.expect_body(100);
+        connection.expect_body(100, false);
         connection.awaits_body();
         assert_eq!(next(&connection).0, Timer::Request);
+    }
+
+    #[test]
+    fn a_body_that_is_held_back_is_waited_for_from_the_word_or_the_first_byte_on() {
+        for by_word in [true, false] {
+            let connection = connection();
+            connection.reset(false);
+            connection.begin(connection.epoch, &DEADLINES);
+            connection.expect_body(100, true);
+            connection.awaits_body();
+            assert_eq!(next(&connection), (Timer::Request, 30));
+            let at = connection.epoch + Duration::from_secs(20);
+            if by_word {
+                connection.go_on(at)
+            } else {
+                connection.took_body(at, 1)
+            }
+            assert_eq!(next(&connection), (Timer::RequestBody, 320));
+            assert_eq!(connection.left_for_head(at).unwrap().1, Timer::Total);
+            connection.awaits_body();
+            assert_eq!(next(&connection).0, Timer::BodyRate);
+            connection.reset(false);
+            assert!(!connection.is_body_held());
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ struct Inner {
     unready: watch::Sender<bool>,
     /// Listeners close, connections end after the request they serve.
     draining: watch::Sender<bool>,
+    /// The same for those who only look, with each request: a watch is a lock.
+    started: AtomicBool,
     /// A new process answers for this one.
     handed_over: watch::Sender<bool>,
     connections: AtomicUsize,
@@ -52,8 +54,8 @@ impl Default for Drain {
         let (unready, _) = watch::channel(false);
         let (draining, _) = watch::channel(false);
         let (handed_over, _) = watch::channel(false);
-        let connections = AtomicUsize::new(0);
-        Self(Arc::new(Inner { unready, draining, handed_over, connections, left: Notify::new() }))
+        let (started, connections) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Self(Arc::new(Inner { unready, draining, started, handed_over, connections, left: Notify::new() }))
     }
 }
 
@@ -70,8 +72,14 @@ impl Drain {
 
     /// Closes the listeners; connections end with the request they serve.
     pub fn start(&self) {
+        self.0.started.store(true, Ordering::Relaxed);
         self.set_unready();
         self.0.draining.send_replace(true);
+    }
+
+    /// Whether connections end with the request they serve.
+    pub fn has_started(&self) -> bool {
+        self.0.started.load(Ordering::Relaxed)
     }
 
     /// Says that a new process answers for this one.
@@ -198,7 +206,7 @@ mod tests {
         let drain = Drain::default();
         let presence = drain.enter();
         drain.start();
-        assert!(drain.is_unready() && *drain.watch().borrow());
+        assert!(drain.is_unready() && drain.has_started() && *drain.watch().borrow());
         assert!(!drain.finished(Duration::from_millis(1)).await);
         let waiting = tokio::spawn({
             let drain = drain.clone();

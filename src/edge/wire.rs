@@ -170,7 +170,7 @@ impl Wire {
     }
 
     /// The head and the part of its body that is here leave; the bytes after it stay.
-    fn arrive(&mut self, head: Head, at: Instant) -> Result<Arrived, Ended> {
+    fn arrive(&mut self, mut head: Head, at: Instant) -> Result<Arrived, Ended> {
         self.body = BodyScanner::new(head.framing);
         let body = self.body.feed(&self.ahead[head.len..]);
         let fed = match body {
@@ -182,6 +182,8 @@ impl Wire {
         };
         self.body_done = fed.done;
         self.connection.reset(fed.done);
+        // Who has begun with the body waits for no word of ours.
+        head.expect_continue &= fed.consumed == 0;
         let end = head.len + fed.consumed;
         let mut bytes =
             if end == self.ahead.len() { std::mem::take(&mut self.ahead) } else { self.ahead.split_to(end) };

@@ -5,7 +5,7 @@
 //!    target in origin form, as in HTTP/1.1.
 //! 2. The target has the characters that HTTP/1.1 allows in it.
 //! 3. Content-Length, Expect and the look-alikes of framing fields follow the rules of HTTP/1.1: the upstream may speak it.
-//! 4. Values have no outer whitespace (RFC 9113 8.2.1); cookie crumbs are one field again (8.2.3).
+//! 4. Values have no outer whitespace (RFC 9113 8.2.1); cookie crumbs are one field again (8.2.3), and count as one.
 
 use super::{
     BodyFraming, Head, HeadLimits, Refusal, TargetForm, Version,
@@ -37,10 +37,11 @@ pub fn read(parts: &mut Parts, complete: bool, limits: &HeadLimits) -> Result<He
         return Err(Refusal::TraceWithBody);
     }
     let target = target(parts, limits)?;
+    // Before they are counted: clients may cut the one field into as many as they like.
+    join_cookies(&mut parts.headers)?;
     let headers = parts.headers.len();
     let semantics = fields(&parts.headers, limits)?;
     let plain_name = name_host(parts, &semantics)?;
-    join_cookies(&mut parts.headers);
     let target_form = if target == "*" { TargetForm::Asterisk } else { TargetForm::Origin };
     parts.uri = Uri::from(target);
     let framing = match semantics.framing() {
@@ -95,8 +96,7 @@ fn fields(headers: &HeaderMap, limits: &HeadLimits) -> Result<Semantics, Refusal
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
         size += name.len() + value.len() + FIELD_OVERHEAD;
         field::check_name(name)?;
-        if value.first().is_some_and(|b| field::is_ows(*b)) || value.last().is_some_and(|b| field::is_ows(*b))
-        {
+        if has_outer_whitespace(value) {
             return Err(Refusal::BadFieldValue);
         }
         semantics.take(&Field { name, value, value_at: 0..value.len() }, 0, Version::Http2)?;
@@ -129,18 +129,24 @@ fn name_host(parts: &mut Parts, semantics: &Semantics) -> Result<Option<usize>, 
     }
 }
 
-fn join_cookies(headers: &mut HeaderMap) {
+fn join_cookies(headers: &mut HeaderMap) -> Result<(), Refusal> {
     let mut crumbs = headers.get_all(COOKIE).iter();
-    let (Some(first), Some(_)) = (crumbs.next(), crumbs.next()) else { return };
+    let (Some(first), Some(_)) = (crumbs.next(), crumbs.next()) else { return Ok(()) };
     let mut whole = first.as_bytes().to_vec();
+    if headers.get_all(COOKIE).iter().any(|crumb| has_outer_whitespace(crumb.as_bytes())) {
+        return Err(Refusal::BadFieldValue);
+    }
     for crumb in headers.get_all(COOKIE).iter().skip(1) {
         whole.extend_from_slice(b"; ");
         whole.extend_from_slice(crumb.as_bytes());
     }
-    // Values joined by a legal separator are a legal value.
-    if let Ok(whole) = HeaderValue::from_bytes(&whole) {
-        headers.insert(COOKIE, whole);
-    }
+    let whole = HeaderValue::from_bytes(&whole).map_err(|_| Refusal::BadFieldValue)?;
+    headers.insert(COOKIE, whole);
+    Ok(())
+}
+
+fn has_outer_whitespace(value: &[u8]) -> bool {
+    [value.first(), value.last()].into_iter().flatten().any(|byte| field::is_ows(*byte))
 }
 
 #[cfg(test)]
@@ -180,6 +186,17 @@ mod tests {
     }
 
     #[test]
+    fn cookies_count_as_one_field_and_with_their_bytes() {
+        let crumbs = |count: usize, crumb| vec![("cookie", crumb); count];
+        let mut one = parts("GET", "http://a/", &crumbs(100, "a=1"));
+        assert_eq!(read(&mut one, true, &LIMITS).err(), Some(Refusal::HeadersTooLarge));
+        let mut one = parts("GET", "http://a/", &crumbs(80, "a=1"));
+        assert_eq!(read(&mut one, true, &LIMITS).unwrap().headers, 1);
+        let large = "v".repeat(250);
+        assert_eq!(refused("GET", "http://a/", &crumbs(2, &large)), Some(Refusal::HeadersTooLarge));
+    }
+
+    #[test]
     fn what_is_ambiguous_is_refused() {
         let long = format!("http://a/{}", "x".repeat(64));
         let many: Vec<_> = (0..9).map(|_| ("x", "y")).collect();
@@ -197,6 +214,7 @@ mod tests {
             ("GET", "http://a/", &many, Refusal::TooManyHeaders),
             ("GET", "http://a/", &[("x", &large)], Refusal::HeadersTooLarge),
             ("GET", "http://a/", &[("x", " y")], Refusal::BadFieldValue),
+            ("GET", "http://a/", &[("cookie", "a=1"), ("cookie", "b=2 ")], Refusal::BadFieldValue),
             ("GET", "http://a/", &[("content_length", "1")], Refusal::LookalikeFieldName),
             ("GET", "http://a/", &[("content-length", "+1")], Refusal::BadContentLength),
             (

@@ -89,7 +89,8 @@ pub(super) fn arrive(
     }
     connection.begin(arrival.at, &deadlines);
     // Calls may be silent for as long as they like: their messages are events.
-    connection.expect_body(if call.is_some() { 0 } else { listener.body_min_rate });
+    let rate = if call.is_some() { 0 } else { listener.body_min_rate };
+    connection.expect_body(rate, arrival.head.expect_continue);
     let too_large = matches!(framing, BodyFraming::Length(length) if length > route.bounds.request_body);
     let reply = match place.reply {
         None if too_large => Some(Box::new(Reply::refuse(Reason::BODY_TOO_LARGE))),

@@ -25,7 +25,7 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 /// The next endpoint to try.
 pub(super) fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
     let now = Instant::now();
-    let failed = context.reason;
+    let failed = context.reason.take();
     let (arrival, pinned) = context.parts()?;
     let Target::Upstream(upstream) = &pinned.route.target else {
         return context.fail(Reason::BUG);
@@ -136,7 +136,8 @@ pub(super) fn not_connected(context: &mut Context, mut error: Box<Error>) -> Box
 }
 
 /// The exchange with an endpoint broke. A pooled connection that the endpoint had closed in the meantime tells
-/// nothing of the endpoint: an idempotent request whose body is still here goes again.
+/// nothing of the endpoint: an idempotent request whose body is still here goes again. What an endpoint has refused unseen
+/// goes to it once more, then to the others.
 pub(super) fn broken(
     session: &mut Session,
     context: &mut Context,
@@ -150,7 +151,7 @@ pub(super) fn broken(
     }
     // The engine knows of HTTP/2 streams that the server has not looked at (RFC 9113, section 8.7).
     let unseen = *error.etype() == ErrorType::H2Error && error.retry();
-    let whole = !session.as_ref().retry_buffer_truncated() && session.response_written().is_none();
+    let whole = !session.as_ref().retry_buffer_truncated() && !failure::has_begun(session);
     let replayable = session.req_header().method.is_idempotent() && whole;
     let silent =
         context.arrival().is_ok_and(|arrival| arrival.connection.fired() == Some(Timer::UpstreamRead));
@@ -160,11 +161,21 @@ pub(super) fn broken(
     let stale = reused && gone && replayable;
     let retry = by_upstream && !silent && (stale || (unseen && whole));
     error.set_retry(retry);
+    if by_upstream && unseen {
+        // What is told when nobody else can be asked.
+        context.reason = Some(Reason::NO_HEALTHY_UPSTREAM);
+    }
     if let Ok(pinned) = context.pinned()
         && let Some(attempt) = pinned.tries.current.take()
     {
         if retry {
-            pinned.tries.tried.remove(attempt.endpoint().id());
+            let (tries, id) = (&mut pinned.tries, attempt.endpoint().id());
+            if !unseen || !tries.refused.contains(id) {
+                tries.tried.remove(id);
+            }
+            if unseen {
+                tries.refused.insert(id);
+            }
             attempt.endpoint().metrics().record("stale_connection", None);
         } else if by_upstream {
             attempt.permit.failed();

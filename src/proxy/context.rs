@@ -67,6 +67,8 @@ pub(super) enum Call {
 #[derive(Default)]
 pub(super) struct Tries {
     pub(super) tried: Tried,
+    /// Endpoints that refused a request unseen, and may have had it once more.
+    pub(super) refused: Tried,
     pub(super) count: u32,
     pub(super) first: Option<Instant>,
     pub(super) current: Option<Attempt>,

@@ -100,12 +100,17 @@ pub(super) fn upstream_outcome(error: &Error) -> &'static str {
     }
 }
 
+/// Whether the client has the head of its answer, and not only of interim ones.
+pub(super) fn has_begun(session: &Session) -> bool {
+    let is_final =
+        |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
+    session.response_written().is_some_and(|head| is_final(head.status))
+}
+
 /// Tells the client of an error, where a reply can still be told.
 pub(super) async fn tell(session: &mut Session, context: &mut Context, error: &Error, reply: Reply) {
     context.reason = reply.reason();
-    let is_final =
-        |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
-    let begun = session.response_written().is_some_and(|head| is_final(head.status));
+    let begun = has_begun(session);
     let call = context.pinned.as_ref().and_then(|pinned| pinned.call);
     let lost = match call {
         None => begun,

@@ -71,6 +71,10 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
     headers.insert(RequestId::HEADER, exchange.request_id().header());
     if parts.version == Version::HTTP_2 {
+        if arrival.head.expect_continue {
+            // Met by us.
+            headers.remove(header::EXPECT);
+        }
         for_http2(headers, session.req_header(), connection, call);
     }
     *head = RequestHeader::from(parts);
@@ -259,6 +263,9 @@ pub(super) fn response(
 ) -> Result<()> {
     if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
         context.keepalive = context.keepalive.or(session.get_keepalive());
+        if head.status == StatusCode::CONTINUE {
+            context.arrival()?.connection.go_on(Instant::now());
+        }
         return Ok(());
     }
     // The engine gives a connection up when it passes 100 on, since the body is still to come.

@@ -24,14 +24,14 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
-use crate::edge::{Arrival, Shedding};
+use crate::edge::{Arrival, Drain, Shedding};
 use crate::exchange::Reason;
 use crate::snapshot::Live;
 
@@ -41,12 +41,21 @@ pub use context::Context;
 pub struct Gateway {
     live: Arc<Live>,
     shedding: Shedding,
+    drain: Drain,
 }
 
 impl Gateway {
-    /// A gateway that serves what is in force, and refuses new requests while it is shedding.
-    pub fn new(live: Arc<Live>, shedding: Shedding) -> Self {
-        Self { live, shedding }
+    /// A gateway that serves what is in force, refuses new requests while it is shedding, and connections their next one
+    /// while it drains.
+    pub fn new(live: Arc<Live>, shedding: Shedding, drain: Drain) -> Self {
+        Self { live, shedding, drain }
+    }
+
+    /// Has an answer that is about to go out say that its connection closes, if it does.
+    fn say_goodbye(&self, session: &mut Session) {
+        if self.drain.has_started() {
+            session.as_downstream_mut().set_keepalive(None);
+        }
     }
 }
 
@@ -93,6 +102,7 @@ impl ProxyHttp for Gateway {
             None if context.pinned()?.goes_upstream() => return Ok(false),
             None => Box::pin(reply::of_the_target(session, context)).await?,
         };
+        self.say_goodbye(session);
         Box::pin(reply::answer(session, context, reply)).await?;
         Ok(true)
     }
@@ -128,7 +138,12 @@ impl ProxyHttp for Gateway {
         head: &mut RequestHeader,
         context: &mut Context,
     ) -> Result<()> {
-        forward::request(session, head, context)
+        forward::request(session, head, context)?;
+        if head.version == Version::HTTP_2 && context.arrival()?.connection.is_body_held() {
+            // The engine drops the interim answers of HTTP/2.
+            Box::pin(reply::go_on(session, context)).await?;
+        }
+        Ok(())
     }
 
     async fn request_body_filter(
@@ -147,14 +162,16 @@ impl ProxyHttp for Gateway {
         head: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
-        if head.status == StatusCode::SWITCHING_PROTOCOLS && !session.as_downstream().is_upgrade_req() {
+        if head.status == StatusCode::SWITCHING_PROTOCOLS
+            && !(session.as_downstream().is_upgrade_req() && settle::is_as_asked(session.req_header(), head))
+        {
             // Bytes would pass the guard unseen.
             return invalid(context);
         }
         if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
             attempt::answered(context)?;
         }
-        if !settle::response(head) {
+        if !settle::response(head, session.req_header().version) {
             return invalid(context);
         }
         Ok(())
@@ -166,7 +183,9 @@ impl ProxyHttp for Gateway {
         head: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
-        forward::response(session, head, context)
+        forward::response(session, head, context)?;
+        self.say_goodbye(session);
+        Ok(())
     }
 
     fn response_body_filter(

@@ -86,12 +86,8 @@ fn redirected(redirect: &Redirect, exchange: &Exchange<'_>) -> Reply {
 }
 
 async fn handled(handler: &SharedHandler, session: &mut Session, context: &mut Context) -> Result<Reply> {
-    if context.arrival()?.head.expect_continue {
-        let downstream = session.as_downstream_mut();
-        let keep = downstream.get_keepalive();
-        downstream.write_continue_response().await?;
-        // The engine gives the connection up when it sees any response head before the end of the request.
-        downstream.set_keepalive(keep);
+    if context.arrival()?.connection.is_body_held() {
+        go_on(session, context).await?;
     }
     let body = match whole_body(session, context).await? {
         Ok(body) => body,
@@ -109,6 +105,17 @@ async fn handled(handler: &SharedHandler, session: &mut Session, context: &mut C
         Ok(Err(panic)) => bug(&Fault::panicked(&whose(), &*panic)),
         Err(_) => Reply::refuse(failure::of_the_clock(timer)),
     })
+}
+
+/// Tells the client to send the body that it holds back.
+pub(super) async fn go_on(session: &mut Session, context: &Context) -> Result<()> {
+    let downstream = session.as_downstream_mut();
+    let keep = downstream.get_keepalive();
+    downstream.write_continue_response().await.map_err(|error| error.into_down())?;
+    // The engine gives the connection up when it sees any response head before the end of the request.
+    downstream.set_keepalive(keep);
+    context.arrival()?.connection.go_on(Instant::now());
+    Ok(())
 }
 
 /// The request body through the chain, or the answer when it does not get that far.

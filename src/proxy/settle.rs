@@ -7,22 +7,24 @@
 //!    engine, the client, and whatever is between them may each find another.
 //! 2. Content-Length is one number without leading zeros, which some take for an octal number.
 //! 3. An answer that never has a body has no field that frames one (RFC 9110, section 8.6; RFC 9112, section 6.1).
-//! 4. What is between the upstream and us only goes (RFC 9110, section 7.6.1), but for a change of protocols.
-//! 5. The version is ours (RFC 9110, section 6.2): the upstream's says how it speaks to us.
+//! 4. What is between the upstream and us only goes (RFC 9110, section 7.6.1), but for a change of protocols: to one that
+//!    the client asked for (section 7.8).
+//! 5. `Trailer` goes where what it announces will not follow: the engine takes trailers from HTTP/2 to HTTP/2 only.
+//! 6. The version is ours (RFC 9110, section 6.2): the upstream's says how it speaks to us.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
 /// The fields that are between two hops, whatever `Connection` says.
 const BETWEEN: [&str; 4] = ["connection", "keep-alive", "proxy-connection", "upgrade"];
 
-/// Makes the head of an answer say one thing; whether it can be done.
-pub(super) fn response(head: &mut ResponseHeader) -> bool {
+/// Makes the head of an answer say one thing to a client of this version; whether it can be done.
+pub(super) fn response(head: &mut ResponseHeader, client: Version) -> bool {
     let version = head.version;
     head.set_version(Version::HTTP_11);
-    is_settled(head, version) || mend(head, version)
+    is_settled(head, version) || mend(head, version, client)
 }
 
 /// Whether all fields can stay as they are, as in most answers. One look at each.
@@ -34,7 +36,8 @@ fn is_settled(head: &ResponseHeader, version: Version) -> bool {
         well && framings == 1 && !bodiless
     };
     head.headers.iter().all(|(name, value)| match name.as_str().len() {
-        7 | 16 => !BETWEEN.contains(&name.as_str()),
+        7 => *name != TRAILER && !BETWEEN.contains(&name.as_str()),
+        16 => !BETWEEN.contains(&name.as_str()),
         10 if *name == CONNECTION => matches!(value.as_bytes(), b"keep-alive" | b"close"),
         10 => !BETWEEN.contains(&name.as_str()),
         14 if *name == CONTENT_LENGTH => frames(is_plain_length(value.as_bytes())),
@@ -43,7 +46,7 @@ fn is_settled(head: &ResponseHeader, version: Version) -> bool {
     })
 }
 
-fn mend(head: &mut ResponseHeader, version: Version) -> bool {
+fn mend(head: &mut ResponseHeader, version: Version, client: Version) -> bool {
     let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
     if codings.next().is_some_and(|coding| !is_chunked(coding) || version != Version::HTTP_11)
         || codings.next().is_some()
@@ -57,10 +60,26 @@ fn mend(head: &mut ResponseHeader, version: Version) -> bool {
     if head.status != StatusCode::SWITCHING_PROTOCOLS {
         remove_between(head);
     }
+    if [version, client] != [Version::HTTP_2; 2] {
+        head.remove_header(&TRAILER);
+    }
     match one_length(&head.headers) {
         Some(length) => head.insert_header(CONTENT_LENGTH, length).is_ok(),
         None => true,
     }
+}
+
+/// Whether a 101 changes to protocols that the client asked for.
+pub(super) fn is_as_asked(request: &RequestHeader, head: &ResponseHeader) -> bool {
+    let mut chosen = protocols(&head.headers).peekable();
+    chosen.peek().is_some()
+        && chosen.all(|chosen| protocols(&request.headers).any(|asked| asked.eq_ignore_ascii_case(chosen)))
+}
+
+fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let values = headers.get_all(UPGRADE).iter().map(HeaderValue::as_bytes);
+    let names = values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    names.filter(|name| !name.is_empty())
 }
 
 fn is_bodiless(status: StatusCode) -> bool {

@@ -1,6 +1,14 @@
 //! One exchange after the other: framing, keep-alive, and what passes.
 
-use crate::harness::{Gateway, Origin, Response, Then, eventually};
+use std::net::TcpStream;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use http::StatusCode;
+use portcullis::{Reply, Route};
+
+use crate::harness::{Gateway, Http2, Origin, Response, Then, eventually, to};
 
 /// An origin that answers with the target it was asked for.
 fn echo() -> Origin {
@@ -359,4 +367,75 @@ fn options_asterisk_is_answered_by_the_gateway() {
     assert_eq!((response.status, response.body.len()), (204, 0));
     assert_eq!(client.get("/").status, 200);
     assert_eq!(origin.requests().len(), 1);
+}
+
+/// A client that is not told would send its next request into a connection that ends.
+#[test]
+fn an_answer_that_is_made_in_a_drain_says_that_its_connection_closes() {
+    let (release, held) = channel::<()>();
+    let held = Mutex::new(held);
+    let origin = Origin::start(move |visit| {
+        let _ = held.lock().unwrap().recv();
+        visit.answer("HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\nat last")
+    });
+    let gateway = Gateway::start_with(&to(&[&origin], ""), |gateway| {
+        gateway.route(Route::new("own", "/own").respond_with(|_, _| Reply::content(StatusCode::OK, "own")))
+    });
+    let address = gateway.address();
+    let (mut passed, mut own) = (gateway.client(), gateway.client());
+    passed.send_get("/");
+    own.send("POST /own HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nab");
+    origin.request(0);
+    eventually("it is under way", || gateway.metric("portcullis_requests_active{route=\"own\"}") == 1.0);
+    let ending = std::thread::spawn(move || gateway.shutdown());
+    eventually("the listener closes", || TcpStream::connect(address).is_err());
+    own.send("c");
+    drop(release);
+    for (client, text) in [(&mut passed, "at last"), (&mut own, "own")] {
+        let answer = client.response();
+        assert_eq!(answer.text(), text);
+        assert!(answer.fields.lists("connection", "close"), "{text}");
+        assert!(client.ends());
+    }
+    ending.join().unwrap();
+}
+
+/// Longer than the time that a body may be waited for.
+#[test]
+fn an_origin_may_take_its_time_before_100_continue() {
+    let (release, held) = channel::<()>();
+    let held = Mutex::new(held);
+    let origin = Origin::on_head(move |visit| {
+        let _ = held.lock().unwrap().recv();
+        visit.send("HTTP/1.1 100 Continue\r\n\r\n");
+        visit.read_body().unwrap();
+        visit.answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+    });
+    let gateway = Gateway::before(&[&origin]);
+    let (mut one, mut two) = (gateway.client(), Http2::connect(gateway.address()));
+    one.send("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n");
+    let request = two.request("POST", "/").header("expect", "100-continue");
+    let mut asked = two.begin(request, false);
+    assert!(one.is_silent(Duration::from_secs(12)));
+    drop(release);
+    assert_eq!(one.response().status, 100);
+    assert_eq!(one.ask("abc").status, 200);
+    let word = two.within(std::future::poll_fn(|cx| asked.answer.poll_informational(cx))).unwrap().unwrap();
+    assert_eq!(word.status().as_u16(), 100);
+    two.write(&mut asked.body, b"abc", true);
+    assert_eq!(two.answer(asked.answer).unwrap().status.as_u16(), 200);
+    assert!(origin.requests().iter().all(|request| request.content() == b"abc"));
+}
+
+/// Who has not said 100 is the one who is late.
+#[test]
+fn an_origin_that_never_says_100_continue_is_given_up() {
+    let origin = Origin::on_head(|visit| {
+        visit.wait_for_close();
+        Then::Close
+    });
+    let gateway = Gateway::before_with(&origin, "timeouts: { request: 200ms }");
+    let head = "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n";
+    assert_eq!(gateway.ask(head).problem(), (504, "request_timeout".into()));
+    eventually("the origin is let go", || origin.open() == 0);
 }

@@ -1,10 +1,11 @@
 //! HTTP/2 from the client, HTTP/1.1 to the origin.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Barrier, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Client, Frames, Gateway, Http2, Origin, SOON, Then, eventually, fields, to};
+use crate::harness::{Client, Frames, Gateway, Http2, Origin, SOON, Stream, Then, eventually, fields, to};
 
 const GET: [(&str, &str); 4] = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
 
@@ -182,6 +183,19 @@ fn what_has_no_one_meaning_is_refused_on_its_stream_alone() {
         (&400.into(), &"HTTP/2.0".into(), &"/".into())
     );
     assert_eq!(gateway.metric("portcullis_gateway_replies_total{route=\"-\",reason=\"uri_too_long\"}"), 1.0);
+}
+
+/// Clients may cut the one field as they like (RFC 9113, section 8.2.3), and browsers do.
+#[test]
+fn many_cookies_are_one_field() {
+    let origin = Origin::ok();
+    let gateway = Gateway::before(&[&origin]);
+    let mut client = connect(&gateway);
+    let crumbs: Vec<String> = (0..150).map(|at| format!("c{at}={at}")).collect();
+    let request =
+        crumbs.iter().fold(client.request("GET", "/"), |request, crumb| request.header("cookie", crumb));
+    assert_eq!(client.ask(request).status.as_u16(), 200);
+    assert_eq!(origin.last().fields.all("cookie"), [crumbs.join("; ")]);
 }
 
 #[test]
@@ -712,10 +726,10 @@ fn an_answer_that_comes_before_the_end_of_the_request_ends_the_exchange() {
     assert!(client.is_open());
 }
 
-/// A server that restarts says what it has not looked at (RFC 9113, section 8.7): that goes again, whatever the method.
-#[test]
-fn what_an_upstream_of_http_2_has_not_looked_at_goes_again() {
-    let origin = Origin::raw(|index, stream| {
+/// An upstream that speaks HTTP/2 and does as `answer` says with each request: the number of its connection, the stream,
+/// and the way back.
+fn speaking(answer: impl Fn(usize, u32, &mut Stream) -> Then + Send + Sync + 'static) -> Origin {
+    Origin::raw(move |index, stream| {
         let preface = stream.exactly(24);
         let _ = stream.send(&Frames::spell(Frames::SETTINGS, 0, 0, &[]));
         if preface.is_err() {
@@ -724,31 +738,150 @@ fn what_an_upstream_of_http_2_has_not_looked_at_goes_again() {
         while let Ok(head) = stream.exactly(9) {
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
             let _ = stream.exactly(length);
+            let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
             match head[3] {
                 Frames::SETTINGS if head[4] == 0 => {
                     let _ = stream.send(&Frames::spell(Frames::SETTINGS, 1, 0, &[]));
                 }
-                Frames::HEADERS if index == 0 => {
-                    // Nothing was processed; nothing is wrong.
-                    let _ = stream.send(&Frames::spell(Frames::GOAWAY, 0, 0, &[0; 8]));
-                    return Then::Close;
-                }
-                Frames::HEADERS => {
-                    let stream_id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-                    let end = Frames::END_HEADERS | Frames::END_STREAM;
-                    let _ = stream.send(&Frames::spell(Frames::HEADERS, end, stream_id, &[0x88]));
-                }
+                Frames::HEADERS if answer(index, id, stream) != Then::Keep => return Then::Close,
                 _ => {}
             }
         }
         Then::Close
-    });
-    let gateway = Gateway::start(&format!(
-        "upstreams: {{ next: {{ protocol: http2, endpoints: [\"{}\"] }} }}\n\
+    })
+}
+
+/// Answers 204.
+fn answer(id: u32, stream: &mut Stream) -> Then {
+    let end = Frames::END_HEADERS | Frames::END_STREAM;
+    let _ = stream.send(&Frames::spell(Frames::HEADERS, end, id, &[0x89]));
+    Then::Keep
+}
+
+/// Says that it has not looked at a request, and will not.
+fn refuse(id: u32, stream: &mut Stream) -> Then {
+    let _ = stream.send(&Frames::spell(Frames::RESET, 0, id, &[0, 0, 0, 7]));
+    Then::Keep
+}
+
+fn before_http2(origins: &[&Origin]) -> Gateway {
+    let endpoints: Vec<String> = origins.iter().map(|origin| format!("\"{}\"", origin.address())).collect();
+    Gateway::start(&format!(
+        "upstreams: {{ next: {{ protocol: http2, endpoints: [{}] }} }}\n\
          routes: [{{ name: all, path: /*, upstream: next }}]\n",
-        origin.address()
-    ));
+        endpoints.join(", ")
+    ))
+}
+
+/// A server that restarts says what it has not looked at (RFC 9113, section 8.7): that goes again, whatever the method.
+#[test]
+fn what_an_upstream_of_http_2_has_not_looked_at_goes_again() {
+    let origin = speaking(|index, id, stream| match index {
+        0 => {
+            // Nothing was processed; nothing is wrong.
+            let _ = stream.send(&Frames::spell(Frames::GOAWAY, 0, 0, &[0; 8]));
+            Then::Close
+        }
+        _ => answer(id, stream),
+    });
+    let gateway = before_http2(&[&origin]);
     let mut client = connect(&gateway);
     let request = client.request("POST", "/");
-    assert_eq!(client.ask(request).status.as_u16(), 200);
+    assert_eq!(client.ask(request).status.as_u16(), 204);
+}
+
+#[test]
+fn an_endpoint_that_refuses_is_asked_twice_and_then_others() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let refusing = || {
+        let asked = Arc::clone(&asked);
+        speaking(move |_, id, stream| {
+            asked.fetch_add(1, Ordering::SeqCst);
+            refuse(id, stream)
+        })
+    };
+    let (one, other) = (refusing(), refusing());
+    for (origins, tries) in [(&[&one][..], 2), (&[&one, &other][..], 4)] {
+        let gateway = before_http2(origins);
+        for http2 in [true, false] {
+            asked.store(0, Ordering::SeqCst);
+            let problem =
+                if http2 { connect(&gateway).get("/").problem() } else { gateway.get("/").problem() };
+            assert_eq!(problem, (503, "no_healthy_upstream".into()));
+            assert_eq!(asked.load(Ordering::SeqCst), tries);
+        }
+        assert_eq!(gateway.log_of("/")["tries"], tries);
+    }
+    let willing = speaking(|_, id, stream| answer(id, stream));
+    let gateway = before_http2(&[&one, &willing]);
+    for _ in 0..4 {
+        assert_eq!(connect(&gateway).get("/").status.as_u16(), 204);
+    }
+}
+
+#[test]
+fn trailers_are_announced_where_they_follow() {
+    let old = Origin::answering(
+        *b"HTTP/1.1 200 OK\r\ntrailer: x-sum\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nx-sum: 1\r\n\r\n",
+    );
+    let new = speaking(|_, id, stream| {
+        let head = [&[0x88][..], &fields(&[("trailer", "x-sum")])].concat();
+        let end = Frames::END_HEADERS | Frames::END_STREAM;
+        for (kind, flags, payload) in [
+            (Frames::HEADERS, Frames::END_HEADERS, head),
+            (Frames::DATA, 0, b"ok".to_vec()),
+            (Frames::HEADERS, end, fields(&[("x-sum", "1")])),
+        ] {
+            let _ = stream.send(&Frames::spell(kind, flags, id, &payload));
+        }
+        Then::Keep
+    });
+    for (gateway, http2) in [(Gateway::before(&[&old]), false), (before_http2(&[&new]), true)] {
+        let answer = gateway.get("/");
+        assert_eq!((answer.header("trailer"), answer.text().as_str()), (None, "ok"), "HTTP/1.1, {http2}");
+        let answer = connect(&gateway).get("/");
+        assert_eq!(answer.body, b"ok");
+        let announced = if http2 { "x-sum" } else { "" };
+        assert_eq!(answer.field("trailer"), announced);
+        let sum = answer.trailers.and_then(|trailers| trailers.get("x-sum").cloned());
+        assert_eq!(sum.is_some(), http2);
+    }
+}
+
+/// A strict client sends no body before it is told to, and the engine drops an upstream's interim answers.
+#[test]
+fn an_upstream_of_http_2_may_be_asked_for_100_continue() {
+    let origin = Origin::start(|visit| {
+        assert_eq!(visit.request.header("expect"), None);
+        visit.answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+    });
+    let (first, _second) = in_a_row(&origin, "");
+    let mut client = first.client();
+    for _ in 0..2 {
+        let head = "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n";
+        assert_eq!(client.ask(head).status, 100);
+        let answer = client.ask("abc");
+        assert_eq!((answer.status, answer.fields.lists("connection", "close")), (200, false));
+        assert_eq!(origin.last().content(), b"abc");
+    }
+    let mut client = connect(&first);
+    let request = client.request("POST", "/").header("expect", "100-continue");
+    let mut asked = client.begin(request, false);
+    let word =
+        client.within(std::future::poll_fn(|cx| asked.answer.poll_informational(cx))).unwrap().unwrap();
+    assert_eq!(word.status().as_u16(), 100);
+    client.write(&mut asked.body, b"abc", true);
+    assert_eq!(client.answer(asked.answer).unwrap().body, b"ok");
+
+    // What was refused after the word goes again, and the word is not said twice.
+    let turns = AtomicUsize::new(0);
+    let reluctant = speaking(move |_, id, stream| match turns.fetch_add(1, Ordering::SeqCst) {
+        0 => refuse(id, stream),
+        _ => answer(id, stream),
+    });
+    let gateway = before_http2(&[&reluctant]);
+    let mut client = gateway.client();
+    let head = "PUT / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n";
+    assert_eq!(client.ask(head).status, 100);
+    assert_eq!(client.ask("abc").status, 204);
 }

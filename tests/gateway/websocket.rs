@@ -78,6 +78,32 @@ fn a_real_client_and_a_real_server_do_not_notice_the_gateway() {
     assert_eq!((&line["status"], &line["reason"]), (&101.into(), &Value::Null));
 }
 
+#[test]
+fn an_answer_in_another_protocol_than_the_one_asked_for_is_none() {
+    let rows = [
+        ("upgrade: h2c\r\n", 502),
+        ("", 502),
+        ("upgrade: websocket, h2c\r\n", 502),
+        ("upgrade: WebSocket\r\n", 101),
+    ];
+    for (field, status) in rows {
+        let origin = Origin::raw(move |_, stream| {
+            let _ = stream.request_head();
+            let head = format!("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n{field}\r\n");
+            let _ = stream.send(head.as_bytes());
+            let _ = stream.until_end();
+            Then::Close
+        });
+        let gateway = Gateway::before(&[&origin]);
+        let mut client = gateway.client();
+        assert_eq!(client.send(UPGRADE).head().status, status, "{field}");
+        if status == 502 {
+            assert_eq!(gateway.log_of("/socket")["reason"], "upstream_invalid_response");
+            eventually("the origin is let go", || origin.open() == 0);
+        }
+    }
+}
+
 /// Limits and filters of bodies are not for them: a WebSocket has no end that they could wait for.
 #[test]
 fn what_is_said_of_bodies_is_not_said_of_websockets() {
