@@ -8,16 +8,17 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{DATE, HeaderName};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
-use pingora::{Error, ErrorType, OrErr, Result};
+use pingora::protocols::http::date::get_cached_date;
+use pingora::{Error, ErrorType, Result};
 
 use crate::edge::alarm::Alarm;
 use crate::edge::connection::Connection;
@@ -202,11 +203,8 @@ impl Stream {
             return Ok(());
         }
         if !head.headers.contains_key(DATE) {
-            let now = httpdate::fmt_http_date(SystemTime::now());
-            head.insert_header(
-                DATE,
-                HeaderValue::from_str(&now).or_err(ErrorType::InternalError, "a date")?,
-            )?;
+            // Spelled once a second, for all.
+            head.insert_header(DATE, get_cached_date())?;
         }
         // The fields leave. Nobody asks for more than the status of what was written.
         let written = ResponseHeader::build(head.status, Some(0))?;
