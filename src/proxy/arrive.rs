@@ -31,8 +31,7 @@ pub(super) fn arrive(
 ) -> Result<()> {
     let snapshot = live.load();
     if context.arrival.is_none() {
-        // The streams of an HTTP/2 connection bring theirs with the head.
-        // With what held it: the engine copies heads, and would copy that.
+        // The streams of an HTTP/2 connection bring theirs with the head. What held it goes, too: the engine copies heads.
         let mut extensions = mem::take(session.req_header_mut().extensions_mut());
         context.arrival = extensions.remove::<Arrival>().map(Box::new);
     }

@@ -54,11 +54,11 @@ fn state(gateway: &Gateway) -> Value {
     certificates(gateway)[0]["acme"].clone()
 }
 
-fn orders(gateway: &Gateway, result: &str) -> f64 {
+pub fn orders(gateway: &Gateway, result: &str) -> f64 {
     gateway.metric(&format!("portcullis_acme_orders_total{{directory=\"ca\",result=\"{result}\"}}"))
 }
 
-fn proofs(gateway: &Gateway) -> f64 {
+pub fn proofs(gateway: &Gateway) -> f64 {
     gateway.metric(
         "portcullis_tls_handshakes_total{listener=\"secure\",result=\"acme_challenge\",version=\"-\"}",
     )

@@ -1,12 +1,16 @@
 //! Streams share a connection of HTTP/2, and one that is stuck holds up no other; nor does a clock that is not its own end
 //! one that moves.
 
-use std::sync::Mutex;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use crate::harness::tls::Authority;
-use crate::harness::{Client, Gateway, Http2, Origin, Then, Visit, to};
+use crate::harness::{Client, Gateway, Http2, Origin, Then, Visit, settled, to};
 
 /// A gateway before another, with HTTP/2 between the two.
 struct Pair {
@@ -26,9 +30,20 @@ fn pair(origin: &Origin, timeouts: &str) -> Pair {
 
 #[test]
 fn clients_that_take_nothing_leave_others_their_answers() {
-    let origin = Origin::start(|visit| {
-        let size = if visit.request.target == "/big" { 8 << 20 } else { 2 };
-        visit.answer(format!("HTTP/1.1 200 OK\r\ncontent-length: {size}\r\n\r\n{}", "b".repeat(size)))
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&sent);
+    let origin = Origin::start(move |visit| {
+        if visit.request.target == "/small" {
+            return visit.answer("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nbb");
+        }
+        visit.send("HTTP/1.1 200 OK\r\ncontent-length: 8388608\r\n\r\n");
+        for _ in 0..1024 {
+            if visit.stream.send(&[0; 8192]).is_err() {
+                break;
+            }
+            counted.fetch_add(8192, Ordering::Relaxed);
+        }
+        Then::Close
     });
     let gateways = pair(&origin, "");
     let mut idle: Vec<Client> = (0..20).map(|_| Client::connect_small(gateways.first.address())).collect();
@@ -36,11 +51,20 @@ fn clients_that_take_nothing_leave_others_their_answers() {
         client.send_get("/big");
         assert_eq!(client.head().status, 200);
     }
-    for _ in 0..3 {
-        // Until the windows are full of what nobody takes.
-        std::thread::sleep(Duration::from_millis(300));
-        assert_eq!(gateways.first.get("/small").text(), "bb");
-    }
+    settled("the windows are full", Duration::from_millis(500), || sent.load(Ordering::Relaxed));
+    assert_eq!(gateways.first.get("/small").text(), "bb");
+}
+
+/// Sends until there has been no room for half a second.
+fn fill(client: &Http2, body: &mut h2::SendStream<Bytes>) {
+    client.within(async {
+        loop {
+            body.reserve_capacity(64 << 10);
+            let room = tokio::time::timeout(Duration::from_millis(500), poll_fn(|cx| body.poll_capacity(cx)));
+            let Ok(room) = room.await else { return };
+            body.send_data(vec![0; room.unwrap().unwrap()].into(), false).unwrap();
+        }
+    });
 }
 
 #[test]
@@ -66,11 +90,9 @@ fn uploads_that_nobody_takes_leave_others_their_room() {
     let mut held = Vec::new();
     for _ in 0..8 {
         let mut asked = client.begin(request(&client, "/stuck"), false);
-        // More than sockets take on their way.
-        let _ = asked.body.send_data(vec![0; 32 << 20].into(), false);
+        fill(&client, &mut asked.body);
         held.push(asked);
     }
-    std::thread::sleep(Duration::from_secs(1));
     let answer = client.send(request(&client, "/well"), &vec![1; 1 << 20]);
     assert_eq!(answer.status, 200);
     drop(ended);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::acme::{orders, proofs};
 use crate::harness::pebble::{Pebble, Setup};
 use crate::harness::process_log;
 use crate::harness::redis::{Redis, key};
@@ -56,16 +57,6 @@ fn view(gateway: &Gateway) -> Value {
 
 fn state(gateway: &Gateway) -> Value {
     view(gateway)["acme"].clone()
-}
-
-fn orders(gateway: &Gateway, result: &str) -> f64 {
-    gateway.metric(&format!("portcullis_acme_orders_total{{directory=\"ca\",result=\"{result}\"}}"))
-}
-
-fn proofs(gateway: &Gateway) -> f64 {
-    gateway.metric(
-        "portcullis_tls_handshakes_total{listener=\"secure\",result=\"acme_challenge\",version=\"-\"}",
-    )
 }
 
 fn questions(gateway: &Gateway) -> usize {

@@ -1,5 +1,6 @@
 //! TLS with upstreams: who is believed, who we are, what is spoken inside.
 
+use super::websocket::{SWITCH, UPGRADE};
 use crate::harness::tls::{Authority, Files, Order, replace};
 use crate::harness::{Gateway, Origin, Then, eventually, to};
 
@@ -167,10 +168,7 @@ fn a_websocket_goes_over_tls() {
     let pki = Authority::new();
     let origin = Origin::raw(|_, stream| {
         let _ = stream.request_head();
-        let _ = stream.send(
-            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-              sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
-        );
+        let _ = stream.send(SWITCH);
         if let Ok(frame) = stream.exactly(6) {
             let _ = stream.send(&frame);
         }
@@ -182,10 +180,7 @@ fn a_websocket_goes_over_tls() {
         let words = format!("protocol: {protocol}, tls: {{ sni: a.test, ca: {ca} }}");
         let gateway = Gateway::start(&before(&upstream, &words));
         let mut client = gateway.client();
-        client.send(
-            "GET /socket HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-             sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
-        );
+        client.send(UPGRADE);
         assert_eq!(client.head().status, 101, "{protocol}");
         client.send(b"\x89\x80\x01\x02\x03\x04");
         assert_eq!(client.read(6), b"\x89\x80\x01\x02\x03\x04", "{protocol}");
