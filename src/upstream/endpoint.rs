@@ -87,7 +87,10 @@ impl Load {
 
     /// What was agreed to be spoken with it.
     pub fn agreed(&self, http2: bool) {
-        self.http2.store(http2, Ordering::Relaxed);
+        // Told with every request, and hardly ever new: others read what lies beside it.
+        if self.is_http2() != http2 {
+            self.http2.store(http2, Ordering::Relaxed);
+        }
     }
 
     /// Whether HTTP/2 was agreed on, the last time.
