@@ -154,7 +154,10 @@ impl Front {
                     path => page(path),
                 };
                 let mut stream = stream.into_inner();
-                let _ = stream.write_all(format!("HTTP/1.1 {answer}").as_bytes());
+                // Each connection has one answer; a client that is not told might ask again on one that is closing.
+                let (status, rest) = answer.split_once("\r\n").unwrap();
+                let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\n{rest}");
+                let _ = stream.write_all(answer.as_bytes());
                 stream.conn.send_close_notify();
                 let _ = stream.flush();
             }
