@@ -1,7 +1,9 @@
 //! Where requests are sent: endpoints, the choice among them, and what is known of each.
 
 mod balance;
+mod born;
 mod endpoint;
+mod window;
 
 use std::sync::Arc;
 
@@ -11,6 +13,7 @@ use crate::tls::UpstreamTls;
 
 pub use balance::{Balancer, RoundRobin};
 pub use endpoint::{Endpoint, EndpointId, Load, Permit};
+pub use window::{Totals, Window};
 
 /// A set of servers that answer alike.
 ///
