@@ -2,7 +2,9 @@
 
 mod balance;
 mod born;
+mod breaker;
 mod endpoint;
+mod outcome;
 mod window;
 
 use std::sync::Arc;
@@ -12,7 +14,9 @@ use arc_swap::ArcSwap;
 use crate::tls::UpstreamTls;
 
 pub use balance::{Balancer, RoundRobin};
+pub use breaker::{Breaker, BreakerPolicy, Cause, Change, SlowCall, State, Ticket};
 pub use endpoint::{Endpoint, EndpointId, Load, Permit};
+pub use outcome::Verdict;
 pub use window::{Totals, Window};
 
 /// A set of servers that answer alike.
