@@ -5,6 +5,7 @@ mod born;
 mod breaker;
 mod endpoint;
 mod outcome;
+mod passive;
 mod window;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ pub use balance::{Balancer, RoundRobin};
 pub use breaker::{Breaker, BreakerPolicy, Cause, Change, SlowCall, State, Ticket};
 pub use endpoint::{Endpoint, EndpointId, Load, Permit};
 pub use outcome::Verdict;
+pub use passive::{Ejected, Ejections, Outlier, Passive, PassivePolicy};
 pub use window::{Totals, Window};
 
 /// A set of servers that answer alike.
