@@ -3,6 +3,7 @@
 mod balance;
 mod born;
 mod breaker;
+mod budget;
 mod endpoint;
 mod outcome;
 mod passive;
@@ -16,6 +17,7 @@ use crate::tls::UpstreamTls;
 
 pub use balance::{Balancer, RoundRobin};
 pub use breaker::{Breaker, BreakerPolicy, Cause, Change, SlowCall, State, Ticket};
+pub use budget::{RetryBudget, RetryBudgetPolicy};
 pub use endpoint::{Endpoint, EndpointId, Load, Permit};
 pub use outcome::Verdict;
 pub use passive::{Ejected, Ejections, Outlier, Passive, PassivePolicy};
