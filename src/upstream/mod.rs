@@ -1,5 +1,6 @@
 //! Where requests are sent: endpoints, the choice among them, and what is known of each.
 
+mod backoff;
 mod balance;
 mod born;
 mod breaker;
@@ -15,6 +16,7 @@ use arc_swap::ArcSwap;
 
 use crate::tls::UpstreamTls;
 
+pub use backoff::{Backoff, retry_after};
 pub use balance::{Balancer, RoundRobin};
 pub use breaker::{Breaker, BreakerPolicy, Cause, Change, SlowCall, State, Ticket};
 pub use budget::{RetryBudget, RetryBudgetPolicy};
