@@ -9,7 +9,7 @@ use std::sync::Arc;
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis::telemetry::{Buckets, Metrics};
 use portcullis::upstream::{
-    Balancer, Endpoint, EndpointId, EndpointSet, Load, Protocol, RoundRobin, Tried, Upstream,
+    Balancer, Endpoint, EndpointId, EndpointSet, EndpointSpec, Load, Protocol, RoundRobin, Tried, Upstream,
 };
 
 criterion_group!(benches, pick, choose, table);
@@ -67,7 +67,7 @@ fn endpoints(metrics: &Metrics, count: u16) -> Vec<Endpoint> {
     let endpoint = |at| {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1000 + at));
         let counters = metrics.endpoint(&address.to_string());
-        Endpoint::new(EndpointId(at), address, 1, Arc::new(Load::default()), counters)
+        Endpoint::new(EndpointId(at), EndpointSpec::new(address, 1), Arc::new(Load::default()), counters)
     };
     (0..count).map(endpoint).collect()
 }

@@ -2,6 +2,7 @@
 
 mod balance;
 mod endpoint;
+mod latency;
 
 use std::sync::Arc;
 
@@ -10,7 +11,8 @@ use arc_swap::ArcSwap;
 use crate::tls::UpstreamTls;
 
 pub use balance::{Balancer, RoundRobin};
-pub use endpoint::{Endpoint, EndpointId, Load, Permit};
+pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Load, Permit};
+pub use latency::PeakEwma;
 
 /// A set of servers that answer alike.
 ///
