@@ -3,6 +3,8 @@
 mod balance;
 mod endpoint;
 mod latency;
+mod sticky;
+pub mod tiers;
 
 use std::sync::Arc;
 
@@ -13,6 +15,7 @@ use crate::tls::UpstreamTls;
 pub use balance::{Balancer, RoundRobin};
 pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Load, Permit};
 pub use latency::PeakEwma;
+pub use sticky::Sticky;
 
 /// A set of servers that answer alike.
 ///
