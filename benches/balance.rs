@@ -3,71 +3,106 @@
 #![allow(clippy::unwrap_used, reason = "a bench may fail")]
 
 use std::hint::black_box;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use portcullis::telemetry::{Buckets, Metrics};
+use portcullis::telemetry::{Buckets, EndpointMetrics, Metrics};
 use portcullis::upstream::{
-    Balancer, Endpoint, EndpointId, EndpointSet, Load, Protocol, RoundRobin, Tried, Upstream,
+    Balance, Endpoint, EndpointId, EndpointSet, EndpointSpec, HashAlgorithm, HashKey, Load, Member, Pick,
+    Protocol, Tried, Upstream,
 };
 
 criterion_group!(benches, pick, choose, table);
 criterion_main!(benches);
 
-/// The choice alone, among as many endpoints as one has, as many have, and as the busiest have.
+/// The algorithms by the names that figures are known by.
+const ALL: [(&str, Balance); 8] = [
+    ("round_robin", Balance::RoundRobin),
+    ("least_requests", Balance::LeastRequests),
+    ("random", Balance::Random),
+    ("ketama", Balance::ConsistentHash { algorithm: HashAlgorithm::Ketama, bounded: None }),
+    ("ketama_bounded", Balance::ConsistentHash { algorithm: HashAlgorithm::Ketama, bounded: Some(1.25) }),
+    ("maglev", Balance::ConsistentHash { algorithm: HashAlgorithm::Maglev, bounded: None }),
+    ("maglev_bounded", Balance::ConsistentHash { algorithm: HashAlgorithm::Maglev, bounded: Some(1.25) }),
+    ("peak_ewma", Balance::PeakEwma),
+];
+
+/// The choice alone: among as many endpoints as many have, as the busiest have, and as nobody has. Every pick has another
+/// key, and the latency of every endpoint is known.
 fn pick(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("round_robin_pick");
-    for count in [1_u16, 3, 100, 1000] {
-        let balancer = RoundRobin::new(&vec![1; usize::from(count)]);
-        let set = EndpointSet::round_robin(Vec::new());
-        group.bench_function(format!("{count}_endpoints"), |bencher| {
-            bencher.iter(|| balancer.pick(black_box(&set), &|_| true))
-        });
-        group.bench_function(format!("{count}_endpoints_last_admitted"), |bencher| {
-            bencher.iter(|| balancer.pick(black_box(&set), &|id| id == EndpointId(count - 1)))
-        });
+    let metrics = metrics();
+    for (name, balance) in &ALL {
+        let mut group = criterion.benchmark_group(format!("pick_{name}"));
+        for count in [3_u16, 100, 10_000] {
+            let set = EndpointSet::new(endpoints(&metrics, count), balance, None);
+            let now = Instant::now();
+            let mut key = 0u64;
+            let mut pick = |admits: &dyn Fn(EndpointId) -> bool| {
+                key += 1;
+                let key = HashKey::of(&key.to_le_bytes());
+                set.pick(&Pick { key, now, admits }, &|_| true)
+            };
+            group.bench_function(format!("{count}_endpoints"), |bencher| {
+                bencher.iter(|| pick(&|_| black_box(true)));
+            });
+            group.bench_function(format!("{count}_endpoints_a_third_not_admitted"), |bencher| {
+                bencher.iter(|| pick(&|id| black_box(id.0) % 3 != 0));
+            });
+            group.bench_function(format!("{count}_endpoints_last_admitted"), |bencher| {
+                bencher.iter(|| pick(&|id| black_box(id.0) == count - 1));
+            });
+        }
+        group.finish();
     }
-    group.finish();
 }
 
 /// The choice as an exchange makes it: the set is loaded, the endpoint kept, an attempt counted.
 fn choose(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("upstream_choose");
-    let metrics = Metrics::new("bench", Buckets::default()).unwrap();
+    let metrics = metrics();
     for count in [1_u16, 3, 100] {
-        let upstream = Upstream::new(
-            Arc::from("bench"),
-            Protocol::Http1,
-            None,
-            EndpointSet::round_robin(endpoints(&metrics, count)),
-        );
+        let set = EndpointSet::round_robin(endpoints(&metrics, count));
+        let upstream = Upstream::new(Arc::from("bench"), Protocol::Http1, None, set);
         let tried = Tried::default();
+        let now = Instant::now();
         group.bench_function(format!("{count}_endpoints"), |bencher| {
-            bencher.iter(|| upstream.choose(black_box(&tried)).map(Endpoint::begin))
+            bencher.iter(|| upstream.choose(black_box(&tried), HashKey::NONE, now).map(Endpoint::begin));
         });
     }
     group.finish();
 }
 
-/// The table is worked out when endpoints change, not per request; it may cost what it likes, within reason.
+/// Tables are worked out when endpoints change, not per request; they may cost what they like, within reason.
 fn table(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("round_robin_table");
-    for count in [3_u16, 1000] {
-        let weights: Vec<u16> = (1..=count).collect();
-        group.bench_function(format!("{count}_weights"), |bencher| {
-            bencher.iter(|| RoundRobin::new(black_box(&weights)))
-        });
+    for (name, balance) in &ALL {
+        let mut group = criterion.benchmark_group(format!("table_{name}"));
+        group.sample_size(10);
+        for count in [3_u16, 1000] {
+            let member = |at: u16| Member { id: EndpointId(at), address: spec(at).address, weight: 1 + at };
+            let members: Vec<Member> = (0..count).map(member).collect();
+            group.bench_function(format!("{count}_weights"), |bencher| {
+                bencher.iter(|| balance.build(black_box(&members)));
+            });
+        }
+        group.finish();
     }
-    group.finish();
 }
 
-fn endpoints(metrics: &Metrics, count: u16) -> Vec<Endpoint> {
-    let metrics = metrics.upstream("bench");
-    let endpoint = |at| {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1000 + at));
-        let counters = metrics.endpoint(&address.to_string());
-        Endpoint::new(EndpointId(at), address, 1, Arc::new(Load::default()), counters)
+fn metrics() -> EndpointMetrics {
+    Metrics::new("bench", Buckets::default()).unwrap().upstream("bench").endpoint("bench")
+}
+
+fn spec(at: u16) -> EndpointSpec {
+    EndpointSpec::new((Ipv4Addr::LOCALHOST, 1000 + at).into(), 1)
+}
+
+fn endpoints(metrics: &EndpointMetrics, count: u16) -> Vec<Endpoint> {
+    let endpoint = |at: u16| {
+        let load = Load::default();
+        load.latency().record(Instant::now(), Duration::from_micros(1000 + u64::from(at)));
+        Endpoint::new(EndpointId(at), spec(at), Arc::new(load), metrics.clone())
     };
     (0..count).map(endpoint).collect()
 }

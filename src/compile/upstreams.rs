@@ -10,7 +10,7 @@ use crate::config::{Balance, Config, Upstream as Words, UpstreamProtocol, Upstre
 use crate::document::{ConfigError, Errors, join};
 use crate::tls::{Identity, IdentityPart, Trust, TrustedRoots, Unusable, UpstreamTls};
 use crate::types::HostPattern;
-use crate::upstream::{Endpoint, EndpointId, EndpointSet, Load, Protocol, Upstream};
+use crate::upstream::{Endpoint, EndpointId, EndpointSet, EndpointSpec, Load, Protocol, Upstream};
 
 /// The most endpoints of one upstream.
 const MOST: usize = 4096;
@@ -46,7 +46,7 @@ fn endpoints(name: &str, words: &Words, inputs: Inputs<'_>) -> Vec<Endpoint> {
         let id = EndpointId(u16::try_from(at).ok()?);
         let load = inputs.state.adopt(format!("{name} {}", words.address), Load::default);
         let metrics = metrics.endpoint(&words.address.to_string());
-        Some(Endpoint::new(id, words.address, words.weight, load, metrics))
+        Some(Endpoint::new(id, EndpointSpec::new(words.address, words.weight), load, metrics))
     });
     known.collect()
 }

@@ -13,7 +13,7 @@ use super::failure;
 use crate::edge::{Arrival, Timer};
 use crate::exchange::Reason;
 use crate::snapshot::{Route, Target};
-use crate::upstream::{Endpoint, Protocol, Upstream};
+use crate::upstream::{Endpoint, HashKey, Protocol, Upstream};
 
 /// Requests at once on one HTTP/2 connection to an endpoint, if the endpoint allows as many.
 const STREAMS: usize = 100;
@@ -34,7 +34,7 @@ pub(super) fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
     if left.is_zero() {
         return context.fail(failure::of_the_clock(timer));
     }
-    let Some(endpoint) = upstream.choose(&pinned.tries.tried) else {
+    let Some(endpoint) = upstream.choose(&pinned.tries.tried, HashKey::NONE, now) else {
         return context.fail(failed.unwrap_or(Reason::NO_HEALTHY_UPSTREAM));
     };
     let peer = peer(upstream, &endpoint, arrival, &pinned.route, left);

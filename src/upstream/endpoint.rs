@@ -4,18 +4,31 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::PeakEwma;
 use crate::telemetry::EndpointMetrics;
 
 /// An endpoint's place in its set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EndpointId(pub u16);
 
+/// What is said of an endpoint, by the configuration or by who discovers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSpec {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Its share of requests, relative to the others'; none when zero.
+    pub weight: u16,
+    /// The zone that it is in, if that is known.
+    pub zone: Option<Arc<str>>,
+    /// Its rank: lower numbers are preferred.
+    pub priority: u8,
+}
+
 /// One server of an upstream. Its load outlives snapshots.
 #[derive(Debug)]
 pub struct Endpoint {
     id: EndpointId,
-    address: SocketAddr,
-    weight: u16,
+    spec: EndpointSpec,
     load: Arc<Load>,
     metrics: EndpointMetrics,
 }
@@ -27,18 +40,20 @@ pub struct Load {
     requests: AtomicU64,
     failures: AtomicU64,
     http2: AtomicBool,
+    latency: PeakEwma,
+}
+
+impl EndpointSpec {
+    /// An endpoint in no zone and of the first rank.
+    pub fn new(address: SocketAddr, weight: u16) -> Self {
+        Self { address, weight, zone: None, priority: 0 }
+    }
 }
 
 impl Endpoint {
     /// An endpoint at a place in its set.
-    pub fn new(
-        id: EndpointId,
-        address: SocketAddr,
-        weight: u16,
-        load: Arc<Load>,
-        metrics: EndpointMetrics,
-    ) -> Self {
-        Self { id, address, weight, load, metrics }
+    pub fn new(id: EndpointId, spec: EndpointSpec, load: Arc<Load>, metrics: EndpointMetrics) -> Self {
+        Self { id, spec, load, metrics }
     }
 
     /// Its place in its set.
@@ -48,12 +63,22 @@ impl Endpoint {
 
     /// Its address.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.spec.address
     }
 
     /// Its share of requests, relative to the others'.
     pub fn weight(&self) -> u16 {
-        self.weight
+        self.spec.weight
+    }
+
+    /// The zone that it is in, if that is known.
+    pub fn zone(&self) -> Option<&str> {
+        self.spec.zone.as_deref()
+    }
+
+    /// Its rank: lower numbers are preferred.
+    pub fn priority(&self) -> u8 {
+        self.spec.priority
     }
 
     /// Its counters.
@@ -98,6 +123,11 @@ impl Load {
         self.http2.load(Ordering::Relaxed)
     }
 
+    /// How long it takes to answer, of late.
+    pub fn latency(&self) -> &PeakEwma {
+        &self.latency
+    }
+
     /// Attempts that failed by the endpoint's fault.
     pub fn failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
@@ -136,7 +166,8 @@ mod tests {
         let load = Arc::new(Load::default());
         let metrics = Metrics::new("test", Buckets::default()).unwrap().upstream("u").endpoint("a");
         let address = SocketAddr::from(([127, 0, 0, 1], 80));
-        let endpoint = Endpoint::new(EndpointId(0), address, 1, Arc::clone(&load), metrics);
+        let endpoint =
+            Endpoint::new(EndpointId(0), EndpointSpec::new(address, 1), Arc::clone(&load), metrics);
         let permit = Arc::new(endpoint).begin();
         permit.failed();
         assert_eq!((load.active(), load.requests(), load.failures()), (1, 1, 1));

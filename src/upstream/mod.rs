@@ -9,21 +9,32 @@ mod endpoint;
 mod outcome;
 mod passive;
 mod window;
+mod latency;
+mod set;
+mod sticky;
+pub mod tiers;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
 use crate::tls::UpstreamTls;
 
 pub use backoff::{Backoff, retry_after};
-pub use balance::{Balancer, RoundRobin};
 pub use breaker::{Breaker, BreakerPolicy, Cause, Change, SlowCall, State, Ticket};
 pub use budget::{RetryBudget, RetryBudgetPolicy};
-pub use endpoint::{Endpoint, EndpointId, Load, Permit};
 pub use outcome::Verdict;
 pub use passive::{Ejected, Ejections, Outlier, Passive, PassivePolicy};
 pub use window::{Totals, Window};
+pub use balance::{
+    Balance, Balancer, Factory, HashAlgorithm, HashKey, LeastRequests, LowestCost, Maglev, Member, Pick,
+    Random, Ring, RoundRobin,
+};
+pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Load, Permit};
+pub use latency::PeakEwma;
+pub use set::EndpointSet;
+pub use sticky::Sticky;
 
 /// A set of servers that answer alike.
 ///
@@ -44,12 +55,6 @@ pub enum Protocol {
     Http2,
     /// Either, as agreed in the handshake of TLS.
     Auto,
-}
-
-/// The endpoints of an upstream together with the balancer whose tables were built for exactly them.
-pub struct EndpointSet {
-    endpoints: Box<[Arc<Endpoint>]>,
-    balancer: Box<dyn Balancer>,
 }
 
 /// The endpoints that one exchange has tried.
@@ -109,43 +114,10 @@ impl Upstream {
         self.endpoints.load_full()
     }
 
-    /// Chooses an endpoint that was not tried; `None` when there is none left.
-    pub fn choose(&self, tried: &Tried) -> Option<Arc<Endpoint>> {
+    /// Chooses an endpoint that was not tried; `None` when there is none left. `key` decides where hashing does.
+    pub fn choose(&self, tried: &Tried, key: HashKey, now: Instant) -> Option<Arc<Endpoint>> {
         let set = self.endpoints.load();
-        let id = set.balancer.pick(&set, &|id| !tried.contains(id))?;
-        set.endpoints.get(usize::from(id.0)).cloned()
-    }
-}
-
-impl EndpointSet {
-    /// Endpoints in order, with round robin over their weights.
-    pub fn round_robin(endpoints: Vec<Endpoint>) -> Self {
-        let weights: Vec<u16> = endpoints.iter().map(Endpoint::weight).collect();
-        Self::new(endpoints, Box::new(RoundRobin::new(&weights)))
-    }
-
-    /// Endpoints in order, with a balancer built for them.
-    pub fn new(endpoints: Vec<Endpoint>, balancer: Box<dyn Balancer>) -> Self {
-        Self { endpoints: endpoints.into_iter().map(Arc::new).collect(), balancer }
-    }
-
-    /// The endpoint with this id.
-    pub fn get(&self, id: EndpointId) -> Option<&Endpoint> {
-        self.endpoints.get(usize::from(id.0)).map(Arc::as_ref)
-    }
-
-    /// All endpoints, in order; an endpoint's id is its place.
-    pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
-        self.endpoints.iter().map(Arc::as_ref)
-    }
-
-    /// How many endpoints there are.
-    pub fn len(&self) -> usize {
-        self.endpoints.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.endpoints.is_empty()
+        let pick = Pick { key, now, admits: &|id| !tried.contains(id) };
+        set.endpoint(set.pick(&pick, &|_| true)?)
     }
 }

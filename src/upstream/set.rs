@@ -1,0 +1,220 @@
+//! The endpoints of an upstream at one time, and the choice among them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use super::balance::{Balance, Balancer, Member, Pick, mix, to_unit};
+use super::sticky::Tags;
+use super::tiers::{self, Spread};
+use super::{Endpoint, EndpointId, Sticky};
+
+/// The endpoints of an upstream together with the balancers whose tables were built for exactly them.
+pub struct EndpointSet {
+    endpoints: Box<[Arc<Endpoint>]>,
+    tiers: Box<[Tier]>,
+    spread: Spread,
+    tags: Tags,
+}
+
+/// Endpoints of the same rank, and the choice among them.
+struct Tier {
+    members: Box<[EndpointId]>,
+    balancer: Box<dyn Balancer>,
+}
+
+/// Keeps the die that a key throws for its tier apart from the hash that picks within it.
+const OF_TIERS: u64 = 0x5851_f42d_4c95_7f2d;
+
+impl EndpointSet {
+    /// Endpoints in order, an endpoint's id being its place; `zone` is the gateway's own, if it is known. Those of weight
+    /// zero are in no tier: nothing but a sticky cookie finds them.
+    pub fn new(endpoints: Vec<Endpoint>, balance: &Balance, zone: Option<&str>) -> Self {
+        let endpoints: Box<[Arc<Endpoint>]> = endpoints.into_iter().map(Arc::new).collect();
+        let picked = endpoints.iter().filter(|endpoint| endpoint.weight() > 0);
+        let ranks = picked.map(|endpoint| (endpoint.id(), endpoint.priority(), endpoint.zone()));
+        let build = |ids: Vec<EndpointId>| {
+            let known = ids.iter().filter_map(|id| endpoints.get(usize::from(id.0)));
+            let members: Vec<Member> = known.map(|endpoint| member(endpoint)).collect();
+            Tier { members: ids.into(), balancer: balance.build(&members) }
+        };
+        let tiers: Box<[Tier]> = tiers::split(ranks, zone).into_iter().map(build).collect();
+        let spread = Spread::new(tiers.len(), Instant::now());
+        Self { endpoints, tiers, spread, tags: Tags::default() }
+    }
+
+    /// Endpoints in order, with round robin over their weights.
+    pub fn round_robin(endpoints: Vec<Endpoint>) -> Self {
+        Self::new(endpoints, &Balance::RoundRobin, None)
+    }
+
+    /// The same, found by sticky cookies also.
+    #[must_use]
+    pub fn with_sticky(mut self, sticky: &Sticky) -> Self {
+        self.tags = Tags::new(sticky, self.iter());
+        self
+    }
+
+    /// Picks an endpoint that is admitted; `None` when none is. Who is `healthy` decides how much each tier bears; it is
+    /// asked now and then, and only where there are several tiers.
+    pub fn pick(&self, pick: &Pick<'_>, healthy: &dyn Fn(EndpointId) -> bool) -> Option<EndpointId> {
+        if let [tier] = &*self.tiers {
+            return tier.balancer.pick(self, pick);
+        }
+        if self.spread.is_due(pick.now) {
+            self.weigh(healthy);
+        }
+        // The same key comes to the same tier while the shares are the same.
+        let die = pick.key.get().map_or_else(fastrand::f64, |key| to_unit(mix(key ^ OF_TIERS)));
+        let first = self.spread.tier(die);
+        let rest = (0..self.tiers.len()).filter(|at| *at != first);
+        let mut order = std::iter::once(first).chain(rest);
+        order.find_map(|at| self.tiers.get(at)?.balancer.pick(self, pick))
+    }
+
+    /// The endpoint that the tag of a sticky cookie stands for; `None` when it is gone.
+    pub fn stuck(&self, tag: u64) -> Option<EndpointId> {
+        self.tags.get(tag)
+    }
+
+    /// The endpoint with this id.
+    pub fn get(&self, id: EndpointId) -> Option<&Endpoint> {
+        self.endpoints.get(usize::from(id.0)).map(Arc::as_ref)
+    }
+
+    /// The endpoint with this id, to keep.
+    pub fn endpoint(&self, id: EndpointId) -> Option<Arc<Endpoint>> {
+        self.endpoints.get(usize::from(id.0)).cloned()
+    }
+
+    /// All endpoints, in order; an endpoint's id is its place.
+    pub fn iter(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.iter().map(Arc::as_ref)
+    }
+
+    /// How many endpoints there are.
+    pub fn len(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.endpoints.is_empty()
+    }
+
+    fn weigh(&self, healthy: &dyn Fn(EndpointId) -> bool) {
+        let count = |tier: &Tier| tier.members.iter().filter(|id| healthy(**id)).count();
+        let healthy: SmallVec<[usize; 4]> = self.tiers.iter().map(count).collect();
+        let total: SmallVec<[usize; 4]> = self.tiers.iter().map(|tier| tier.members.len()).collect();
+        self.spread.set(&tiers::shares(&healthy, &total));
+    }
+}
+
+fn member(endpoint: &Endpoint) -> Member {
+    Member { id: endpoint.id(), address: endpoint.address(), weight: endpoint.weight() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::balance::testing::{assert_near, endpoints};
+    use super::super::{EndpointSpec, HashAlgorithm, HashKey};
+    use super::*;
+
+    const RING: Balance = Balance::ConsistentHash { algorithm: HashAlgorithm::Ketama, bounded: None };
+
+    /// Four endpoints of the first rank, the first two of them near; and one that stands by.
+    fn set(balance: &Balance) -> EndpointSet {
+        fastrand::seed(1);
+        let spec = |port: u16| EndpointSpec {
+            zone: (port < 2).then(|| Arc::from("here")),
+            priority: u8::from(port == 4),
+            ..EndpointSpec::new(([10, 0, 0, 1], port).into(), 1)
+        };
+        EndpointSet::new(endpoints((0..5).map(spec)), balance, Some("here"))
+    }
+
+    fn shares(set: &EndpointSet, now: Instant, healthy: &dyn Fn(EndpointId) -> bool) -> Vec<f64> {
+        let mut seen = [0; 5];
+        for _ in 0..50_000 {
+            let pick = Pick { key: HashKey::NONE, now, admits: healthy };
+            seen[usize::from(set.pick(&pick, healthy).unwrap().0)] += 1;
+        }
+        seen.iter().map(|count| f64::from(*count) / 50_000.0).collect()
+    }
+
+    #[test]
+    fn what_is_near_bears_all_until_it_cannot() {
+        let set = set(&Balance::RoundRobin);
+        let now = Instant::now();
+        assert_near(&shares(&set, now, &|_| true), &[0.5, 0.5, 0.0, 0.0, 0.0], 0.03);
+        // Shares are good for a while; meanwhile what is near bears it as it can.
+        assert_near(&shares(&set, now, &|id| id.0 > 0), &[0.0, 1.0, 0.0, 0.0, 0.0], 0.03);
+        let now = now + Duration::from_secs(1);
+        assert_near(&shares(&set, now, &|id| id.0 > 0), &[0.0, 0.7, 0.15, 0.15, 0.0], 0.03);
+        let now = now + Duration::from_secs(1);
+        assert_near(&shares(&set, now, &|id| id.0 > 2), &[0.0, 0.0, 0.0, 0.7, 0.3], 0.03);
+        let now = now + Duration::from_secs(1);
+        assert_near(&shares(&set, now, &|id| id.0 > 3), &[0.0, 0.0, 0.0, 0.0, 1.0], 0.03);
+    }
+
+    #[test]
+    fn when_nobody_in_a_tier_is_admitted_another_is_asked() {
+        let set = set(&Balance::Random);
+        let ask = |admits: &dyn Fn(EndpointId) -> bool| {
+            let pick = Pick { key: HashKey::NONE, now: Instant::now(), admits };
+            set.pick(&pick, &|_| true)
+        };
+        assert_eq!(ask(&|id| id.0 == 3), Some(EndpointId(3)));
+        assert_eq!(ask(&|id| id.0 == 4), Some(EndpointId(4)));
+        assert_eq!(ask(&|_| false), None);
+        let none = EndpointSet::round_robin(Vec::new());
+        let pick = Pick { key: HashKey::NONE, now: Instant::now(), admits: &|_| true };
+        assert_eq!(none.pick(&pick, &|_| true), None);
+    }
+
+    #[test]
+    fn a_key_comes_to_the_same_endpoint_over_tiers() {
+        let set = set(&RING);
+        let healthy = |id: EndpointId| id.0 > 0;
+        let pick = |key: u32| {
+            let key = HashKey::of(&key.to_le_bytes());
+            set.pick(&Pick { key, now: Instant::now(), admits: &healthy }, &healthy)
+        };
+        let first: Vec<_> = (0..1000).map(pick).collect();
+        assert_eq!(first, (0..1000).map(pick).collect::<Vec<_>>());
+        let near = first.iter().filter(|id| **id == Some(EndpointId(1))).count();
+        assert!((650..750).contains(&near), "{near}");
+    }
+
+    #[test]
+    fn a_sticky_cookie_finds_its_endpoint() {
+        let sticky = Sticky::new("lb", &[7; 32], false);
+        let set = set(&Balance::RoundRobin).with_sticky(&sticky);
+        for endpoint in set.iter() {
+            let tag = sticky.read(&sticky.mint(endpoint.address())).unwrap();
+            assert_eq!(set.stuck(tag), Some(endpoint.id()));
+        }
+        assert_eq!(set.stuck(sticky.tag(([10, 0, 0, 2], 0).into())), None);
+    }
+
+    #[test]
+    fn what_has_no_weight_stands_for_no_tier() {
+        let sticky = Sticky::new("lb", &[7; 32], false);
+        let spec = |port: u16, weight, priority| EndpointSpec {
+            priority,
+            ..EndpointSpec::new(([10, 0, 0, 1], port).into(), weight)
+        };
+        let specs = [spec(0, 0, 0), spec(1, 1, 1)];
+        let set = EndpointSet::new(endpoints(specs), &Balance::RoundRobin, None).with_sticky(&sticky);
+        let pick = Pick { key: HashKey::NONE, now: Instant::now(), admits: &|_| true };
+        assert_eq!(set.pick(&pick, &|_| true), Some(EndpointId(1)));
+        assert_eq!(
+            set.stuck(sticky.tag(([10, 0, 0, 1], 0).into())),
+            Some(EndpointId(0)),
+            "its sessions go on"
+        );
+    }
+}
