@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use portcullis::telemetry::{Buckets, EndpointMetrics, Metrics};
+use portcullis::telemetry::{Buckets, Metrics};
 use portcullis::upstream::{
-    Balance, Endpoint, EndpointId, EndpointSet, EndpointSpec, HashAlgorithm, HashKey, Load, Member, Pick,
-    Protocol, Tried, Upstream,
+    Balance, Common, Endpoint, EndpointId, EndpointSet, EndpointSpec, HashAlgorithm, HashKey, Member, Pick,
+    Protocol, Rules, Standing, Tried, Upstream,
 };
 
 criterion_group!(benches, pick, choose, table);
@@ -32,11 +32,11 @@ const ALL: [(&str, Balance); 8] = [
 /// The choice alone: among as many endpoints as many have, as the busiest have, and as nobody has. Every pick has another
 /// key, and the latency of every endpoint is known.
 fn pick(criterion: &mut Criterion) {
-    let metrics = metrics();
+    let common = common();
     for (name, balance) in &ALL {
         let mut group = criterion.benchmark_group(format!("pick_{name}"));
         for count in [3_u16, 100, 10_000] {
-            let set = EndpointSet::new(endpoints(&metrics, count), balance, None);
+            let set = EndpointSet::new(endpoints(&common, count), balance, None);
             let now = Instant::now();
             let mut key = 0u64;
             let mut pick = |admits: &dyn Fn(EndpointId) -> bool| {
@@ -61,14 +61,14 @@ fn pick(criterion: &mut Criterion) {
 /// The choice as an exchange makes it: the set is loaded, the endpoint kept, an attempt counted.
 fn choose(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("upstream_choose");
-    let metrics = metrics();
+    let common = common();
     for count in [1_u16, 3, 100] {
-        let set = EndpointSet::round_robin(endpoints(&metrics, count));
-        let upstream = Upstream::new(Arc::from("bench"), Protocol::Http1, None, set);
+        let set = EndpointSet::round_robin(endpoints(&common, count));
+        let upstream = Upstream::new(Protocol::Http1, None, Arc::clone(&common), set);
         let tried = Tried::default();
         let now = Instant::now();
         group.bench_function(format!("{count}_endpoints"), |bencher| {
-            bencher.iter(|| upstream.choose(black_box(&tried), HashKey::NONE, now).map(Endpoint::begin));
+            bencher.iter(|| upstream.choose(black_box(&tried), HashKey::NONE, now));
         });
     }
     group.finish();
@@ -90,19 +90,19 @@ fn table(criterion: &mut Criterion) {
     }
 }
 
-fn metrics() -> EndpointMetrics {
-    Metrics::new("bench", Buckets::default()).unwrap().upstream("bench").endpoint("bench")
+fn common() -> Arc<Common> {
+    let metrics = Metrics::new("bench", Buckets::default()).unwrap().upstream("bench");
+    Arc::new(Common::new(Rules::default(), metrics))
 }
 
 fn spec(at: u16) -> EndpointSpec {
     EndpointSpec::new((Ipv4Addr::LOCALHOST, 1000 + at).into(), 1)
 }
 
-fn endpoints(metrics: &EndpointMetrics, count: u16) -> Vec<Endpoint> {
-    let endpoint = |at: u16| {
-        let load = Load::default();
-        load.latency().record(Instant::now(), Duration::from_micros(1000 + u64::from(at)));
-        Endpoint::new(EndpointId(at), spec(at), Arc::new(load), metrics.clone())
-    };
-    (0..count).map(endpoint).collect()
+fn endpoints(common: &Arc<Common>, count: u16) -> Vec<Endpoint> {
+    common.endpoints((0..count).map(spec), |spec| {
+        let (now, standing) = (Instant::now(), Standing::new(Instant::now()));
+        standing.latency().record(now, Duration::from_micros(u64::from(spec.address.port())));
+        Arc::new(standing)
+    })
 }

@@ -103,13 +103,7 @@ impl Gateway {
         let endpoints = endpoints.into_iter().filter_map(|endpoint| {
             Some(config::Endpoint { address: self.address("upstreams", endpoint)?, weight: 1 })
         });
-        let upstream = config::Upstream {
-            endpoints: endpoints.collect(),
-            protocol: config::UpstreamProtocol::default(),
-            tls: None,
-            balance: config::Balance::default(),
-            timeouts: config::UpstreamTimeouts::default(),
-        };
+        let upstream = config::Upstream { endpoints: endpoints.collect(), ..config::Upstream::default() };
         self.config.upstreams.insert(name.to_owned(), upstream);
         self
     }

@@ -17,7 +17,7 @@ use crate::route::Router;
 use crate::telemetry::{AccessLog, RouteMetrics};
 use crate::tls::{Certificate, Issued, ServerPolicy};
 use crate::types::{MemoryMark, Trust};
-use crate::upstream::Upstream;
+use crate::upstream::{RetryPolicy, Upstream};
 
 /// One compiled configuration.
 pub struct Snapshot {
@@ -173,6 +173,8 @@ pub struct Bounds {
     pub deadlines: Deadlines,
     /// How long to wait for its upstream.
     pub upstream: UpstreamTimeouts,
+    /// Which attempts are made again.
+    pub retry: RetryPolicy,
     /// The longest request body in bytes.
     pub request_body: u64,
 }
@@ -182,6 +184,8 @@ pub struct Bounds {
 pub struct Deadlines {
     /// From the complete request to the response head.
     pub request: Duration,
+    /// From the beginning of one attempt to its response head.
+    pub per_try: Option<Duration>,
     /// Between bytes of a body.
     pub stream_idle: Duration,
     /// The whole exchange.

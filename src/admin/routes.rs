@@ -1,6 +1,7 @@
 //! The API's paths.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::ALLOW;
 use http::{HeaderValue, Method, Response, StatusCode};
@@ -74,7 +75,7 @@ fn get(admin: &Admin, path: &str) -> Response<Vec<u8>> {
         "/healthz" => text(StatusCode::OK, plain, "ok\n"),
         "/readyz" if admin.drain.is_unready() => text(StatusCode::SERVICE_UNAVAILABLE, plain, "draining\n"),
         "/readyz" => text(StatusCode::OK, plain, "ready\n"),
-        "/metrics" => match admin.control.metrics() {
+        "/metrics" => match metrics(admin) {
             Ok(metrics) => text(StatusCode::OK, TEXT_FORMAT, metrics),
             Err(error) => failed(&error),
         },
@@ -84,6 +85,13 @@ fn get(admin: &Admin, path: &str) -> Response<Vec<u8>> {
         "/certificates" => json_of(StatusCode::OK, &views::certificates(admin)),
         _ => json_of(StatusCode::OK, &views::status(admin)),
     }
+}
+
+/// What is true at the moment is told before it is asked for.
+fn metrics(admin: &Admin) -> Result<String, ControlError> {
+    let (snapshot, now) = (admin.live.load_full(), Instant::now());
+    snapshot.upstreams.values().for_each(|upstream| upstream.report(now));
+    admin.control.metrics()
 }
 
 async fn change(admin: &Arc<Admin>, path: &str, body: Vec<u8>) -> Response<Vec<u8>> {

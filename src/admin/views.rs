@@ -1,7 +1,7 @@
 //! What the API shows.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Response, StatusCode};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Admin;
 use crate::snapshot::{Route, Snapshot, Target};
 use crate::tls::{Certificate, Entry};
-use crate::upstream::Upstream;
+use crate::upstream::{State, Upstream};
 
 pub(super) fn json_of(status: StatusCode, value: &Value) -> Response<Vec<u8>> {
     let mut body = serde_json::to_vec_pretty(value).unwrap_or_default();
@@ -129,19 +129,27 @@ pub(super) fn upstreams(admin: &Admin) -> Value {
 }
 
 fn upstream_view(upstream: &Upstream) -> Value {
-    let set = upstream.endpoints();
+    let (set, now) = (upstream.endpoints(), Instant::now());
     let endpoints: Vec<_> = set
         .iter()
         .map(|endpoint| {
-            let load = endpoint.load();
+            let standing = endpoint.standing();
             json!({
                 "address": endpoint.address().to_string(),
                 "weight": endpoint.weight(),
-                "active": load.active(),
-                "requests": load.requests(),
-                "failures": load.failures(),
+                "healthy": endpoint.is_healthy(now),
+                "ejected_for_seconds": endpoint.ejected_for(now).map(|left| left.as_secs_f64()),
+                "circuit": endpoint.circuit(now).map(State::word),
+                "active": standing.active(),
+                "requests": standing.requests(),
+                "failures": standing.failures(),
             })
         })
         .collect();
-    json!({ "name": &**upstream.name(), "endpoints": endpoints })
+    json!({
+        "name": &**upstream.name(),
+        "circuit": upstream.circuit(now).map(State::word),
+        "panicking": upstream.is_panicking(now),
+        "endpoints": endpoints,
+    })
 }

@@ -3,6 +3,7 @@
 mod acme;
 mod chains;
 mod listeners;
+mod resilience;
 mod routes;
 mod shown;
 mod stores;

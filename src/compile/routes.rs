@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::listeners::Listeners;
-use super::{Compiler, Links, in_order, shown, unknown};
+use super::{Compiler, Links, in_order, resilience, shown, unknown};
 use crate::chain::Chain;
 use crate::config::{Matcher, Path, Redirect as RedirectWords, Respond, Route as Words, Timeouts};
 use crate::document::{ConfigError, join};
@@ -45,6 +45,7 @@ impl<'a> Compiler<'a> {
         let mut builder = Router::builder();
         let mut routes = Vec::with_capacity(config.routes.len());
         self.check_timeouts("defaults.timeouts", &config.defaults.timeouts);
+        resilience::check_retry("defaults.retry", &config.defaults.retry, &mut self.errors);
         for (at, words) in config.routes.iter().enumerate() {
             let path = format!("routes[{at}]");
             self.check_name(format!("{path}.name"), &words.name);
@@ -86,6 +87,7 @@ impl<'a> Compiler<'a> {
         let bounds = Bounds {
             deadlines: Deadlines {
                 request: first(of(|t| t.request), REQUEST),
+                per_try: own.per_try.or(defaults.timeouts.per_try).map(crate::types::Duration::get),
                 stream_idle: first(of(|t| t.stream_idle), STREAM_IDLE),
                 total: own.total.or(defaults.timeouts.total).map(crate::types::Duration::get),
                 websocket: WebSocketLimits {
@@ -102,6 +104,7 @@ impl<'a> Compiler<'a> {
                 write: first([own.write, upstream.and_then(|u| u.write), defaults.timeouts.write], WRITE),
                 idle: upstream.map_or(POOLED, |upstream| upstream.idle.get()),
             },
+            retry: resilience::retry(&words.retry, &defaults.retry),
             request_body: request_body.map_or(BODY_LIMIT, crate::types::ByteSize::get),
         };
         let metrics = self.inputs.metrics.route(&words.name);
@@ -118,6 +121,7 @@ impl<'a> Compiler<'a> {
     fn check_timeouts(&mut self, path: &str, timeouts: &Timeouts) {
         for (name, timeout) in [
             ("request", timeouts.request),
+            ("per_try", timeouts.per_try),
             ("stream_idle", timeouts.stream_idle),
             ("total", timeouts.total),
             ("websocket.idle", timeouts.websocket.as_ref().and_then(|w| w.idle)),
@@ -130,11 +134,19 @@ impl<'a> Compiler<'a> {
                 self.error(format!("{path}.{name}"), "a timeout cannot be zero");
             }
         }
+        let request = timeouts.request.or(self.config.defaults.timeouts.request);
+        if let Some(per_try) = timeouts.per_try
+            && per_try.get() > request.map_or(REQUEST, crate::types::Duration::get)
+        {
+            let message = "one attempt cannot take longer than all of them may (`request`)";
+            self.error(format!("{path}.per_try"), message);
+        }
     }
 
     /// What a route matches; `None` when it cannot be told.
     fn spec(&mut self, path: &str, words: &Words) -> Option<RouteSpec> {
         self.check_timeouts(&format!("{path}.timeouts"), &words.timeouts);
+        resilience::check_retry(&format!("{path}.retry"), &words.retry, &mut self.errors);
         let hosts = self.hosts(path, words);
         let methods = self.methods(path, words);
         let headers = self.header_conditions(path, words);

@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::Inputs;
+use super::{Inputs, resilience};
 use crate::config::{Balance, Config, Upstream as Words, UpstreamProtocol, UpstreamTls as TlsWords};
 use crate::document::{ConfigError, Errors, join};
 use crate::tls::{Identity, IdentityPart, Trust, TrustedRoots, Unusable, UpstreamTls};
 use crate::types::HostPattern;
-use crate::upstream::{Endpoint, EndpointId, EndpointSet, EndpointSpec, Load, Protocol, Upstream};
+use crate::upstream::{
+    Common, Endpoint, EndpointSet, EndpointSpec, Protocol, Rules, Shared, Standing, Upstream,
+};
 
 /// The most endpoints of one upstream.
 const MOST: usize = 4096;
@@ -25,7 +28,9 @@ pub(super) fn compile(
         let path = join("upstreams", name);
         check(&path, words, errors);
         let name: Arc<str> = Arc::from(name.as_str());
-        let endpoints = endpoints(&name, words, inputs);
+        let rules = resilience::rules(&path, words, errors);
+        let common = common(&name, rules, inputs);
+        let endpoints = endpoints(&common, words, inputs);
         let set = match words.balance {
             Balance::RoundRobin => EndpointSet::round_robin(endpoints),
         };
@@ -35,20 +40,23 @@ pub(super) fn compile(
             UpstreamProtocol::Auto => Protocol::Auto,
         };
         let tls = words.tls.as_ref().and_then(|words| tls(&join(&path, "tls"), words, inputs, errors));
-        compiled.insert(Arc::clone(&name), Arc::new(Upstream::new(name, protocol, tls, set)));
+        compiled.insert(Arc::clone(&name), Arc::new(Upstream::new(protocol, tls, common, set)));
     }
     compiled
 }
 
-fn endpoints(name: &str, words: &Words, inputs: Inputs<'_>) -> Vec<Endpoint> {
-    let metrics = inputs.metrics.upstream(name);
-    let known = words.endpoints.iter().enumerate().filter_map(|(at, words)| {
-        let id = EndpointId(u16::try_from(at).ok()?);
-        let load = inputs.state.adopt(format!("{name} {}", words.address), Load::default);
-        let metrics = metrics.endpoint(&words.address.to_string());
-        Some(Endpoint::new(id, EndpointSpec::new(words.address, words.weight), load, metrics))
-    });
-    known.collect()
+fn common(name: &Arc<str>, rules: Rules, inputs: Inputs<'_>) -> Arc<Common> {
+    let shared = inputs.state.adopt(format!("upstream {name}"), || Shared::new(Instant::now()));
+    Arc::new(Common { name: Arc::clone(name), rules, shared, metrics: inputs.metrics.upstream(name) })
+}
+
+fn endpoints(common: &Arc<Common>, words: &Words, inputs: Inputs<'_>) -> Vec<Endpoint> {
+    // Ids are counted in half a word; what is beyond them is refused.
+    let specs = words.endpoints.iter().take(MOST).map(|words| EndpointSpec::new(words.address, words.weight));
+    common.endpoints(specs, |spec| {
+        let key = format!("{} {}", common.name, spec.address);
+        inputs.state.adopt(key, || Standing::new(Instant::now()))
+    })
 }
 
 /// TLS with the servers; `None` when something is wrong with it, or nothing may be read.

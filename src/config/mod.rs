@@ -8,6 +8,8 @@ mod filters;
 mod forms;
 mod listener;
 mod read;
+mod resilience;
+mod retry;
 mod route;
 mod server;
 mod stores;
@@ -25,6 +27,10 @@ pub use acme::{Acme, AcmeChallenge, AcmeStore, ExternalAccount};
 pub use admin::{Admin, SecretSource};
 pub use filters::FilterUse;
 pub use listener::{Http2Limits, Listener, ListenerLimits, Protocol, ProxyProtocol};
+pub use resilience::{
+    Breaker, BreakerScope, Health, PanicThreshold, PassiveHealth, RetryBudget, WhenNoneHealthy,
+};
+pub use retry::{Backoff, ExponentialBackoff, Retry, RetryOn};
 pub use route::{
     Defaults, Matcher, Path, Redirect, Respond, Route, RouteLimits, Timeouts, WebSocketTimeouts,
 };

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::FilterUse;
 use super::forms::word_or_map;
+use super::retry::Retry;
 use crate::types::{ByteSize, Duration};
 
 /// Which requests, and where they go. Exactly one of `upstream`, `respond` and `redirect`.
@@ -41,6 +42,9 @@ pub struct Route {
     /// How long its requests may take.
     #[serde(default, skip_serializing_if = "Timeouts::is_empty")]
     pub timeouts: Timeouts,
+    /// Which of its requests are sent again, and when.
+    #[serde(default, skip_serializing_if = "Retry::is_empty")]
+    pub retry: Retry,
     /// How large its requests may be.
     #[serde(default, skip_serializing_if = "RouteLimits::is_empty")]
     pub limits: RouteLimits,
@@ -183,6 +187,8 @@ fn found() -> u16 {
 pub struct Defaults {
     /// How long requests may take.
     pub timeouts: Timeouts,
+    /// Which requests are sent again, and when.
+    pub retry: Retry,
     /// How large requests may be.
     pub limits: RouteLimits,
 }
@@ -194,6 +200,10 @@ pub struct Timeouts {
     /// Until the response head, all attempts together. Default 30s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<Duration>,
+    /// For one attempt, until the response head. A request that has a retry left then goes to another endpoint where `retry.on`
+    /// names `timeout`. The whole of `request` unless named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_try: Option<Duration>,
     /// Between bytes of a request's or response's body. Default 5m.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream_idle: Option<Duration>,

@@ -8,10 +8,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::CertificateFiles;
 use super::forms::{ADDRESS, address, parse_address, word_or_map};
+use super::resilience::{Breaker, Health, RetryBudget};
 use crate::types::Duration;
 
 /// A set of servers that answer alike.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
     /// The servers: `"10.0.0.1:8080"`, or `{ address: "10.0.0.2:8080", weight: 3 }`.
@@ -25,6 +26,19 @@ pub struct Upstream {
     /// How an endpoint is chosen.
     #[serde(default)]
     pub balance: Balance,
+    /// How long an endpoint that comes back into the choice takes to get its whole share: from a tenth of it on, evenly. At
+    /// once unless named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<Duration>,
+    /// Who of the servers is asked, by how they are.
+    #[serde(default)]
+    pub health: Health,
+    /// When servers that fail are not asked any more. Off unless named; `{}` is on with what stands there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Breaker>,
+    /// How many of its requests may be retries.
+    #[serde(default)]
+    pub retry_budget: RetryBudget,
     /// How long to wait for the servers. A route's own word wins.
     #[serde(default)]
     pub timeouts: UpstreamTimeouts,

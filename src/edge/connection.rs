@@ -34,6 +34,7 @@ pub struct Connection {
     moved: AtomicU64,
     upstream_read: AtomicU64,
     asked: AtomicU64,
+    per_try: AtomicU64,
     body: BodyClock,
     /// The client waits for a word of ours (100) before it sends its body.
     held: AtomicBool,
@@ -63,6 +64,8 @@ pub enum Timer {
     Total,
     /// The upstream sent nothing.
     UpstreamRead,
+    /// The attempt had its time.
+    Try,
 }
 
 impl Connection {
@@ -82,6 +85,7 @@ impl Connection {
             moved: AtomicU64::new(0),
             upstream_read: AtomicU64::new(0),
             asked: AtomicU64::new(0),
+            per_try: AtomicU64::new(0),
             body: BodyClock::default(),
             held: AtomicBool::new(false),
             responding: AtomicBool::new(false),
@@ -182,10 +186,19 @@ impl Connection {
         }
     }
 
-    /// An upstream is being asked, and has `read` for its next bytes once the whole request is here.
-    pub fn asking(&self, now: Instant, read: Duration) {
+    /// An upstream is being asked, and has `read` for its next bytes once the whole request is here, and `per_try` for its
+    /// response head.
+    pub fn asking(&self, now: Instant, read: Duration, per_try: Option<Duration>) {
         self.asked.store(self.nanos(now), Ordering::Relaxed);
+        self.per_try.store(per_try.map_or(0, nanos), Ordering::Relaxed);
         self.upstream_read.store(nanos(read), Ordering::Relaxed);
+    }
+
+    /// What ran out was one attempt's time, and there is another.
+    pub fn rearm(&self) {
+        self.fired.store(0, Ordering::Relaxed);
+        self.upstream_read.store(0, Ordering::Relaxed);
+        self.per_try.store(0, Ordering::Relaxed);
     }
 
     /// The response head is on its way: from here only bodies count.
@@ -229,6 +242,7 @@ impl Connection {
             4 => Some(Timer::StreamIdle),
             5 => Some(Timer::Total),
             6 => Some(Timer::UpstreamRead),
+            7 => Some(Timer::Try),
             _ => None,
         }
     }
@@ -269,6 +283,7 @@ impl Connection {
         self.total_by.store(0, Ordering::Relaxed);
         self.stream_idle.store(0, Ordering::Relaxed);
         self.upstream_read.store(0, Ordering::Relaxed);
+        self.per_try.store(0, Ordering::Relaxed);
         self.body.begin(0);
         self.held.store(false, Ordering::Relaxed);
         self.responding.store(false, Ordering::Relaxed);
@@ -326,8 +341,11 @@ impl Connection {
             (Timer::RequestBody, idle_by)
         };
         let (too_slow, read) = (self.body_by(), self.upstream_read_by(waiting));
-        [(Timer::Total, total), current, (Timer::BodyRate, too_slow), (Timer::UpstreamRead, read)]
+        let per_try = self.try_by(waiting);
+        let others = [(Timer::BodyRate, too_slow), (Timer::UpstreamRead, read), (Timer::Try, per_try)];
+        [(Timer::Total, total), current]
             .into_iter()
+            .chain(others)
             .filter(|(_, by)| *by != 0)
             .min_by_key(|(_, by)| *by)
             .and_then(|(timer, by)| Some((timer, self.epoch.checked_add(Duration::from_nanos(by))?)))
@@ -337,6 +355,13 @@ impl Connection {
     fn body_by(&self) -> u64 {
         let counts = !self.request_complete() && !self.responding.load(Ordering::Relaxed);
         if counts { self.body.deadline() } else { 0 }
+    }
+
+    /// An attempt is over when its time is, unless its answer is on its way or it is the client who takes its time.
+    fn try_by(&self, waiting: bool) -> u64 {
+        let per_try = self.per_try.load(Ordering::Relaxed);
+        let counts = waiting && self.request_complete() && !self.responding.load(Ordering::Relaxed);
+        if per_try != 0 && counts { self.asked.load(Ordering::Relaxed).saturating_add(per_try) } else { 0 }
     }
 
     /// What the upstream sends is passed on at once, so what moved last tells when it last sent.
@@ -381,6 +406,7 @@ mod tests {
         WebSocketLimits { idle: Duration::from_secs(600), lifetime: Duration::from_secs(3600) };
     const DEADLINES: Deadlines = Deadlines {
         request: Duration::from_secs(30),
+        per_try: None,
         stream_idle: Duration::from_secs(300),
         total: Some(Duration::from_secs(600)),
         websocket: WEBSOCKET,
@@ -416,7 +442,7 @@ mod tests {
         let at = |secs| connection.epoch + Duration::from_secs(secs);
         connection.reset(true);
         connection.begin(at(0), &DEADLINES);
-        connection.asking(at(1), Duration::from_secs(5));
+        connection.asking(at(1), Duration::from_secs(5), Some(Duration::from_secs(29)));
         assert_eq!(next(&connection), (Timer::UpstreamRead, 6));
         assert_eq!(connection.next_deadline(false).unwrap().0, Timer::Request);
         connection.responding(at(3));

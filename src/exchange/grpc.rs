@@ -46,6 +46,11 @@ pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_nanos(count.saturating_mul(*nanos)))
 }
 
+/// How a call ended, if these fields say so.
+pub fn status(fields: &HeaderMap) -> Option<u16> {
+    fields.get(STATUS)?.to_str().ok()?.parse().ok()
+}
+
 /// A timeout in the smallest unit that has room for it, so that it is never longer than it was.
 pub fn spell(timeout: Duration) -> HeaderValue {
     let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
@@ -152,7 +157,7 @@ mod tests {
             let given = Duration::from_nanos(nanos);
             let read = timeout(&HeaderMap::from_iter([(TIMEOUT, spell(given))])).unwrap();
             prop_assert!(read <= given);
-            prop_assert!(given - read <= given / 1_000_000 + Duration::from_nanos(1) || given > Duration::from_secs(360_000_000_000));
+            prop_assert!(given - read <= given / 100_000 + Duration::from_nanos(1) || given > Duration::from_secs(360_000_000_000));
         }
     }
 }

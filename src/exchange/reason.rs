@@ -71,6 +71,8 @@ reasons! {
     OVERLOADED = "overloaded", SERVICE_UNAVAILABLE, "The gateway is overloaded", "proxy_internal_response";
     /// The upstream has no endpoint left to try.
     NO_HEALTHY_UPSTREAM = "no_healthy_upstream", SERVICE_UNAVAILABLE, "No server is available", "destination_unavailable";
+    /// The upstream failed too often, and is left alone for a while.
+    CIRCUIT_OPEN = "circuit_open", SERVICE_UNAVAILABLE, "The server is being given a rest", "destination_unavailable";
     /// No connection to the upstream could be made.
     UPSTREAM_CONNECT_FAILED = "upstream_connect_failed", BAD_GATEWAY, "The server could not be reached", "connection_refused";
     /// The upstream did not prove who it is, or speaks no TLS that we speak.
@@ -79,6 +81,8 @@ reasons! {
     UPSTREAM_CONNECT_TIMEOUT = "upstream_connect_timeout", GATEWAY_TIMEOUT, "The server could not be reached in time", "connection_timeout";
     /// The upstream sent nothing for longer than allowed.
     UPSTREAM_READ_TIMEOUT = "upstream_read_timeout", GATEWAY_TIMEOUT, "The server did not answer in time", "connection_read_timeout";
+    /// An attempt took longer than the route allows each (`per_try`).
+    TRY_TIMEOUT = "try_timeout", GATEWAY_TIMEOUT, "The server did not answer in time", "http_response_timeout";
     /// The upstream took nothing for longer than allowed.
     UPSTREAM_WRITE_TIMEOUT = "upstream_write_timeout", GATEWAY_TIMEOUT, "The server did not take the request in time", "connection_write_timeout";
     /// The upstream closed the connection before its answer was complete.

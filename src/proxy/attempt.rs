@@ -1,19 +1,24 @@
 //! Attempts at an upstream: the choice of an endpoint, and what became of it.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
+use pingora::http::ResponseHeader;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
-use super::context::{Attempt, Context};
+use super::context::{Attempt, Context, Pinned};
 use super::dial::Dialer;
 use super::failure;
 use crate::edge::{Arrival, Timer};
-use crate::exchange::Reason;
+use crate::exchange::{Reason, Reply, grpc};
 use crate::snapshot::{Route, Target};
-use crate::upstream::{Endpoint, HashKey, Protocol, Upstream};
+use crate::upstream::{End, Endpoint, HashKey, Protocol, RetryOn, Tried, Unavailable, Upstream, retry_after};
+
+/// Says that a request may be sent twice (draft-ietf-httpapi-idempotency-key-header).
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Requests at once on one HTTP/2 connection to an endpoint, if the endpoint allows as many.
 const STREAMS: usize = 100;
@@ -22,8 +27,15 @@ const STREAMS: usize = 100;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 
-/// The next endpoint to try.
-pub(super) fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
+/// The next endpoint to try, after the pause that a retry has.
+pub(super) async fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
+    if let Some(pause) = context.pinned()?.tries.pause.take() {
+        tokio::time::sleep(pause).await;
+    }
+    choose(context)
+}
+
+fn choose(context: &mut Context) -> Result<Box<HttpPeer>> {
     let now = Instant::now();
     let failed = context.reason.take();
     let (arrival, pinned) = context.parts()?;
@@ -34,17 +46,49 @@ pub(super) fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
     if left.is_zero() {
         return context.fail(failure::of_the_clock(timer));
     }
-    let Some(endpoint) = upstream.choose(&pinned.tries.tried, HashKey::NONE, now) else {
-        return context.fail(failed.unwrap_or(Reason::NO_HEALTHY_UPSTREAM));
-    };
-    let peer = peer(upstream, &endpoint, arrival, &pinned.route, left);
     let tries = &mut pinned.tries;
-    tries.tried.insert(endpoint.id());
+    if tries.count == 0 {
+        upstream.asked(now);
+    }
+    let mut chosen = upstream.choose(&tries.tried, HashKey::NONE, now);
+    if chosen.is_err() && tries.retries > 0 && !tries.tried.is_empty() {
+        // There is no other: one that failed before may have recovered in the pause.
+        tries.tried = Tried::default();
+        chosen = upstream.choose(&tries.tried, HashKey::NONE, now);
+    }
+    let permit = match chosen {
+        Ok(permit) => permit,
+        Err(unavailable) => return nobody(context, failed, unavailable),
+    };
+    let deadlines = &pinned.route.bounds.deadlines;
+    let left = deadlines.per_try.map_or(left, |per_try| left.min(per_try));
+    let peer = peer(upstream, permit.endpoint(), arrival, &pinned.route, left);
+    tries.tried.insert(permit.endpoint().id());
     tries.count += 1;
     tries.first.get_or_insert(now);
-    tries.last_endpoint = Some(endpoint.address());
-    tries.current = Some(Attempt { permit: endpoint.begin(), begun: now, to_head: None });
+    tries.last_endpoint = Some(permit.endpoint().address());
+    let permit = if tries.retries > 0 { permit.as_retry() } else { permit };
+    tries.current = Some(Attempt { permit, begun: now, to_head: None, status: None });
     Ok(peer)
+}
+
+/// Nobody can be asked: what failed last is told, or why nobody was asked at all.
+fn nobody<T>(context: &mut Context, failed: Option<Reason>, unavailable: Unavailable) -> Result<T> {
+    if let Some(failed) = failed {
+        return context.fail(failed);
+    }
+    let reason = match unavailable {
+        Unavailable::NoneHealthy => Reason::NO_HEALTHY_UPSTREAM,
+        Unavailable::CircuitOpen { retry_after } => {
+            // Whole seconds, and not too early.
+            let seconds = retry_after.as_millis().div_ceil(1000).max(1);
+            let seconds = HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX));
+            let reply = Reply::refuse(Reason::CIRCUIT_OPEN).header(RETRY_AFTER, seconds);
+            context.reply = Some(Box::new(reply));
+            Reason::CIRCUIT_OPEN
+        }
+    };
+    context.fail(reason)
 }
 
 fn peer(
@@ -82,7 +126,7 @@ fn peer(
     let http2 = match upstream.protocol() {
         Protocol::Http1 => false,
         Protocol::Http2 => true,
-        Protocol::Auto => endpoint.load().is_http2(),
+        Protocol::Auto => endpoint.standing().is_http2(),
     };
     if arrival.has_body() && !http2 {
         // While a body waits for room on its way up, nothing but the engine watches. It also counts the client's
@@ -108,36 +152,75 @@ fn is_of_tls(error: &Error) -> bool {
     )
 }
 
-/// No connection was made, so nothing was sent: another endpoint may be tried, whatever the method.
-pub(super) fn not_connected(context: &mut Context, mut error: Box<Error>) -> Box<Error> {
-    let timed_out = matches!(error.etype(), ErrorType::ConnectTimedout);
-    let clock = context.arrival().ok().and_then(|arrival| arrival.connection.left_for_head(Instant::now()));
+/// No connection was made, so nothing was sent: the request goes to an endpoint that was not tried yet at no cost, whatever
+/// its method; where there is none, it goes again like others.
+pub(super) fn not_connected(session: &Session, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    let now = Instant::now();
+    let end = match error.etype() {
+        ErrorType::ConnectTimedout => End::ConnectTimeout,
+        _ if is_of_tls(&error) => End::TlsFailed,
+        _ => End::ConnectFailed,
+    };
+    let clock = context.arrival().ok().and_then(|arrival| arrival.connection.left_for_head(now));
     let late = clock.filter(|(left, _)| left.is_zero()).map(|(_, timer)| timer);
-    context.reason = Some(match (timed_out, late) {
-        (true, Some(timer)) => failure::of_the_clock(timer),
-        (true, None) => Reason::UPSTREAM_CONNECT_TIMEOUT,
-        (false, _) if is_of_tls(&error) => Reason::UPSTREAM_TLS_FAILED,
-        (false, _) => Reason::UPSTREAM_CONNECT_FAILED,
+    context.reason = Some(match (end, late) {
+        (End::ConnectTimeout, Some(timer)) => failure::of_the_clock(timer),
+        (End::ConnectTimeout, None) => Reason::UPSTREAM_CONNECT_TIMEOUT,
+        (End::TlsFailed, _) => Reason::UPSTREAM_TLS_FAILED,
+        _ => Reason::UPSTREAM_CONNECT_FAILED,
     });
-    let outcome = if timed_out { "connect_timeout" } else { "connect_failed" };
-    if let Ok(pinned) = context.pinned() {
+    let retry = context.parts().is_ok_and(|(arrival, pinned)| {
         if let Some(attempt) = pinned.tries.current.take() {
             log::debug!("upstream endpoint {}: {error}", attempt.endpoint().address());
-            attempt.permit.failed();
-            attempt.endpoint().metrics().record(outcome, None);
+            attempt.settle(end, now);
         }
-        let more = match &pinned.route.target {
-            Target::Upstream(upstream) => upstream.endpoints().len() > pinned.tries.tried.len(),
-            _ => false,
-        };
-        error.set_retry(more && late.is_none());
-    }
+        late.is_none()
+            && (goes_elsewhere(pinned) || goes_again(session, arrival, pinned, end.cause(), None, now))
+    });
+    error.set_retry(retry);
     error
+}
+
+/// Whether there is an endpoint that was not tried yet, and the route lets failed connections be made up for.
+fn goes_elsewhere(pinned: &Pinned) -> bool {
+    let policy = &pinned.route.bounds.retry;
+    let Target::Upstream(upstream) = &pinned.route.target else { return false };
+    policy.wants(RetryOn::ConnectFailure, 0, true) && upstream.endpoints().len() > pinned.tries.tried.len()
+}
+
+/// Whether the request goes again, by its route's policy and its upstream's budget; notes the pause before it.
+/// `asked_pause` is what the upstream wants to be left alone for.
+fn goes_again(
+    session: &Session,
+    arrival: &Arrival,
+    pinned: &mut Pinned,
+    cause: Option<RetryOn>,
+    asked_pause: Option<Duration>,
+    now: Instant,
+) -> bool {
+    let policy = &pinned.route.bounds.retry;
+    let Some(cause) = cause else { return false };
+    let Target::Upstream(upstream) = &pinned.route.target else { return false };
+    let request = session.req_header();
+    let may_repeat =
+        policy.methods.contains(&request.method) || request.headers.contains_key(IDEMPOTENCY_KEY);
+    if !policy.wants(cause, pinned.tries.retries, may_repeat) {
+        return false;
+    }
+    let pause = policy.backoff.pause(pinned.tries.retries + 1, fastrand::f64());
+    let pause = asked_pause.map_or(pause, |asked| asked.max(pause));
+    if pinned.left(arrival, now).0 <= pause || !upstream.may_retry(now) {
+        return false;
+    }
+    pinned.tries.retries += 1;
+    pinned.tries.pause = Some(pause);
+    arrival.connection.rearm();
+    true
 }
 
 /// The exchange with an endpoint broke. A pooled connection that the endpoint had closed in the meantime tells
 /// nothing of the endpoint: an idempotent request whose body is still here goes again. What an endpoint has refused unseen
-/// goes to it once more, then to the others.
+/// goes to it once more, then to the others. What else broke before its answer began goes again by the route's policy.
 pub(super) fn broken(
     session: &mut Session,
     context: &mut Context,
@@ -152,39 +235,40 @@ pub(super) fn broken(
     // The engine knows of HTTP/2 streams that the server has not looked at (RFC 9113, section 8.7).
     let unseen = *error.etype() == ErrorType::H2Error && error.retry();
     let whole = !session.as_ref().retry_buffer_truncated() && !failure::has_begun(session);
-    let replayable = session.req_header().method.is_idempotent() && whole;
-    let silent =
-        context.arrival().is_ok_and(|arrival| arrival.connection.fired() == Some(Timer::UpstreamRead));
-    let by_upstream = silent || *error.esource() == ErrorSource::Upstream;
-    let gone =
-        matches!(error.etype(), ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed);
-    let stale = reused && gone && replayable;
-    let retry = by_upstream && !silent && (stale || (unseen && whole));
-    error.set_retry(retry);
-    if by_upstream && unseen {
+    let end = context.arrival().map_or(End::Aborted, |arrival| match arrival.connection.fired() {
+        Some(Timer::UpstreamRead) => End::ReadTimeout,
+        Some(Timer::Try) => End::TryTimeout,
+        _ if *error.esource() != ErrorSource::Upstream => End::Aborted,
+        _ if unseen => End::Refused,
+        _ => failure::upstream_end(&error),
+    });
+    let stale = end == End::Reset && reused && whole && session.req_header().method.is_idempotent();
+    let free = stale || (end == End::Refused && whole);
+    if end == End::Refused {
         // What is told when nobody else can be asked.
         context.reason = Some(Reason::NO_HEALTHY_UPSTREAM);
     }
-    if let Ok(pinned) = context.pinned()
-        && let Some(attempt) = pinned.tries.current.take()
-    {
-        if retry {
-            let (tries, id) = (&mut pinned.tries, attempt.endpoint().id());
-            if !unseen || !tries.refused.contains(id) {
-                tries.tried.remove(id);
-            }
-            if unseen {
-                tries.refused.insert(id);
-            }
-            attempt.endpoint().metrics().record("stale_connection", None);
-        } else if by_upstream {
-            attempt.permit.failed();
-            let outcome = if silent { "read_timeout" } else { failure::upstream_outcome(&error) };
-            attempt.endpoint().metrics().record(outcome, attempt.to_head);
-        } else {
-            attempt.endpoint().metrics().record("aborted", attempt.to_head);
+    let now = Instant::now();
+    let retry = context.parts().is_ok_and(|(arrival, pinned)| {
+        let Some(attempt) = pinned.tries.current.take() else {
+            // Its answer was one to try again after: that is settled.
+            return pinned.tries.pause.is_some();
+        };
+        if !free {
+            attempt.settle(end, now);
+            return whole && goes_again(session, arrival, pinned, end.cause(), None, now);
         }
-    }
+        let (tries, id) = (&mut pinned.tries, attempt.endpoint().id());
+        if end != End::Refused || !tries.refused.contains(id) {
+            tries.tried.remove(id);
+        }
+        if end == End::Refused {
+            tries.refused.insert(id);
+        }
+        attempt.settle(if stale { End::Stale } else { end }, now);
+        true
+    });
+    error.set_retry(retry);
     error
 }
 
@@ -193,16 +277,49 @@ pub(super) fn is_answered(context: &Context) -> bool {
     context.arrival().is_ok_and(|arrival| arrival.connection.is_answered())
 }
 
-/// The endpoint's response head is here.
-pub(super) fn answered(context: &mut Context) -> Result<()> {
+/// The endpoint's response head is here. An answer to try again after ends the attempt.
+pub(super) fn answered(session: &Session, head: &ResponseHeader, context: &mut Context) -> Result<()> {
     let now = Instant::now();
     let (arrival, pinned) = context.parts()?;
+    if let Some(attempt) = &mut pinned.tries.current {
+        attempt.to_head = Some(now.duration_since(attempt.begun));
+        attempt.status = Some(head.status.as_u16());
+    }
+    if is_to_be_replaced(session, head, arrival, pinned, now) {
+        let end = End::Answered(head.status.as_u16(), grpc::status(&head.headers));
+        if let Some(attempt) = pinned.tries.current.take() {
+            attempt.settle(end, now);
+        }
+        let mut error = Error::new(ErrorType::Custom("an answer to try again after")).into_up();
+        error.set_retry(true);
+        return Err(error);
+    }
     arrival.connection.responding(now);
     let tries = &mut pinned.tries;
-    if let Some(attempt) = &mut tries.current {
-        attempt.to_head = Some(now.duration_since(attempt.begun));
-    }
     tries.to_head = tries.first.map(|first| now.duration_since(first));
     context.reason = None;
     Ok(())
+}
+
+fn is_to_be_replaced(
+    session: &Session,
+    head: &ResponseHeader,
+    arrival: &Arrival,
+    pinned: &mut Pinned,
+    now: Instant,
+) -> bool {
+    let policy = &pinned.route.bounds.retry;
+    let status = RetryOn::Status(head.status.as_u16());
+    let of_a_call = pinned.call.and_then(|_| grpc::status(&head.headers)).map(RetryOn::Grpc);
+    let causes = [Some(status), of_a_call].into_iter().flatten();
+    let Some(cause) = causes.into_iter().find(|cause| policy.on.contains(*cause)) else { return false };
+    if session.as_ref().retry_buffer_truncated() {
+        return false;
+    }
+    let wish = head.headers.get(RETRY_AFTER).and_then(|wish| wish.to_str().ok());
+    let wish = wish.and_then(|wish| retry_after(wish, SystemTime::now()));
+    if wish.is_some_and(|wish| wish > policy.max_retry_after) {
+        return false;
+    }
+    goes_again(session, arrival, pinned, Some(cause), wish, now)
 }

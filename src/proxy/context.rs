@@ -14,7 +14,7 @@ use crate::edge::{Arrival, Timer};
 use crate::exchange::{Exchange, Facts, Reason, Reply};
 use crate::snapshot::{ListenerPolicy, Route, Target};
 use crate::telemetry::{AccessLog, ActiveRequest};
-use crate::upstream::{Endpoint, Permit, Tried};
+use crate::upstream::{End, Endpoint, Outcome, Permit, Tried};
 
 /// What the proxy keeps of one exchange.
 #[derive(Default)]
@@ -70,6 +70,10 @@ pub(super) struct Tries {
     /// Endpoints that refused a request unseen, and may have had it once more.
     pub(super) refused: Tried,
     pub(super) count: u32,
+    /// How many of them were retries by the route's policy.
+    pub(super) retries: u32,
+    /// What to wait before the next.
+    pub(super) pause: Option<Duration>,
     pub(super) first: Option<Instant>,
     pub(super) current: Option<Attempt>,
     pub(super) last_endpoint: Option<SocketAddr>,
@@ -82,11 +86,23 @@ pub(super) struct Attempt {
     pub(super) permit: Permit,
     pub(super) begun: Instant,
     pub(super) to_head: Option<Duration>,
+    /// Of the endpoint's answer.
+    pub(super) status: Option<u16>,
 }
 
 impl Attempt {
     pub(super) fn endpoint(&self) -> &Endpoint {
         self.permit.endpoint()
+    }
+
+    /// Ends it.
+    pub(super) fn settle(mut self, end: End, now: Instant) {
+        self.judge(end, now);
+    }
+
+    /// Says how it went, though it may not have ended yet. The first word counts.
+    pub(super) fn judge(&mut self, end: End, now: Instant) {
+        self.permit.judge(Outcome { end, to_head: self.to_head }, now);
     }
 }
 

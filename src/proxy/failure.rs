@@ -10,6 +10,7 @@ use super::context::{Call, Context};
 use super::reply;
 use crate::edge::{Timer, reason_of};
 use crate::exchange::{Reason, Reply};
+use crate::upstream::End;
 
 /// How long a last reply may take to be written.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -73,6 +74,7 @@ pub(super) fn of_the_clock(timer: Timer) -> Reason {
         Timer::StreamIdle => Reason::STREAM_IDLE_TIMEOUT,
         Timer::Total => Reason::TOTAL_TIMEOUT,
         Timer::UpstreamRead => Reason::UPSTREAM_READ_TIMEOUT,
+        Timer::Try => Reason::TRY_TIMEOUT,
     }
 }
 
@@ -90,13 +92,13 @@ fn of_the_upstream(error: &Error) -> Reason {
     }
 }
 
-/// The word for an endpoint's failure in its metrics.
-pub(super) fn upstream_outcome(error: &Error) -> &'static str {
+/// How an attempt ended by the endpoint's fault.
+pub(super) fn upstream_end(error: &Error) -> End {
     match of_the_upstream(error) {
-        Reason::UPSTREAM_READ_TIMEOUT => "read_timeout",
-        Reason::UPSTREAM_WRITE_TIMEOUT => "write_timeout",
-        Reason::UPSTREAM_RESET => "reset",
-        _ => "invalid_response",
+        Reason::UPSTREAM_READ_TIMEOUT => End::ReadTimeout,
+        Reason::UPSTREAM_WRITE_TIMEOUT => End::WriteTimeout,
+        Reason::UPSTREAM_RESET => End::Reset,
+        _ => End::Invalid,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The end of an exchange: counters, and the access log line.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Version;
 use http::header::{HOST, REFERER, USER_AGENT};
@@ -13,6 +13,7 @@ use crate::edge::Connection;
 use crate::exchange::Reason;
 use crate::snapshot::Target;
 use crate::telemetry::{Address, Record};
+use crate::upstream::End;
 
 /// What the log says when the client was gone before its answer, after nginx.
 const CLIENT_CLOSED: u16 = 499;
@@ -45,12 +46,8 @@ fn count(session: &Session, pinned: &mut Pinned, status: u16, reason: Option<Rea
         metrics.reply(reason.code());
     }
     if let Some(attempt) = pinned.tries.current.take() {
-        let outcome = match (attempt.to_head, status) {
-            (None, _) => "aborted",
-            (Some(_), 500..) => "server_error",
-            (Some(_), _) => "success",
-        };
-        attempt.endpoint().metrics().record(outcome, attempt.to_head);
+        let end = attempt.status.map_or(End::Aborted, |status| End::Answered(status, pinned.grpc_status));
+        attempt.settle(end, Instant::now());
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::mem;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{self, HOST, HeaderName, HeaderValue};
@@ -18,6 +18,7 @@ use super::arrive::upstream_uri;
 use super::context::{Context, Pinned};
 use crate::edge::Connection;
 use crate::exchange::{Client, Fault, Reason, RequestId, grpc};
+use crate::upstream::End;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -26,6 +27,9 @@ const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
 /// What proxies begin the names of their words with.
 const FORWARDED: &str = "x-forwarded-";
+
+/// The least that is left of an attempt's time when its request is sent.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// What we say of the client ourselves. An upstream that folds `_` and `-` together must not hear it from the
 /// client in the other spelling.
@@ -47,9 +51,13 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
     // The engine sends the body anew with every attempt.
     pinned.body_in = 0;
     // The wire's own clock: the engine's costs every request a timer, and blames the upstream for a slow client.
-    connection.asking(Instant::now(), pinned.route.bounds.upstream.read);
+    let bounds = &pinned.route.bounds;
+    let now = Instant::now();
+    let spent = pinned.tries.current.as_ref().map(|attempt| now.duration_since(attempt.begun));
+    let left = |per_try: Duration| per_try.saturating_sub(spent.unwrap_or_default()).max(MOMENT);
+    connection.asking(now, bounds.upstream.read, bounds.deadlines.per_try.map(left));
     if let Some(attempt) = &pinned.tries.current {
-        attempt.endpoint().load().agreed(head.version == Version::HTTP_2);
+        attempt.endpoint().standing().agreed(head.version == Version::HTTP_2);
     }
     let nothing = Request::new(()).into_parts().0;
     let mut parts = Parts::from(mem::replace(head, RequestHeader::from(nothing)));
@@ -275,8 +283,12 @@ pub(super) fn response(
     let (arrival, pinned) = context.parts()?;
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         arrival.connection.tunnel(Instant::now(), &pinned.route.bounds.deadlines.websocket);
-    } else if pinned.call.is_some() || is_events(&head.headers) {
+        judge_early(pinned);
+    } else if pinned.call.is_some() {
         arrival.connection.telling();
+    } else if is_events(&head.headers) {
+        arrival.connection.telling();
+        judge_early(pinned);
     }
     note_status(pinned, &head.headers);
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
@@ -295,6 +307,15 @@ pub(super) fn response(
         pinned.response = Some(head.headers.clone());
     }
     Ok(())
+}
+
+/// What may go on for hours is judged by its beginning.
+fn judge_early(pinned: &mut Pinned) {
+    if let Some(attempt) = &mut pinned.tries.current
+        && let Some(status) = attempt.status
+    {
+        attempt.judge(End::Answered(status, None), Instant::now());
+    }
 }
 
 /// Whether a body is made of events, that come when they come.
@@ -325,8 +346,7 @@ pub(super) fn note_status(pinned: &mut Pinned, fields: &HeaderMap) {
     if pinned.call.is_none() {
         return;
     }
-    let status = fields.get(grpc::STATUS).and_then(|status| status.to_str().ok()?.parse().ok());
-    pinned.grpc_status = status.or(pinned.grpc_status);
+    pinned.grpc_status = grpc::status(fields).or(pinned.grpc_status);
 }
 
 /// HTTP/1.0 knows no chunks: there a body without a length ends with the connection.

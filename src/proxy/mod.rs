@@ -108,17 +108,17 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
-        attempt::next(context)
+        attempt::next(context).await
     }
 
     fn fail_to_connect(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         _: &HttpPeer,
         context: &mut Context,
         error: Box<Error>,
     ) -> Box<Error> {
-        attempt::not_connected(context, error)
+        attempt::not_connected(session, context, error)
     }
 
     fn error_while_proxy(
@@ -169,7 +169,7 @@ impl ProxyHttp for Gateway {
             return invalid(context);
         }
         if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
-            attempt::answered(context)?;
+            attempt::answered(session, head, context)?;
         }
         if !settle::response(head, session.req_header().version) {
             return invalid(context);

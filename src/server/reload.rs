@@ -196,7 +196,7 @@ mod tests {
     use crate::server::source::Source;
     use crate::telemetry::Buckets;
 
-    /// Two endpoints: two loads in the state.
+    /// Two endpoints of one upstream: three values in the state.
     const GOOD: &str = "listeners: [{ name: web, address: 127.0.0.1:0 }]
 telemetry: { access_log: { output: \"off\" } }
 upstreams: { app: { endpoints: [127.0.0.1:1, 127.0.0.1:2] } }
@@ -218,21 +218,21 @@ upstreams: { app: { endpoints: [127.0.0.1:1, 127.0.0.1:2] } }
         let path = folder.path().join("portcullis.yaml");
         fs::write(&path, GOOD).unwrap();
         let reloader = reloader(path.clone());
-        assert_eq!(reloader.parts.state.len(), 2);
+        assert_eq!(reloader.parts.state.len(), 3);
 
         let others = GOOD.replace(":1,", ":3, 127.0.0.1:4,");
         for wrong in [format!("{others}filters: [none]"), others.replace("name: web", "name: other")] {
             fs::write(&path, &wrong).unwrap();
             assert!(matches!(reloader.reload(), Err(ControlError::Refused(_))));
-            assert_eq!(reloader.parts.state.len(), 2, "after a reload of {wrong}");
+            assert_eq!(reloader.parts.state.len(), 3, "after a reload of {wrong}");
             assert!(reloader.check(&format!("{others}filters: [none]")).is_err());
-            assert_eq!(reloader.parts.state.len(), 2, "after a check of {wrong}");
+            assert_eq!(reloader.parts.state.len(), 3, "after a check of {wrong}");
         }
         assert!(reloader.check(&others).is_ok());
-        assert_eq!(reloader.parts.state.len(), 2, "what is checked is not put in force");
+        assert_eq!(reloader.parts.state.len(), 3, "what is checked is not put in force");
 
         fs::write(&path, &others).unwrap();
         assert!(reloader.reload().is_ok());
-        assert_eq!(reloader.parts.state.len(), 3);
+        assert_eq!(reloader.parts.state.len(), 4);
     }
 }

@@ -15,6 +15,11 @@ impl Percent {
     /// Everything.
     pub const ALL: Self = Self(100.0);
 
+    /// So many of a hundred.
+    pub const fn of(hundredths: u8) -> Self {
+        Self(if hundredths < 100 { hundredths as f64 } else { 100.0 })
+    }
+
     /// The share as a fraction, 0 to 1.
     pub fn fraction(self) -> f64 {
         self.0 / 100.0

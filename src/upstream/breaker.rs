@@ -14,11 +14,13 @@
 //! A [`Ticket`] must come back through [`Breaker::end`], with [`Verdict::Neutral`] if nothing became of the call: a
 //! half-open breaker whose tickets are lost has no place left to find out that the endpoint has recovered.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use super::born::{Born, nanos};
-use super::{Verdict, Window};
+use super::outcome::Verdict;
+use super::window::Window;
 
 /// What a breaker knows of its endpoint. It outlives policies: each call is told the one in force.
 #[derive(Debug)]
@@ -71,6 +73,36 @@ pub enum State {
     HalfOpen,
 }
 
+impl Change {
+    /// Writes it to the log. `whose` circuit it is comes first.
+    pub(super) fn tell(self, whose: fmt::Arguments<'_>) {
+        match self.to {
+            State::Open => log::warn!("{whose} is open: {}", self.why),
+            State::HalfOpen | State::Closed => log::info!("{whose} is {}: {}", self.to.word(), self.why),
+        }
+    }
+}
+
+impl State {
+    /// Its number in metrics: the more, the less goes.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Closed => 0,
+            Self::HalfOpen => 1,
+            Self::Open => 2,
+        }
+    }
+
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half_open",
+            Self::Open => "open",
+        }
+    }
+}
+
 /// The leave to make one call; to be given back to [`Breaker::end`].
 #[derive(Debug)]
 #[must_use = "a place of a half-open breaker is lost with it"]
@@ -107,6 +139,20 @@ pub enum Cause {
     ProbeSlow,
     /// It closed.
     ProbesSucceeded,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ConsecutiveFailures => "too many failures in a row",
+            Self::ErrorRate => "too many calls failed",
+            Self::SlowCalls => "too many calls were slow",
+            Self::Waited => "it was open for long enough",
+            Self::ProbeFailed => "a call failed again",
+            Self::ProbeSlow => "a call was slow again",
+            Self::ProbesSucceeded => "calls succeed again",
+        })
+    }
 }
 
 impl Breaker {
@@ -189,16 +235,6 @@ impl Breaker {
             State::Open => Some(self.left(policy, now)).filter(|left| *left > 0).map(Duration::from_nanos),
             State::HalfOpen => (word.probes >= policy.places()).then_some(policy.open_for),
         }
-    }
-
-    /// Since when it is closed again; `None` while it is not closed, or if it never opened.
-    pub fn closed_since(&self) -> Option<Instant> {
-        let word = self.word();
-        if word.era == 0 || word.state != State::Closed {
-            return None;
-        }
-        fence(Ordering::Acquire);
-        Some(self.born.instant(self.since.load(Ordering::Relaxed)))
     }
 
     fn end_call(
@@ -394,7 +430,6 @@ mod tests {
     fn goes_round() {
         let (now, policy) = (Instant::now(), policy());
         let breaker = opened(&policy, now);
-        assert_eq!(breaker.closed_since(), None);
         let early = now + MILLIS(499);
         assert!(!breaker.admits(&policy, early) && breaker.begin(&policy, early).is_none());
         assert_eq!(breaker.retry_after(&policy, early), Some(MILLIS(1)));
@@ -411,7 +446,6 @@ mod tests {
         assert_eq!(breaker.end(&policy, due, second, Verdict::Success, Duration::ZERO), None);
         let closed = Change { from: State::HalfOpen, to: State::Closed, why: Cause::ProbesSucceeded };
         assert_eq!(call(&breaker, &policy, due, Verdict::Success), Some(closed));
-        assert_eq!(breaker.closed_since(), Some(due));
     }
 
     #[test]
@@ -631,8 +665,6 @@ mod tests {
                 prop_assert_eq!(breaker.word().state, model.state);
                 let probes = held.iter().filter(|(_, era)| *era == model.era).count();
                 prop_assert!(model.state != State::HalfOpen || probes <= policy.half_open_requests as usize);
-                let closed = (model.state == State::Closed && model.era > 0).then(|| born + MILLIS(model.since));
-                prop_assert_eq!(breaker.closed_since(), closed);
             }
         }
 

@@ -3,8 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use super::PeakEwma;
+use super::born::Born;
+use super::breaker::{Breaker, Change, State, Ticket};
+use super::latency::PeakEwma;
+use super::outcome::{Outcome, Verdict};
+use super::passive::Passive;
+use super::rules::Common;
 use crate::telemetry::EndpointMetrics;
 
 /// An endpoint's place in its set.
@@ -24,23 +30,34 @@ pub struct EndpointSpec {
     pub priority: u8,
 }
 
-/// One server of an upstream. Its load outlives snapshots.
+/// What an endpoint that has just come back gets of its share.
+const COLD: f64 = 0.1;
+
+/// One server of an upstream. Its standing outlives snapshots.
 #[derive(Debug)]
 pub struct Endpoint {
     id: EndpointId,
     spec: EndpointSpec,
-    load: Arc<Load>,
+    /// How many endpoints its set has.
+    of: usize,
+    standing: Arc<Standing>,
+    common: Arc<Common>,
     metrics: EndpointMetrics,
 }
 
-/// What is known of an endpoint's use. Its identity is upstream + address, never the weight.
-#[derive(Debug, Default)]
-pub struct Load {
+/// What is known of an endpoint. Its identity is upstream + address, never the weight.
+#[derive(Debug)]
+pub struct Standing {
     active: AtomicU64,
     requests: AtomicU64,
     failures: AtomicU64,
     http2: AtomicBool,
+    breaker: Breaker,
+    passive: Passive,
     latency: PeakEwma,
+    born: Born,
+    /// When it came back into the choice; zero when it never left.
+    back: AtomicU64,
 }
 
 impl EndpointSpec {
@@ -51,9 +68,15 @@ impl EndpointSpec {
 }
 
 impl Endpoint {
-    /// An endpoint at a place in its set.
-    pub fn new(id: EndpointId, spec: EndpointSpec, load: Arc<Load>, metrics: EndpointMetrics) -> Self {
-        Self { id, spec, load, metrics }
+    /// An endpoint at a place in its set of so many.
+    pub fn new(
+        (id, of): (EndpointId, usize),
+        spec: EndpointSpec,
+        standing: Arc<Standing>,
+        common: Arc<Common>,
+        metrics: EndpointMetrics,
+    ) -> Self {
+        Self { id, spec, of, standing, common, metrics }
     }
 
     /// Its place in its set.
@@ -81,25 +104,141 @@ impl Endpoint {
         self.spec.priority
     }
 
-    /// Its counters.
-    pub fn metrics(&self) -> &EndpointMetrics {
-        &self.metrics
+    /// What is known of it.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
     }
 
-    /// What is known of its use.
-    pub fn load(&self) -> &Load {
-        &self.load
+    /// Whether it is fit to be asked.
+    pub fn is_healthy(&self, now: Instant) -> bool {
+        let passive = &self.standing.passive;
+        if self.common.rules.passive.is_none() {
+            return true;
+        }
+        if passive.is_ejected(now) {
+            return false;
+        }
+        if passive.settle(now) {
+            self.common.turned();
+            self.standing.returns(now);
+            log::info!("upstream {}: endpoint {} is back in the choice", self.common.name, self.address());
+        }
+        true
     }
 
-    /// Counts an attempt for as long as the permit lives.
-    pub fn begin(self: Arc<Self>) -> Permit {
-        self.load.active.fetch_add(1, Ordering::Relaxed);
-        self.load.requests.fetch_add(1, Ordering::Relaxed);
-        Permit(self)
+    /// Tells the metrics how it stands.
+    pub(super) fn report(&self, now: Instant) {
+        self.metrics.report(self.is_healthy(now), self.circuit(now).map(State::number));
+    }
+
+    /// For how long it is out of the choice still.
+    pub fn ejected_for(&self, now: Instant) -> Option<Duration> {
+        self.common.rules.passive.as_ref().and_then(|_| self.standing.passive.ejected_for(now))
+    }
+
+    /// The part of its share that it gets: less than 1 while it starts slowly.
+    pub fn warmth(&self, now: Instant) -> f64 {
+        let back = self.standing.back.load(Ordering::Relaxed);
+        let Some(slow_start) = self.common.rules.slow_start.filter(|_| back != 0) else { return 1.0 };
+        let since = Duration::from_nanos(self.standing.born.nanos(now).saturating_sub(back));
+        (since.as_secs_f64() / slow_start.as_secs_f64()).clamp(COLD, 1.0)
+    }
+
+    /// How its own breaker stands, if it has one.
+    pub fn circuit(&self, now: Instant) -> Option<State> {
+        self.common.rules.endpoint_breaker().map(|policy| self.standing.breaker.state(policy, now))
+    }
+
+    /// How long until its breaker lets a call through; `None` when it does.
+    pub(super) fn closed_for(&self, now: Instant) -> Option<Duration> {
+        let policy = self.common.rules.endpoint_breaker()?;
+        self.standing.breaker.retry_after(policy, now)
+    }
+
+    /// Whether its breaker would let a call through.
+    pub(super) fn admits(&self, now: Instant) -> bool {
+        self.common.rules.endpoint_breaker().is_none_or(|policy| self.standing.breaker.admits(policy, now))
+    }
+
+    /// Begins an attempt; `None` when its breaker does not let it. `upstream` is that of the upstream's.
+    pub(super) fn begin(
+        self: Arc<Self>,
+        shared: Option<Ticket>,
+        now: Instant,
+    ) -> Result<Permit, Option<Ticket>> {
+        let own = match self.common.rules.endpoint_breaker() {
+            None => None,
+            Some(policy) => match self.standing.breaker.begin(policy, now) {
+                None => return Err(shared),
+                Some(ticket) => {
+                    if let Some(change) = ticket.change() {
+                        self.tell(change, now);
+                    }
+                    Some(ticket)
+                }
+            },
+        };
+        self.standing.active.fetch_add(1, Ordering::Relaxed);
+        self.standing.requests.fetch_add(1, Ordering::Relaxed);
+        Ok(Permit { endpoint: self, ticket: shared.or(own), is_retry: false, judged: false })
+    }
+
+    /// Ends a call at whichever breaker gave its ticket.
+    fn end(&self, ticket: Ticket, verdict: Verdict, took: Duration, now: Instant) {
+        if let Some(policy) = self.common.rules.endpoint_breaker() {
+            if let Some(change) = self.standing.breaker.end(policy, now, ticket, verdict, took) {
+                self.tell(change, now);
+            }
+        } else {
+            self.common.end(ticket, verdict, took, now);
+        }
+    }
+
+    fn tell(&self, change: Change, now: Instant) {
+        if change.to == State::Closed {
+            self.standing.returns(now);
+        }
+        change.tell(format_args!("upstream {}: the circuit of {}", self.common.name, self.address()));
+    }
+
+    /// Passive health hears how an attempt went.
+    fn observe(&self, verdict: Verdict, now: Instant) {
+        let Some(policy) = &self.common.rules.passive else { return };
+        let (passive, ejections) = (&self.standing.passive, &self.common.shared.ejections);
+        if let Some(ejected) = passive.record(policy, now, verdict, ejections, self.of) {
+            self.common.turned();
+            let seconds = ejected.until.duration_since(now).as_secs_f64();
+            log::warn!(
+                "upstream {}: endpoint {} is out of the choice for {seconds:.1} s: {}",
+                self.common.name,
+                self.address(),
+                ejected.why
+            );
+        }
     }
 }
 
-impl Load {
+impl Standing {
+    /// That of an endpoint nothing is known of, made at this time.
+    pub fn new(born: Instant) -> Self {
+        Self {
+            active: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            http2: AtomicBool::new(false),
+            breaker: Breaker::new(born),
+            passive: Passive::new(born),
+            latency: PeakEwma::new(born),
+            born: Born(born),
+            back: AtomicU64::new(0),
+        }
+    }
+
+    /// It comes back into the choice.
+    fn returns(&self, now: Instant) {
+        self.back.store(self.born.nanos(now).max(1), Ordering::Relaxed);
+    }
+
     /// Attempts under way.
     pub fn active(&self) -> u64 {
         self.active.load(Ordering::Relaxed)
@@ -134,44 +273,58 @@ impl Load {
     }
 }
 
-/// An attempt under way at an endpoint.
+/// An attempt under way at an endpoint. One that is dropped unjudged tells nothing of it.
 #[derive(Debug)]
-pub struct Permit(Arc<Endpoint>);
+pub struct Permit {
+    endpoint: Arc<Endpoint>,
+    ticket: Option<Ticket>,
+    is_retry: bool,
+    judged: bool,
+}
 
 impl Permit {
     /// The endpoint that is tried.
     pub fn endpoint(&self) -> &Endpoint {
-        &self.0
+        &self.endpoint
     }
 
-    /// Notes that the attempt failed by the endpoint's fault.
-    pub fn failed(&self) {
-        self.0.load.failures.fetch_add(1, Ordering::Relaxed);
+    /// The attempt is one more, by the route's policy.
+    pub fn as_retry(mut self) -> Self {
+        self.is_retry = true;
+        self
+    }
+
+    /// Says how the attempt went: to health, breaker and metrics. The first word counts.
+    pub fn judge(&mut self, outcome: Outcome, now: Instant) {
+        if std::mem::replace(&mut self.judged, true) {
+            return;
+        }
+        let (endpoint, verdict) = (&self.endpoint, outcome.end.verdict());
+        endpoint.metrics.record(outcome.end.word(), outcome.to_head);
+        if verdict == Verdict::Failure {
+            endpoint.standing.failures.fetch_add(1, Ordering::Relaxed);
+        }
+        match verdict {
+            _ if !self.is_retry => {}
+            Verdict::Success => endpoint.common.metrics.retry("success"),
+            Verdict::Failure => endpoint.common.metrics.retry("failure"),
+            Verdict::Neutral => {}
+        }
+        endpoint.observe(verdict, now);
+        if let Some(ticket) = self.ticket.take() {
+            endpoint.end(ticket, verdict, outcome.to_head.unwrap_or_default(), now);
+        }
+        if let Some(latency) = outcome.to_head {
+            endpoint.standing.latency.record(now, latency);
+        }
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.load.active.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::telemetry::{Buckets, Metrics};
-
-    #[test]
-    fn an_attempt_counts_while_it_lasts() {
-        let load = Arc::new(Load::default());
-        let metrics = Metrics::new("test", Buckets::default()).unwrap().upstream("u").endpoint("a");
-        let address = SocketAddr::from(([127, 0, 0, 1], 80));
-        let endpoint =
-            Endpoint::new(EndpointId(0), EndpointSpec::new(address, 1), Arc::clone(&load), metrics);
-        let permit = Arc::new(endpoint).begin();
-        permit.failed();
-        assert_eq!((load.active(), load.requests(), load.failures()), (1, 1, 1));
-        drop(permit);
-        assert_eq!((load.active(), load.requests(), load.failures()), (0, 1, 1));
+        self.endpoint.standing.active.fetch_sub(1, Ordering::Relaxed);
+        if let Some(ticket) = self.ticket.take() {
+            self.endpoint.end(ticket, Verdict::Neutral, Duration::ZERO, Instant::now());
+        }
     }
 }

@@ -6,43 +6,47 @@ mod born;
 mod breaker;
 mod budget;
 mod endpoint;
+mod latency;
 mod outcome;
 mod passive;
-mod window;
-mod latency;
+mod retry;
+mod rules;
 mod set;
 mod sticky;
 pub mod tiers;
+mod window;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
 use crate::tls::UpstreamTls;
 
 pub use backoff::{Backoff, retry_after};
-pub use breaker::{Breaker, BreakerPolicy, Cause, Change, SlowCall, State, Ticket};
-pub use budget::{RetryBudget, RetryBudgetPolicy};
-pub use outcome::Verdict;
-pub use passive::{Ejected, Ejections, Outlier, Passive, PassivePolicy};
-pub use window::{Totals, Window};
 pub use balance::{
     Balance, Balancer, Factory, HashAlgorithm, HashKey, LeastRequests, LowestCost, Maglev, Member, Pick,
     Random, Ring, RoundRobin,
 };
-pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Load, Permit};
+pub use breaker::{Breaker, BreakerPolicy, SlowCall, State};
+pub use budget::{RetryBudget, RetryBudgetPolicy};
+pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Permit, Standing};
 pub use latency::PeakEwma;
+pub use outcome::{End, Outcome, Verdict};
+pub use passive::{Ejections, Passive, PassivePolicy};
+pub use retry::{Causes, Methods, RetryOn, RetryPolicy};
+pub use rules::{BreakerScope, Common, Rules, Shared, WhenNoneHealthy};
 pub use set::EndpointSet;
 pub use sticky::Sticky;
+pub use window::Window;
 
 /// A set of servers that answer alike.
 ///
 /// The endpoint set is the one moving part inside a snapshot.
 pub struct Upstream {
-    name: Arc<str>,
     protocol: Protocol,
     tls: Option<UpstreamTls>,
+    common: Arc<Common>,
     endpoints: ArcSwap<EndpointSet>,
 }
 
@@ -56,6 +60,21 @@ pub enum Protocol {
     /// Either, as agreed in the handshake of TLS.
     Auto,
 }
+
+/// Why nobody can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unavailable {
+    /// No endpoint is healthy, or none that was not tried.
+    NoneHealthy,
+    /// The breakers let no call through.
+    CircuitOpen {
+        /// How long until one may.
+        retry_after: Duration,
+    },
+}
+
+/// How often an endpoint that another thread took the last place at is passed over.
+const RACES: usize = 4;
 
 /// The endpoints that one exchange has tried.
 #[derive(Debug, Default, Clone)]
@@ -88,10 +107,20 @@ impl Tried {
     }
 }
 
+/// Whether a lot of this chance is drawn.
+fn is_drawn(chance: f64) -> bool {
+    chance >= 1.0 || fastrand::f64() < chance
+}
+
 impl Upstream {
     /// An upstream with its first endpoints.
-    pub fn new(name: Arc<str>, protocol: Protocol, tls: Option<UpstreamTls>, endpoints: EndpointSet) -> Self {
-        Self { name, protocol, tls, endpoints: ArcSwap::from_pointee(endpoints) }
+    pub fn new(
+        protocol: Protocol,
+        tls: Option<UpstreamTls>,
+        common: Arc<Common>,
+        endpoints: EndpointSet,
+    ) -> Self {
+        Self { protocol, tls, common, endpoints: ArcSwap::from_pointee(endpoints) }
     }
 
     /// The version of HTTP that its servers are spoken to in.
@@ -101,7 +130,7 @@ impl Upstream {
 
     /// Its name: config key and metric label.
     pub fn name(&self) -> &Arc<str> {
-        &self.name
+        &self.common.name
     }
 
     /// TLS with its servers; `None` in the clear.
@@ -114,10 +143,72 @@ impl Upstream {
         self.endpoints.load_full()
     }
 
-    /// Chooses an endpoint that was not tried; `None` when there is none left. `key` decides where hashing does.
-    pub fn choose(&self, tried: &Tried, key: HashKey, now: Instant) -> Option<Arc<Endpoint>> {
+    /// How the one breaker before all endpoints stands, if there is one.
+    pub fn circuit(&self, now: Instant) -> Option<State> {
+        let policy = self.common.rules.upstream_breaker()?;
+        Some(self.common.shared.breaker.state(policy, now))
+    }
+
+    /// Whether so few are healthy that all are asked.
+    pub fn is_panicking(&self, now: Instant) -> bool {
+        self.endpoints.load().spares_nobody(&self.common, now)
+    }
+
+    /// Counts a request, before its first attempt.
+    pub fn asked(&self, now: Instant) {
+        self.common.shared.budget.deposit(now);
+    }
+
+    /// Takes a retry out of the budget; false when there is none left.
+    pub fn may_retry(&self, now: Instant) -> bool {
+        let may = self.common.shared.budget.withdraw(&self.common.rules.retry_budget, now);
+        if !may {
+            self.common.metrics.retry("over_budget");
+        }
+        may
+    }
+
+    /// Tells the metrics how it and its endpoints stand.
+    pub fn report(&self, now: Instant) {
+        self.common.metrics.report(self.circuit(now).map(State::number));
+        self.endpoints.load().iter().for_each(|endpoint| endpoint.report(now));
+    }
+
+    /// Begins an attempt at an endpoint that was not tried. `key` decides where hashing does.
+    ///
+    /// # Errors
+    ///
+    /// When nobody can be asked.
+    pub fn choose(&self, tried: &Tried, key: HashKey, now: Instant) -> Result<Permit, Unavailable> {
         let set = self.endpoints.load();
-        let pick = Pick { key, now, admits: &|id| !tried.contains(id) };
-        set.endpoint(set.pick(&pick, &|_| true)?)
+        let mut shared = self.common.begin(now)?;
+        let all = set.spares_nobody(&self.common, now);
+        let mut lost = Tried::default();
+        for _ in 0..RACES {
+            let admits = |id: EndpointId, cold: bool| {
+                let endpoint = set.get(id).filter(|_| !tried.contains(id) && !lost.contains(id));
+                endpoint.is_some_and(|endpoint| {
+                    (all || endpoint.is_healthy(now))
+                        && endpoint.admits(now)
+                        && (cold || is_drawn(endpoint.warmth(now)))
+                })
+            };
+            let healthy = |id| set.get(id).is_some_and(|endpoint| endpoint.is_healthy(now));
+            let pick = |cold| set.pick(&Pick { key, now, admits: &|id| admits(id, cold) }, &healthy);
+            // Those that start slowly take what they were spared of where there is nobody else.
+            let slow = self.common.rules.slow_start.is_some();
+            let picked = pick(!slow).or_else(|| slow.then(|| pick(true)).flatten());
+            let Some(endpoint) = picked.and_then(|id| set.endpoint(id)) else { break };
+            let id = endpoint.id();
+            match endpoint.begin(shared, now) {
+                Ok(permit) => return Ok(permit),
+                Err(ticket) => shared = ticket,
+            }
+            lost.insert(id);
+        }
+        if let Some(ticket) = shared {
+            self.common.end(ticket, Verdict::Neutral, Duration::ZERO, now);
+        }
+        Err(set.why_not(tried, all, now))
     }
 }

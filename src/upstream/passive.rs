@@ -11,6 +11,7 @@
 //!    clean record.
 //! 5. A success takes no lock; to eject and to come back do.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +19,8 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::born::{Born, nanos};
-use super::{Verdict, Window};
+use super::outcome::Verdict;
+use super::window::Window;
 
 /// What passive health knows of an endpoint. It outlives policies: each call is told the one in force.
 ///
@@ -86,6 +88,15 @@ struct Record {
 /// The most that an ejection grows by.
 const MAX_TIMES: u32 = 10;
 
+impl fmt::Display for Outlier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ConsecutiveErrors => "too many errors in a row",
+            Self::ErrorRate => "too many of its answers were errors",
+        })
+    }
+}
+
 impl Passive {
     /// An endpoint of which nothing is known, made at this time.
     pub fn new(born: Instant) -> Self {
@@ -133,6 +144,12 @@ impl Passive {
         until != 0 && self.born.nanos(now) < until
     }
 
+    /// For how long it is ejected still.
+    pub fn ejected_for(&self, now: Instant) -> Option<Duration> {
+        let left = self.until.load(Ordering::Relaxed).saturating_sub(self.born.nanos(now));
+        (left > 0).then(|| Duration::from_nanos(left))
+    }
+
     /// Ends an ejection that has run out; `true` exactly once for each.
     pub fn settle(&self, now: Instant) -> bool {
         if self.until.load(Ordering::Relaxed) == 0 || self.is_ejected(now) {
@@ -141,13 +158,6 @@ impl Passive {
         let mut record = self.record.lock();
         // Another thread may have ended it, and yet another have ejected it again.
         !self.is_ejected(now) && self.end(&mut record)
-    }
-
-    /// Ends an ejection before its time: passive health is no longer asked for. `true` if there was one.
-    pub fn release(&self, now: Instant) -> bool {
-        let mut record = self.record.lock();
-        record.ended = record.ended.min(self.born.nanos(now));
-        self.end(&mut record)
     }
 
     /// Notes an error, and says whether it is one too many.
@@ -312,10 +322,6 @@ mod tests {
         let now = Instant::now();
         let (passive, ejections, policy) = (Passive::new(now), Ejections::default(), policy());
         fail(&passive, &policy, now, &ejections).unwrap();
-        assert!(passive.release(now));
-        assert!(!passive.release(now) && !passive.is_ejected(now));
-        assert_eq!(ejections.count(), 0);
-        fail(&passive, &policy, now, &ejections).unwrap();
         drop(passive);
         assert_eq!(ejections.count(), 0);
     }
@@ -354,7 +360,7 @@ mod tests {
             }
         };
         std::thread::scope(|scope| (0..4).for_each(|seed| _ = scope.spawn(move || work(seed))));
-        assert!(endpoints.iter().filter(|endpoint| endpoint.release(born)).count() <= 3);
+        drop(endpoints);
         assert_eq!(ejections.count(), 0);
     }
 

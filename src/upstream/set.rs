@@ -1,14 +1,16 @@
 //! The endpoints of an upstream at one time, and the choice among them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use smallvec::SmallVec;
 
 use super::balance::{Balance, Balancer, Member, Pick, mix, to_unit};
+use super::rules::{Common, WhenNoneHealthy};
 use super::sticky::Tags;
 use super::tiers::{self, Spread};
-use super::{Endpoint, EndpointId, Sticky};
+use super::{Endpoint, EndpointId, Sticky, Tried, Unavailable};
 
 /// The endpoints of an upstream together with the balancers whose tables were built for exactly them.
 pub struct EndpointSet {
@@ -16,6 +18,8 @@ pub struct EndpointSet {
     tiers: Box<[Tier]>,
     spread: Spread,
     tags: Tags,
+    /// How many are healthy, in the lower half, as counted at the turn in the upper half.
+    healthy: AtomicU64,
 }
 
 /// Endpoints of the same rank, and the choice among them.
@@ -24,6 +28,9 @@ struct Tier {
     balancer: Box<dyn Balancer>,
 }
 
+/// A turn that no count was made at.
+const NEVER: u64 = u64::MAX;
+const TURN: u64 = u32::MAX as u64;
 /// Keeps the die that a key throws for its tier apart from the hash that picks within it.
 const OF_TIERS: u64 = 0x5851_f42d_4c95_7f2d;
 
@@ -41,7 +48,7 @@ impl EndpointSet {
         };
         let tiers: Box<[Tier]> = tiers::split(ranks, zone).into_iter().map(build).collect();
         let spread = Spread::new(tiers.len(), Instant::now());
-        Self { endpoints, tiers, spread, tags: Tags::default() }
+        Self { endpoints, tiers, spread, tags: Tags::default(), healthy: AtomicU64::new(NEVER) }
     }
 
     /// Endpoints in order, with round robin over their weights.
@@ -71,6 +78,39 @@ impl EndpointSet {
         let rest = (0..self.tiers.len()).filter(|at| *at != first);
         let mut order = std::iter::once(first).chain(rest);
         order.find_map(|at| self.tiers.get(at)?.balancer.pick(self, pick))
+    }
+
+    /// Whether health is not looked at: too few are healthy, or none is and that is how it is to be.
+    pub(super) fn spares_nobody(&self, common: &Common, now: Instant) -> bool {
+        if common.rules.passive.is_none() || common.shared.ejections.count() == 0 {
+            return false;
+        }
+        match self.healthy(common, now) {
+            0 => common.rules.when_none_healthy == WhenNoneHealthy::TryAll,
+            healthy => (healthy as f64) < common.rules.panic_threshold * self.len() as f64,
+        }
+    }
+
+    /// How many are healthy. Counted anew only when that may have changed.
+    fn healthy(&self, common: &Common, now: Instant) -> usize {
+        let turn = common.shared.turns.load(Ordering::Relaxed) & TURN;
+        let known = self.healthy.load(Ordering::Relaxed);
+        if known >> 32 == turn {
+            return (known & TURN) as usize;
+        }
+        let healthy = self.iter().filter(|endpoint| endpoint.is_healthy(now)).count();
+        self.healthy.store(turn << 32 | healthy as u64, Ordering::Relaxed);
+        healthy
+    }
+
+    /// Why nobody was chosen.
+    pub(super) fn why_not(&self, tried: &Tried, all: bool, now: Instant) -> Unavailable {
+        let left = self.iter().filter(|endpoint| !tried.contains(endpoint.id()));
+        let closed = left.filter(|endpoint| all || endpoint.is_healthy(now));
+        match closed.filter_map(|endpoint| endpoint.closed_for(now)).min() {
+            Some(retry_after) => Unavailable::CircuitOpen { retry_after },
+            None => Unavailable::NoneHealthy,
+        }
     }
 
     /// The endpoint that the tag of a sticky cookie stands for; `None` when it is gone.

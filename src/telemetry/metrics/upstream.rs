@@ -1,5 +1,6 @@
 //! What one upstream, and each of its endpoints, counts.
 
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -9,6 +10,9 @@ use super::adopted::Adopted;
 use super::collector::{Family, Samples, Series};
 use super::counts::Counts;
 use super::histogram::{Buckets, Histogram};
+
+/// The endpoint label of what stands before all endpoints.
+const ALL: &str = "-";
 
 /// The families that an upstream has series in, in the order that [`UpstreamMetrics::collect`] fills them.
 pub(super) const FAMILIES: &[Family] = &[
@@ -24,6 +28,24 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: MetricType::COUNTER,
         labels: &["upstream", "endpoint", "outcome"],
     },
+    Family {
+        name: "retries_total",
+        help: "Attempts after the first, by what became of them; over_budget were not made.",
+        kind: MetricType::COUNTER,
+        labels: &["upstream", "result"],
+    },
+    Family {
+        name: "endpoint_healthy",
+        help: "1 while an endpoint is in the choice, else 0.",
+        kind: MetricType::GAUGE,
+        labels: &["upstream", "endpoint"],
+    },
+    Family {
+        name: "circuit_state",
+        help: "Circuit breakers: 0 closed, 1 half-open, 2 open. The endpoint is `-` where one stands before all.",
+        kind: MetricType::GAUGE,
+        labels: &["upstream", "endpoint"],
+    },
 ];
 
 /// The counters of one upstream, shared by every snapshot that has an upstream of this name. Empty until its first try.
@@ -32,19 +54,43 @@ pub struct UpstreamMetrics {
     name: Arc<str>,
     buckets: Arc<Buckets>,
     duration: OnceLock<Histogram>,
+    retries: Counts<&'static str>,
+    circuit: Gauge,
     endpoints: Adopted<EndpointCounts>,
 }
 
 impl UpstreamMetrics {
     pub(super) fn new(name: Arc<str>, buckets: Arc<Buckets>) -> Self {
-        Self { name, buckets, duration: OnceLock::new(), endpoints: Adopted::default() }
+        Self {
+            name,
+            buckets,
+            duration: OnceLock::new(),
+            retries: Counts::default(),
+            circuit: Gauge::default(),
+            endpoints: Adopted::default(),
+        }
     }
 
     /// The counters of the endpoint at `address`: those that someone holds, or new ones.
     pub fn endpoint(self: &Arc<Self>, address: &str) -> EndpointMetrics {
         let counts =
-            self.endpoints.adopt(address, |address| EndpointCounts { address, outcomes: Counts::default() });
+            self.endpoints.adopt(address, |address| EndpointCounts { address, ..EndpointCounts::default() });
         EndpointMetrics { upstream: Arc::clone(self), counts }
+    }
+
+    /// The upstream's name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// Counts a retry by its result, a word from a fixed set.
+    pub fn retry(&self, result: &'static str) {
+        self.retries.add_one(result);
+    }
+
+    /// How the breaker before all endpoints stands, if there is one.
+    pub fn report(&self, circuit: Option<u8>) {
+        self.circuit.set(circuit);
     }
 
     fn observe(&self, duration: Duration) {
@@ -54,11 +100,23 @@ impl UpstreamMetrics {
 
 impl Series for UpstreamMetrics {
     fn collect(&self, families: &mut [Samples]) {
-        let [duration, requests] = families else { return };
+        let [duration, requests, retries, healthy, circuit] = families else { return };
         if let Some(histogram) = self.duration.get() {
             duration.histogram(&[&self.name], histogram.proto());
         }
+        for (result, count) in self.retries.iter() {
+            retries.counter(&[&self.name, result], count);
+        }
+        if let Some(state) = self.circuit.get() {
+            circuit.gauge(&[&self.name, ALL], state);
+        }
         for endpoint in self.endpoints.living() {
+            if let Some(state) = endpoint.healthy.get() {
+                healthy.gauge(&[&self.name, &endpoint.address], state);
+            }
+            if let Some(state) = endpoint.circuit.get() {
+                circuit.gauge(&[&self.name, &endpoint.address], state);
+            }
             for (outcome, count) in endpoint.outcomes.iter() {
                 requests.counter(&[&self.name, &endpoint.address, outcome], count);
             }
@@ -73,13 +131,35 @@ pub struct EndpointMetrics {
     counts: Arc<EndpointCounts>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct EndpointCounts {
     address: Arc<str>,
     outcomes: Counts<&'static str>,
+    healthy: Gauge,
+    circuit: Gauge,
+}
+
+/// A small number, or that there is none.
+#[derive(Debug, Default)]
+struct Gauge(AtomicU8);
+
+impl Gauge {
+    fn set(&self, value: Option<u8>) {
+        self.0.store(value.map_or(0, |value| value.saturating_add(1)), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<i64> {
+        self.0.load(Ordering::Relaxed).checked_sub(1).map(i64::from)
+    }
 }
 
 impl EndpointMetrics {
+    /// Whether it is in the choice, and how its own breaker stands if it has one.
+    pub fn report(&self, healthy: bool, circuit: Option<u8>) {
+        self.counts.healthy.set(Some(healthy.into()));
+        self.counts.circuit.set(circuit);
+    }
+
     /// Counts one try: its outcome (a word from a fixed set) and, when a response head came, how long that took.
     pub fn record(&self, outcome: &'static str, to_response_head: Option<Duration>) {
         self.counts.outcomes.add_one(outcome);

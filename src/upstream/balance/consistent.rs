@@ -90,7 +90,7 @@ impl Bound {
         let (mut active, mut weight) = (0, 0);
         let admitted = places.iter().filter(|place| admits(place.member.id));
         for endpoint in admitted.filter_map(|place| set.get(place.member.id)) {
-            active += endpoint.load().active();
+            active += endpoint.standing().active();
             weight += u64::from(endpoint.weight());
         }
         self.active.store(active, Ordering::Relaxed);
@@ -103,7 +103,7 @@ impl Room {
     pub(super) fn is_at(self, set: &EndpointSet, id: EndpointId) -> bool {
         set.get(id).is_some_and(|endpoint| {
             let most = (self.for_weight * f64::from(endpoint.weight())).ceil();
-            endpoint.load().active() as f64 + 1.0 <= most
+            endpoint.standing().active() as f64 + 1.0 <= most
         })
     }
 }
@@ -132,11 +132,12 @@ mod tests {
         let fixture = Fixture::new(&[1, 3]);
         let places = places(&fixture.members);
         let bound = Bound::new(1.25, 2);
-        let _busy: Vec<_> = [0, 0, 1, 1, 1, 1, 1].map(|at| fixture.endpoint(at).begin()).into();
+        let _busy: Vec<_> =
+            [0, 0, 1, 1, 1, 1, 1].map(|at| fixture.endpoint(at).begin(None, fixture.now).unwrap()).into();
         let room = bound.room(&fixture.set, &places, &|_| true);
         // 8 with the one to place, of which 2.5 and 7.5 at most.
         assert!(room.is_at(&fixture.set, EndpointId(0)) && room.is_at(&fixture.set, EndpointId(1)));
-        let _more = fixture.endpoint(0).begin();
+        let _more = fixture.endpoint(0).begin(None, fixture.now).unwrap();
         let room = bound.room(&fixture.set, &places, &|_| true);
         assert!(!room.is_at(&fixture.set, EndpointId(0)) && room.is_at(&fixture.set, EndpointId(1)));
         // Alone, it is the average.

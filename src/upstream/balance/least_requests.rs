@@ -57,7 +57,7 @@ impl Balancer for LeastRequests {
 
 fn candidate(set: &EndpointSet, id: EndpointId) -> Option<Candidate> {
     let endpoint = set.get(id)?;
-    Some(Candidate { id, weight: u64::from(endpoint.weight()), active: endpoint.load().active() })
+    Some(Candidate { id, weight: u64::from(endpoint.weight()), active: endpoint.standing().active() })
 }
 
 impl Candidate {
@@ -105,7 +105,7 @@ mod tests {
         let mut permits = std::collections::VecDeque::new();
         fixture.shares_of(100_000, || {
             let id = fixture.pick(&balancer, admits)?;
-            permits.push_back(fixture.endpoint(id.0).begin());
+            permits.push_back(fixture.endpoint(id.0).begin(None, fixture.now).unwrap());
             if permits.len() > under_way {
                 permits.pop_front();
             }
@@ -117,7 +117,8 @@ mod tests {
     fn the_least_loaded_is_chosen() {
         let fixture = Fixture::new(&[1, 1, 4]);
         let balancer = LeastRequests::new(&fixture.members);
-        let _busy: Vec<_> = [0, 1, 2, 2, 2].map(|at| fixture.endpoint(at).begin()).into();
+        let _busy: Vec<_> =
+            [0, 1, 2, 2, 2].map(|at| fixture.endpoint(at).begin(None, fixture.now).unwrap()).into();
         assert_eq!(fixture.pick(&balancer, &|_| true), Some(EndpointId(2)), "3 of 4 is less than 1 of 1");
         assert_ne!(fixture.pick(&balancer, &|id| id.0 != 2), Some(EndpointId(2)));
     }
@@ -162,9 +163,9 @@ mod tests {
         let mut permits = Vec::new();
         for _ in 0..1000 {
             let id = fixture.pick(&balancer, &|_| true).unwrap();
-            permits.push(fixture.endpoint(id.0).begin());
+            permits.push(fixture.endpoint(id.0).begin(None, fixture.now).unwrap());
         }
-        let most = fixture.set.iter().map(|endpoint| endpoint.load().active()).max();
+        let most = fixture.set.iter().map(|endpoint| endpoint.standing().active()).max();
         assert!(most.is_some_and(|most| most <= 14), "{most:?} where 10 are due");
     }
 }

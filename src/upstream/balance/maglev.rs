@@ -186,9 +186,9 @@ mod tests {
         let mut permits = Vec::new();
         for _ in 0..1000 {
             let id = fixture.pick_for(&maglev, HashKey::of(b"hot"), &|_| true).unwrap();
-            permits.push(fixture.endpoint(id.0).begin());
+            permits.push(fixture.endpoint(id.0).begin(None, fixture.now).unwrap());
         }
-        let most = fixture.set.iter().map(|endpoint| endpoint.load().active()).max();
+        let most = fixture.set.iter().map(|endpoint| endpoint.standing().active()).max();
         assert!(most.is_some_and(|most| (100..=127).contains(&most)), "{most:?} where 125 are allowed");
     }
 

@@ -33,8 +33,8 @@ impl LowestCost {
 
     fn cost(&self, set: &EndpointSet, id: EndpointId, now: Instant) -> Option<f64> {
         let endpoint = set.get(id)?;
-        let latency = endpoint.load().latency().estimate(now);
-        let active = endpoint.load().active() as f64 * self.mean_weight / f64::from(endpoint.weight());
+        let latency = endpoint.standing().latency().estimate(now);
+        let active = endpoint.standing().active() as f64 * self.mean_weight / f64::from(endpoint.weight());
         Some(match (latency < UNKNOWN, active > 0.0) {
             (true, false) => 0.0,
             (true, true) => PENALTY + active,
@@ -65,7 +65,7 @@ mod tests {
 
     fn tell(fixture: &Fixture, latencies: &[Duration]) {
         for (endpoint, latency) in fixture.set.iter().zip(latencies) {
-            endpoint.load().latency().record(fixture.now, *latency);
+            endpoint.standing().latency().record(fixture.now, *latency);
         }
     }
 
@@ -90,7 +90,7 @@ mod tests {
         let mut permits = std::collections::VecDeque::new();
         let shares = fixture.shares_of(100_000, || {
             let id = fixture.pick(&balancer, &|_| true)?;
-            permits.push_back(fixture.endpoint(id.0).begin());
+            permits.push_back(fixture.endpoint(id.0).begin(None, fixture.now).unwrap());
             if permits.len() > 400 {
                 permits.pop_front();
             }
@@ -108,7 +108,7 @@ mod tests {
         assert!(share(&fixture) <= 0.0, "of any two it is the slower");
         fixture.now += Duration::from_secs(60);
         for at in 0..3 {
-            fixture.endpoint(at).load().latency().record(fixture.now, MS);
+            fixture.endpoint(at).standing().latency().record(fixture.now, MS);
         }
         assert!(share(&fixture) > 0.4, "what is remembered of it is less than what others take");
     }
@@ -119,7 +119,7 @@ mod tests {
         tell(&fixture, &[MS, MS, MS]);
         let balancer = LowestCost::new(&fixture.members);
         assert!(fixture.shares(&balancer, 10_000, &|_| true)[3] > 0.4);
-        let _trial = fixture.endpoint(3).begin();
+        let _trial = fixture.endpoint(3).begin(None, fixture.now).unwrap();
         assert!(fixture.shares(&balancer, 10_000, &|_| true)[3] <= 0.0);
     }
 }

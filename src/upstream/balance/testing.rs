@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::{Balance, Balancer, HashAlgorithm, HashKey, Member, Pick};
 use crate::telemetry::{Buckets, Metrics};
-use crate::upstream::{Endpoint, EndpointId, EndpointSet, EndpointSpec, Load};
+use crate::upstream::{Common, Endpoint, EndpointId, EndpointSet, EndpointSpec, Rules, Standing};
 
 /// Every algorithm.
 pub(crate) const ALL: [Balance; 8] = [
@@ -99,10 +99,8 @@ impl Fixture {
 
 pub(crate) fn endpoints(specs: impl IntoIterator<Item = EndpointSpec>) -> Vec<Endpoint> {
     let metrics = Metrics::new("test", Buckets::default()).unwrap().upstream("u");
-    let endpoint = |(id, spec): (u16, EndpointSpec)| {
-        Endpoint::new(EndpointId(id), spec, Arc::new(Load::default()), metrics.endpoint("a"))
-    };
-    (0..).zip(specs).map(endpoint).collect()
+    let common = Arc::new(Common::new(Rules::default(), metrics));
+    common.endpoints(specs, |_| Arc::new(Standing::new(Instant::now())))
 }
 
 /// That every share is within this part of what is due.
