@@ -16,8 +16,6 @@ mod peak_ewma;
 mod random;
 mod ring;
 mod round_robin;
-#[cfg(test)]
-pub(super) mod testing;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -152,6 +150,9 @@ fn anyone(members: &[Member], admits: &dyn Fn(EndpointId) -> bool) -> Option<End
     }
     chosen
 }
+
+#[cfg(test)]
+pub(super) mod testing;
 
 #[cfg(test)]
 mod tests {

@@ -45,7 +45,8 @@ impl Fixture {
     }
 
     pub(crate) fn endpoint(&self, at: u16) -> Arc<Endpoint> {
-        self.set.endpoint(EndpointId(at)).unwrap()
+        let Some(endpoint) = self.set.endpoint(EndpointId(at)) else { panic!("no endpoint {at}") };
+        endpoint
     }
 
     pub(crate) fn pick(
@@ -90,7 +91,8 @@ impl Fixture {
         admits: &dyn Fn(EndpointId) -> bool,
     ) -> Vec<SocketAddr> {
         let place = |key: u32| {
-            let id = self.pick_for(balancer, HashKey::of(format!("key-{key}").as_bytes()), admits).unwrap();
+            let picked = self.pick_for(balancer, HashKey::of(format!("key-{key}").as_bytes()), admits);
+            let Some(id) = picked else { panic!("nobody for key {key}") };
             self.members[usize::from(id.0)].address
         };
         (0..keys).map(place).collect()
@@ -98,7 +100,8 @@ impl Fixture {
 }
 
 pub(crate) fn endpoints(specs: impl IntoIterator<Item = EndpointSpec>) -> Vec<Endpoint> {
-    let metrics = Metrics::new("test", Buckets::default()).unwrap().upstream("u");
+    let Ok(metrics) = Metrics::new("test", Buckets::default()) else { panic!("no metrics") };
+    let metrics = metrics.upstream("u");
     let common = Arc::new(Common::new(Rules::default(), metrics));
     common.endpoints(specs, |_| Arc::new(Standing::new(Instant::now())))
 }
