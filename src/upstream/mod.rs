@@ -2,6 +2,7 @@
 
 mod balance;
 mod endpoint;
+mod health;
 
 use std::sync::Arc;
 
@@ -11,6 +12,11 @@ use crate::tls::UpstreamTls;
 
 pub use balance::{Balancer, RoundRobin};
 pub use endpoint::{Endpoint, EndpointId, Load, Permit};
+pub use health::{
+    BodyMatch, Change, Check, Checked, GrpcProbe, HealthCheck, HealthKeeper, HealthReport, HttpExpected,
+    HttpProbe, HttpProbeRequest, LastProbe, Policy, ProbeConnector, ProbeError, Probed, Serving, Target,
+    TcpProbe, Thresholds,
+};
 
 /// A set of servers that answer alike.
 ///
