@@ -3,6 +3,7 @@
 mod balance;
 mod endpoint;
 mod health;
+mod limits;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ pub use health::{
     HttpProbe, HttpProbeRequest, LastProbe, Policy, ProbeConnector, ProbeError, Probed, Serving, Target,
     TcpProbe, Thresholds,
 };
+pub use limits::{Limit, Priority, Refused, Slot, UNLIMITED};
 
 /// A set of servers that answer alike.
 ///
