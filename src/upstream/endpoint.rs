@@ -10,6 +10,19 @@ use crate::telemetry::EndpointMetrics;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EndpointId(pub u16);
 
+/// What is told of one server of an upstream: by the configuration, or by discovery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointSpec {
+    /// Its address.
+    pub address: SocketAddr,
+    /// Its share of requests, relative to the others'.
+    pub weight: u16,
+    /// Where it is; `None` when nobody says.
+    pub zone: Option<Arc<str>>,
+    /// Who is asked first: the lowest, then the others in order.
+    pub priority: u8,
+}
+
 /// One server of an upstream. Its load outlives snapshots.
 #[derive(Debug)]
 pub struct Endpoint {

@@ -1,6 +1,7 @@
 //! Where requests are sent: endpoints, the choice among them, and what is known of each.
 
 mod balance;
+mod discovery;
 mod endpoint;
 mod health;
 mod limits;
@@ -12,7 +13,8 @@ use arc_swap::ArcSwap;
 use crate::tls::UpstreamTls;
 
 pub use balance::{Balancer, RoundRobin};
-pub use endpoint::{Endpoint, EndpointId, Load, Permit};
+pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, DnsQuery, DnsResolver};
+pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Load, Permit};
 pub use health::{
     BodyMatch, Change, Check, Checked, GrpcProbe, HealthCheck, HealthKeeper, HealthReport, HttpExpected,
     HttpProbe, HttpProbeRequest, LastProbe, Policy, ProbeConnector, ProbeError, Probed, Serving, Target,
