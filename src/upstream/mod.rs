@@ -1,5 +1,6 @@
 //! Where requests are sent: endpoints, the choice among them, and what is known of each.
 
+mod adaptive;
 mod balance;
 mod discovery;
 mod endpoint;
@@ -12,6 +13,7 @@ use arc_swap::ArcSwap;
 
 use crate::tls::UpstreamTls;
 
+pub use adaptive::{AdaptiveBounds, AdaptiveLimit};
 pub use balance::{Balancer, RoundRobin};
 pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, DnsQuery, DnsResolver};
 pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Load, Permit};
