@@ -27,6 +27,9 @@ use crate::upstream::EndpointSpec;
 /// Bounds of what a TTL may say.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(5 * 60);
+/// How long one server is waited for, and how often it is asked again, where the system says nothing of it.
+const PATIENCE: Duration = Duration::from_secs(2);
+const ATTEMPTS: usize = 1;
 /// Pauses after failures.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LAST_PAUSE: Duration = Duration::from_secs(60);
@@ -89,7 +92,8 @@ impl DnsResolver {
         };
         let config = ResolverConfig::from_name_servers(servers.iter().map(server).collect());
         let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
-        builder.options_mut().cache_size = 0;
+        let options = builder.options_mut();
+        (options.cache_size, options.timeout, options.attempts) = (0, PATIENCE, ATTEMPTS);
         Ok(Self(builder.build().map_err(|error| unusable(&error))?))
     }
 
@@ -299,5 +303,4 @@ fn unusable(error: &NetError) -> DiscoveryError {
 }
 
 #[cfg(test)]
-#[path = "dns_tests.rs"]
 mod tests;

@@ -115,3 +115,78 @@ async fn ask(
     let trailers = receiving.trailers().await?;
     Ok((head, read, trailers))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::ServerConfig;
+    use rustls::crypto::aws_lc_rs::default_provider;
+    use tempfile::NamedTempFile;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::tls::{Trust, TrustedRoots};
+
+    /// A server for `localhost` that speaks these by ALPN, and the file with its certificate.
+    async fn server(alpn: &[&str]) -> (Target, NamedTempFile) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(["localhost".into()]).unwrap().self_signed(&key).unwrap();
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(certificate.pem().as_bytes()).unwrap();
+        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key.serialize_der().try_into().unwrap())
+            .unwrap();
+        config.alpn_protocols = alpn.iter().map(|alpn| alpn.as_bytes().to_vec()).collect();
+        let (acceptor, listener) =
+            (TlsAcceptor::from(Arc::new(config)), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let target = Target { address: listener.local_addr().unwrap() };
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                drop(acceptor.accept(socket).await);
+            }
+        });
+        (target, file)
+    }
+
+    fn line(name: &str, trust: Trust, protocol: Protocol) -> Line {
+        crate::tls::install_provider();
+        let tls = Some(Arc::new(UpstreamTls::new(Some(name), trust, None)));
+        Line { connector: Arc::new(ProbeConnector::default()), tls, protocol }
+    }
+
+    #[tokio::test]
+    async fn probes_believe_whom_requests_believe() {
+        let (target, file) = server(&[]).await;
+        let authorities = || Trust::Authorities(TrustedRoots::load(file.path()).unwrap());
+        assert!(line("localhost", authorities(), Protocol::Http1).dial(&target).await.is_ok());
+        assert!(line("else", Trust::Anyone, Protocol::Http1).dial(&target).await.is_ok());
+        for line in
+            [line("else", authorities(), Protocol::Http1), line("localhost", Trust::System, Protocol::Http1)]
+        {
+            let Err(error) = line.dial(&target).await else { panic!("a stranger was believed") };
+            assert_eq!(error.code(), "tls", "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_protocol_is_what_was_agreed_on() {
+        for (alpn, protocol, http2) in [
+            (&["h2", "http/1.1"] as &[&str], Protocol::Auto, Some(true)),
+            (&["h2"], Protocol::Http2, Some(true)),
+            (&["http/1.1"], Protocol::Auto, Some(false)),
+            (&[], Protocol::Http1, Some(false)),
+            (&[], Protocol::Http2, None),
+        ] {
+            let (target, _file) = server(alpn).await;
+            let dialled = line("localhost", Trust::Anyone, protocol).dial(&target).await;
+            let spoken = dialled.ok().map(|dialled| matches!(dialled, Dialled::Http2(_)));
+            assert_eq!(spoken, http2, "{alpn:?}");
+        }
+    }
+}

@@ -1,6 +1,7 @@
 use std::io::Write;
-use std::net::UdpSocket;
+use std::net::{TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use futures_util::StreamExt;
 use tempfile::NamedTempFile;
@@ -75,7 +76,13 @@ impl Dnsmasq {
         command.args(["--local=/test/", "--user=root"]).arg(format!("--port={}", free.port()));
         command.arg(format!("--addn-hosts={}", file.path().display())).args(options);
         let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        Some(Self { process: process.ok()?, address: free, hosts: file })
+        let server = Self { process: process.ok()?, address: free, hosts: file };
+        let patience = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(server.address).is_err() {
+            assert!(Instant::now() < patience, "dnsmasq does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Some(server)
     }
 
     fn rewrite(&mut self, hosts: &str) {
@@ -94,7 +101,7 @@ impl Drop for Dnsmasq {
 
 type Watching = BoxStream<'static, Result<Vec<EndpointSpec>, DiscoveryError>>;
 
-/// What is told next that is not a failure: the server may still be starting.
+/// What is told next that is not a failure: the server is deaf while it reads its files again.
 async fn told(watch: &mut Watching) -> Vec<String> {
     let answer = async { watch.by_ref().filter_map(async |told| told.ok()).boxed().next().await.unwrap() };
     shown(&tokio::time::timeout(Duration::from_secs(30), answer).await.unwrap())
