@@ -1,12 +1,16 @@
 //! Where requests are sent: endpoints, the choice among them, and what is known of each.
 
+mod adaptive;
 mod backoff;
 mod balance;
 mod born;
 mod breaker;
 mod budget;
+mod discovery;
 mod endpoint;
+mod health;
 mod latency;
+mod limits;
 mod outcome;
 mod passive;
 mod retry;
@@ -23,6 +27,7 @@ use arc_swap::ArcSwap;
 
 use crate::tls::UpstreamTls;
 
+pub use adaptive::{AdaptiveBounds, AdaptiveLimit};
 pub use backoff::{Backoff, retry_after};
 pub use balance::{
     Balance, Balancer, Factory, HashAlgorithm, HashKey, LeastRequests, LowestCost, Maglev, Member, Pick,
@@ -30,8 +35,15 @@ pub use balance::{
 };
 pub use breaker::{Breaker, BreakerPolicy, SlowCall, State};
 pub use budget::{RetryBudget, RetryBudgetPolicy};
+pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, DnsQuery, DnsResolver};
 pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Permit, Standing};
+pub use health::{
+    BodyMatch, Change, Check, Checked, GrpcProbe, HealthCheck, HealthKeeper, HealthReport, HttpExpected,
+    HttpProbe, HttpProbeRequest, LastProbe, Policy, ProbeConnector, ProbeError, Probed, Serving, Target,
+    TcpProbe, Thresholds,
+};
 pub use latency::PeakEwma;
+pub use limits::{Limit, Priority, Refused, Slot, UNLIMITED};
 pub use outcome::{End, Outcome, Verdict};
 pub use passive::{Ejections, Passive, PassivePolicy};
 pub use retry::{Causes, Methods, RetryOn, RetryPolicy};
