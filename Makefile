@@ -5,7 +5,7 @@ CARGO ?= cargo
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench check fuzz websockets fmt docs clean setup setup-build setup-test setup-bench
+.PHONY: help run test bench chaos check fuzz websockets fmt docs clean setup setup-build setup-test setup-bench
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ bench: setup-bench ## Measure the parts, then the whole beside nginx, HAProxy an
 	$(CARGO) bench --locked $(patsubst benches/%.rs,--bench %,$(wildcard benches/*.rs))
 	$(CARGO) build --locked --release --example bare_pingora
 	$(CARGO) bench --locked --bench end_to_end -- --markdown docs/benchmarks.md --svg docs/benchmarks.svg
+
+chaos: setup-test ## Let upstreams fail under load, and print what clients notice.
+	$(CARGO) test --locked --test chaos -- --nocapture --test-threads 1
 
 check: setup-build ## Formatting, lints, licences, known vulnerabilities.
 	$(CARGO) fmt --check

@@ -119,8 +119,18 @@ fn every_option_is_described_and_shows_its_default() {
 }
 
 /// Lists and maps of a route that are left out when they are empty, and so have no default to show.
-const EMPTY: [&str; 9] =
-    ["hosts", "methods", "headers", "query", "listeners", "filters", "timeouts", "limits", "buckets"];
+const EMPTY: [&str; 10] = [
+    "hosts",
+    "methods",
+    "headers",
+    "query",
+    "listeners",
+    "filters",
+    "timeouts",
+    "limits",
+    "buckets",
+    "retry",
+];
 
 #[test]
 fn pages_are_fresh() {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::types::Duration;
 
@@ -45,13 +45,22 @@ impl Retry {
 }
 
 /// The pause before an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Backoff {
     /// Up to twice as long each time, at random between nothing and that (full jitter).
     Exponential(ExponentialBackoff),
     /// Always so long.
     Fixed(Duration),
+}
+
+impl Serialize for Backoff {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Exponential(words) => serializer.collect_map([("exponential", words)]),
+            Self::Fixed(pause) => serializer.collect_map([("fixed", pause)]),
+        }
+    }
 }
 
 /// A pause that grows.

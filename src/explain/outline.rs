@@ -131,6 +131,14 @@ fn deadlines(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
                 show(to.idle)
             ),
         )?;
+        let retry = &route.bounds.retry;
+        match (retry.max_retries, route.bounds.deadlines.per_try) {
+            (0, _) => row(f, "retries", &"none")?,
+            (most, None) => row(f, "retries", &format_args!("at most {most}"))?,
+            (most, Some(per_try)) => {
+                row(f, "retries", &format_args!("at most {most}, {} for each attempt", show(per_try)))?;
+            }
+        }
     }
     row(f, "body", &format_args!("at most {}", types::ByteSize::bytes(route.bounds.request_body)))
 }

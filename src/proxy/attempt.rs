@@ -185,7 +185,10 @@ pub(super) fn not_connected(session: &Session, context: &mut Context, mut error:
 fn goes_elsewhere(pinned: &Pinned) -> bool {
     let policy = &pinned.route.bounds.retry;
     let Target::Upstream(upstream) = &pinned.route.target else { return false };
-    policy.wants(RetryOn::ConnectFailure, 0, true) && upstream.endpoints().len() > pinned.tries.tried.len()
+    // Once each, not once each time.
+    let first = pinned.tries.retries == 0;
+    let left = || upstream.endpoints().len() > pinned.tries.tried.len();
+    first && policy.wants(RetryOn::ConnectFailure, 0, true) && left()
 }
 
 /// Whether the request goes again, by its route's policy and its upstream's budget; notes the pause before it.

@@ -57,7 +57,7 @@ fn the_level_changes_while_the_process_runs() {
     let process = Process::start(&format!(
         "listeners: [{{ name: web, address: \"127.0.0.1:0\" }}]\nadmin: {{ address: \"{admin}\" }}\n\
          server: {{ threads: 1 }}\ntelemetry: {{ access_log: {{ output: off }} }}\n\
-         upstreams: {{ down: {{ endpoints: [\"127.0.0.1:1\"] }} }}\nroutes: [{{ name: down, path: /*, upstream: down }}]"
+         upstreams: {{ down: {{ endpoints: [\"127.0.0.1:1\"] }} }}\nroutes: [{{ name: down, path: /*, upstream: down, retry: {{ max_retries: 0 }} }}]"
     ));
     let web: SocketAddr = eventually_some("the listener is named", || {
         let line = process.lines("listener web on ").pop()?;
