@@ -239,7 +239,7 @@ fn here(config: &mut Config) {
     let echo = echo();
     config.listeners.iter_mut().for_each(|listener| listener.address = free.into());
     for upstream in config.upstreams.values_mut() {
-        upstream.endpoints = vec![Endpoint { address: echo, weight: 1 }];
+        upstream.endpoints = vec![Endpoint::new(echo)];
         // The echo speaks in the clear.
         upstream.tls = None;
     }
