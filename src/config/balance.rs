@@ -4,13 +4,13 @@ use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::SecretSource;
 use crate::types::Selector;
 
 /// How an endpoint is chosen.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Balance {
     /// In turn, by weight, evenly spread (smooth weighted round robin).
@@ -30,6 +30,21 @@ pub enum Balance {
     Sticky(Sticky),
     /// By a balancer that was registered in code under this name.
     Custom(String),
+}
+
+impl Serialize for Balance {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::RoundRobin => serializer.serialize_str("round_robin"),
+            Self::LeastRequests => serializer.serialize_str("least_requests"),
+            Self::Random => serializer.serialize_str("random"),
+            Self::IpHash => serializer.serialize_str("ip_hash"),
+            Self::PeakEwma => serializer.serialize_str("peak_ewma"),
+            Self::ConsistentHash(words) => serializer.collect_map([("consistent_hash", words)]),
+            Self::Sticky(words) => serializer.collect_map([("sticky", words)]),
+            Self::Custom(name) => serializer.collect_map([("custom", name)]),
+        }
+    }
 }
 
 /// How requests are spread by a key.
@@ -72,7 +87,17 @@ pub struct Sticky {
     pub secret: Option<SecretSource>,
     /// How an endpoint is chosen for a client without the cookie, or whose endpoint is gone.
     #[serde(default)]
+    #[schemars(schema_with = "without_sticky")]
     pub balance: Box<Balance>,
+}
+
+/// Every other way. Editors do not bear schemas that hold themselves.
+fn without_sticky(generator: &mut SchemaGenerator) -> Schema {
+    let mut schema = Balance::json_schema(generator);
+    if let Some(forms) = schema.get_mut("oneOf").and_then(serde_json::Value::as_array_mut) {
+        forms.retain(|form| form.pointer("/properties/sticky").is_none());
+    }
+    schema
 }
 
 /// One selector, or several in order.
@@ -106,7 +131,7 @@ impl<'de> Deserialize<'de> for Selectors {
 }
 
 impl Serialize for Selectors {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match &*self.0 {
             [one] => one.serialize(serializer),
             all => all.serialize(serializer),

@@ -120,7 +120,7 @@ struct FullEndpoint {
     zone: Option<String>,
     /// Its rank: lower numbers are preferred, higher ones stand by.
     #[serde(default, skip_serializing_if = "is_first")]
-    #[schemars(range(min = 0, max = 127))]
+    #[schemars(range(min = 0, max = 127), extend("default" = 0))]
     priority: u8,
 }
 

@@ -124,8 +124,10 @@ fn balance(f: &mut Formatter<'_>, upstream: &Upstream) -> fmt::Result {
         row(f, "balance", choice)?;
     }
     match &choice.zone {
-        Some(zone) => row(f, "zone", zone),
-        None => Ok(()),
+        Some(zone) if upstream.endpoints().iter().any(|endpoint| endpoint.zone().is_some()) => {
+            row(f, "zone", zone)
+        }
+        _ => Ok(()),
     }
 }
 

@@ -40,11 +40,11 @@ impl FromStr for Selector {
             None if text == "host" => Ok(Self::Host),
             None if text == "path" => Ok(Self::Path),
             None if text == "route" => Ok(Self::Route),
+            Some((kind @ ("header" | "query" | "cookie"), "")) => Err(format!("`{kind}:` needs a name")),
             Some(("header", name)) => HeaderName::try_from(name)
                 .map(Self::Header)
                 .map_err(|_| format!("`{name}` is not the name of a header field")),
-            Some(("query", name)) if !name.is_empty() => Ok(Self::Query(name.into())),
-            Some(("query", _)) => Err("`query:` needs the name of a parameter".into()),
+            Some(("query", name)) => Ok(Self::Query(name.into())),
             // A cookie's name is a token, as a field's is, but its case counts.
             Some(("cookie", name)) if HeaderName::try_from(name).is_ok() => Ok(Self::Cookie(name.into())),
             Some(("cookie", name)) => Err(format!("`{name}` is not the name of a cookie")),
