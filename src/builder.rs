@@ -14,6 +14,7 @@ use crate::filters;
 use crate::handler::{Handler, handler_fn};
 use crate::registry::{FilterKind, Registry};
 use crate::server::{Running, Server, Source, StartError};
+use crate::upstream::{Balancer, Factory, Member};
 
 /// A gateway put together in code.
 ///
@@ -100,9 +101,9 @@ impl Gateway {
     /// Adds an upstream with these endpoints.
     #[must_use]
     pub fn upstream<'e>(mut self, name: &str, endpoints: impl IntoIterator<Item = &'e str>) -> Self {
-        let endpoints = endpoints.into_iter().filter_map(|endpoint| {
-            Some(config::Endpoint { address: self.address("upstreams", endpoint)?, weight: 1 })
-        });
+        let endpoints = endpoints
+            .into_iter()
+            .filter_map(|endpoint| Some(config::Endpoint::new(self.address("upstreams", endpoint)?)));
         let upstream = config::Upstream { endpoints: endpoints.collect(), ..config::Upstream::default() };
         self.config.upstreams.insert(name.to_owned(), upstream);
         self
@@ -151,6 +152,21 @@ impl Gateway {
         F::Config: JsonSchema,
     {
         self.registry = self.registry.filter::<F>();
+        self
+    }
+
+    /// Makes a way of choosing an endpoint nameable: `balance: { custom: NAME }`. The function is called whenever the
+    /// endpoints of such an upstream are new, once for those of each rank and zone.
+    #[must_use]
+    pub fn balancer(
+        mut self,
+        name: &str,
+        make: impl Fn(&[Member]) -> Box<dyn Balancer> + Send + Sync + 'static,
+    ) -> Self {
+        if self.registry.balancer(name).is_some() {
+            self.errors.push(ConfigError::new("upstreams", format!("another balancer is called `{name}`")));
+        }
+        self.registry.add_balancer(Factory::new(name, make));
         self
     }
 

@@ -104,6 +104,8 @@ pub struct UpstreamView {
     pub name: String,
     /// Its endpoints.
     pub endpoints: Vec<String>,
+    /// How one of them is chosen.
+    pub balance: String,
 }
 
 /// Explains a request.
@@ -179,6 +181,7 @@ impl Explanation {
                 self.upstream = Some(UpstreamView {
                     name: upstream.name().to_string(),
                     endpoints: endpoints.iter().map(|endpoint| endpoint.address().to_string()).collect(),
+                    balance: upstream.choice().to_string(),
                 });
             }
             Target::Respond(reply) => self.status = Some(reply.status().as_u16()),

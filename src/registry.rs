@@ -1,4 +1,4 @@
-//! What configuration can name: filters by kind, handlers by name.
+//! What configuration can name: filters by kind, handlers and balancers by name.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,7 @@ use crate::document::{Errors, Node, decode};
 use crate::handler::{Handler, SharedHandler};
 use crate::state::State;
 use crate::types::{CredentialFields, MASK};
+use crate::upstream::Factory;
 
 /// What makes a filter nameable in configuration files. A code-first filter need not have it.
 pub trait FilterKind: Filter + Sized {
@@ -56,12 +57,13 @@ pub enum Parameters<'a> {
     Any,
 }
 
-/// The filters and handlers that configuration can name.
+/// The filters, handlers and balancers that configuration can name.
 #[derive(Default)]
 pub struct Registry {
     filters: BTreeMap<&'static str, Kind>,
     instances: BTreeMap<&'static str, (Stage, SharedFilter)>,
     handlers: BTreeMap<String, SharedHandler>,
+    balancers: BTreeMap<String, Factory>,
 }
 
 /// One kind of filter, its types forgotten.
@@ -123,6 +125,21 @@ impl Registry {
     /// Adds a handler, to be named as a route's target.
     pub fn add_handler(&mut self, name: impl Into<String>, handler: impl Handler) {
         self.handlers.insert(name.into(), SharedHandler::new(handler));
+    }
+
+    /// Adds a way of choosing an endpoint, to be named as an upstream's `balance`.
+    pub fn add_balancer(&mut self, factory: Factory) {
+        self.balancers.insert(factory.name().to_owned(), factory);
+    }
+
+    /// A way of choosing an endpoint, by its name.
+    pub fn balancer(&self, name: &str) -> Option<&Factory> {
+        self.balancers.get(name)
+    }
+
+    /// Every name that `balance: { custom: NAME }` may have.
+    pub fn balancer_names(&self) -> impl Iterator<Item = &str> {
+        self.balancers.keys().map(String::as_str)
     }
 
     /// A kind of filter by its name.

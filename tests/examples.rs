@@ -3,10 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod client;
+#[path = "../examples/custom_balancer.rs"]
+mod custom_balancer;
 #[path = "../examples/custom_filter.rs"]
 mod custom_filter;
 #[path = "../examples/handler.rs"]
 mod handler;
+
+use std::net::TcpListener;
 
 use client::{ask, echo};
 use portcullis::{Gateway, Route, Running};
@@ -57,4 +61,17 @@ fn handler() {
     let answer = ask(running.address("web").unwrap(), "POST", "/greet/Ada", &fields);
     assert_eq!(answer.body, "Hello Ada! You said: \"\"\n");
     assert_eq!(ask(running.address("web").unwrap(), "GET", "/greet/Ada", &["Host: a.test"]).status, 405);
+}
+
+#[test]
+fn custom_balancer_asks_the_first() {
+    let standby = TcpListener::bind("127.0.0.1:0").unwrap();
+    standby.set_nonblocking(true).unwrap();
+    let endpoints = [echo(), standby.local_addr().unwrap()];
+    let running = start(custom_balancer::gateway("127.0.0.1:0", endpoints));
+    for _ in 0..10 {
+        let answer = ask(running.address("web").unwrap(), "GET", "/", &["Host: a.test"]);
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    assert!(standby.accept().is_err(), "nobody asks who stands by");
 }

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 
 use client::{Answer, ask, echo};
 use harness::tls::{Authority, Caller, Order, TLS12};
-use portcullis::config::{Acme, AcmeStore, CertificateSource, Config, Endpoint, SecretSource, Store, Tls};
+use portcullis::config::{
+    Acme, AcmeStore, Balance, CertificateSource, Config, Endpoint, SecretSource, Store, Tls,
+};
 use portcullis::document::{Document, Environment, Errors};
 use portcullis::{Gateway, Running};
 
@@ -43,6 +45,7 @@ fn every_sample_passes_check_as_it_stands() {
             .env_clear()
             .env("PORTCULLIS_ADMIN_TOKEN", TOKEN)
             .env("PORTCULLIS_ACME_KEY", "c2VjcmV0")
+            .env("PORTCULLIS_STICKY_SECRET", TOKEN)
             .output()
             .unwrap();
         assert!(output.status.success(), "{sample}: {}", String::from_utf8_lossy(&output.stderr));
@@ -239,7 +242,11 @@ fn here(config: &mut Config) {
     let echo = echo();
     config.listeners.iter_mut().for_each(|listener| listener.address = free.into());
     for upstream in config.upstreams.values_mut() {
-        upstream.endpoints = vec![Endpoint { address: echo, weight: 1 }];
+        upstream.endpoints = vec![Endpoint::new(echo)];
+        // The environment of this process does not have its secret.
+        if let Balance::Sticky(sticky) = &mut upstream.balance {
+            sticky.secret = None;
+        }
         // The echo speaks in the clear.
         upstream.tls = None;
     }

@@ -137,17 +137,21 @@ fn upstream_view(upstream: &Upstream) -> Value {
             json!({
                 "address": endpoint.address().to_string(),
                 "weight": endpoint.weight(),
+                "zone": endpoint.zone(),
+                "priority": endpoint.priority(),
                 "healthy": endpoint.is_healthy(now),
                 "ejected_for_seconds": endpoint.ejected_for(now).map(|left| left.as_secs_f64()),
                 "circuit": endpoint.circuit(now).map(State::word),
                 "active": standing.active(),
                 "requests": standing.requests(),
                 "failures": standing.failures(),
+                "latency_seconds": Some(standing.latency().estimate(now)).filter(|latency| *latency > 0.0),
             })
         })
         .collect();
     json!({
         "name": &**upstream.name(),
+        "balance": upstream.choice().to_string(),
         "circuit": upstream.circuit(now).map(State::word),
         "panicking": upstream.is_panicking(now),
         "endpoints": endpoints,

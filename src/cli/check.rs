@@ -86,6 +86,9 @@ fn words(explanation: &Explanation) -> String {
     }
     if let Some(upstream) = &explanation.upstream {
         lines.push(format!("upstream  {} ({})", upstream.name, upstream.endpoints.join(", ")));
+        if upstream.balance != "round_robin" {
+            lines.push(format!("balance   {}", upstream.balance));
+        }
     }
     if let Some(allow) = &explanation.allow {
         lines.push(format!("allow     {allow}"));

@@ -1,6 +1,7 @@
 //! From words to a snapshot, or every error at once. Starts nothing, has no side effects.
 
 mod acme;
+mod balance;
 mod chains;
 mod listeners;
 mod resilience;
@@ -85,6 +86,9 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
     compiler.admin();
     if config.server.upgrade_timeout.get().is_zero() {
         compiler.error("server.upgrade_timeout", "a timeout cannot be zero");
+    }
+    if config.server.zone.as_deref() == Some("") {
+        compiler.error("server.zone", "a zone has a name");
     }
     compiler.shed();
     let text = serde_json::to_string(&shown(config, inputs.registry)).unwrap_or_default();

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Inputs, resilience};
-use crate::config::{Balance, Config, Upstream as Words, UpstreamProtocol, UpstreamTls as TlsWords};
+use super::{Inputs, balance, resilience};
+use crate::config::{
+    Config, Endpoint as EndpointWords, Upstream as Words, UpstreamProtocol, UpstreamTls as TlsWords,
+};
 use crate::document::{ConfigError, Errors, join};
 use crate::tls::{Identity, IdentityPart, Trust, TrustedRoots, Unusable, UpstreamTls};
 use crate::types::HostPattern;
-use crate::upstream::{
-    Common, Endpoint, EndpointSet, EndpointSpec, Protocol, Rules, Shared, Standing, Upstream,
-};
+use crate::upstream::{Common, Endpoint, EndpointSpec, Protocol, Rules, Shared, Standing, Upstream};
 
 /// The most endpoints of one upstream.
 const MOST: usize = 4096;
@@ -31,16 +31,14 @@ pub(super) fn compile(
         let rules = resilience::rules(&path, words, errors);
         let common = common(&name, rules, inputs);
         let endpoints = endpoints(&common, words, inputs);
-        let set = match words.balance {
-            Balance::RoundRobin => EndpointSet::round_robin(endpoints),
-        };
+        let choice = balance::choice(&name, &words.balance, config.server.zone.as_deref(), inputs, errors);
         let protocol = match words.protocol {
             UpstreamProtocol::Http1 => Protocol::Http1,
             UpstreamProtocol::Http2 => Protocol::Http2,
             UpstreamProtocol::Auto => Protocol::Auto,
         };
         let tls = words.tls.as_ref().and_then(|words| tls(&join(&path, "tls"), words, inputs, errors));
-        compiled.insert(Arc::clone(&name), Arc::new(Upstream::new(protocol, tls, common, set)));
+        compiled.insert(Arc::clone(&name), Arc::new(Upstream::new(protocol, tls, common, choice, endpoints)));
     }
     compiled
 }
@@ -52,7 +50,11 @@ fn common(name: &Arc<str>, rules: Rules, inputs: Inputs<'_>) -> Arc<Common> {
 
 fn endpoints(common: &Arc<Common>, words: &Words, inputs: Inputs<'_>) -> Vec<Endpoint> {
     // Ids are counted in half a word; what is beyond them is refused.
-    let specs = words.endpoints.iter().take(MOST).map(|words| EndpointSpec::new(words.address, words.weight));
+    let specs = words.endpoints.iter().take(MOST).map(|words| EndpointSpec {
+        zone: words.zone.as_deref().map(Arc::from),
+        priority: words.priority,
+        ..EndpointSpec::new(words.address, words.weight)
+    });
     common.endpoints(specs, |spec| {
         let key = format!("{} {}", common.name, spec.address);
         inputs.state.adopt(key, || Standing::new(Instant::now()))
@@ -107,10 +109,11 @@ fn is_name(name: &str) -> bool {
 /// The files that an upstream is made of, for a watcher.
 pub fn upstream_files(upstream: &Words) -> impl Iterator<Item = &Path> {
     let tls = upstream.tls.iter();
-    tls.flat_map(|tls| {
+    let of_tls = tls.flat_map(|tls| {
         let identity = tls.client_cert.iter().flat_map(|files| [&files.cert, &files.key]);
         tls.ca.iter().chain(identity).map(PathBuf::as_path)
-    })
+    });
+    of_tls.chain(balance::secret_file(&upstream.balance))
 }
 
 fn check(path: &str, words: &Words, errors: &mut Errors) {
@@ -130,9 +133,10 @@ fn check(path: &str, words: &Words, errors: &mut Errors) {
         if endpoint.address.port() == 0 {
             error(path.clone(), "an endpoint needs a port");
         }
-        if !(1..=1000).contains(&endpoint.weight) {
-            error(format!("{path}.weight"), "a weight is 1 to 1000");
-        }
+        rank(&path, endpoint, &mut error);
+    }
+    if !words.endpoints.is_empty() && words.endpoints.iter().all(|endpoint| endpoint.weight == 0) {
+        error(format!("{path}.endpoints"), "every endpoint has weight 0: nobody would be asked");
     }
     let timeouts = &words.timeouts;
     for (name, timeout) in [
@@ -144,5 +148,18 @@ fn check(path: &str, words: &Words, errors: &mut Errors) {
         if timeout.is_some_and(|timeout| timeout.get().is_zero()) {
             error(format!("{path}.timeouts.{name}"), "a timeout cannot be zero");
         }
+    }
+}
+
+/// What is said of an endpoint for the choice.
+fn rank(path: &str, endpoint: &EndpointWords, error: &mut impl FnMut(String, &str)) {
+    if endpoint.weight > 1000 {
+        error(format!("{path}.weight"), "a weight is 0 to 1000");
+    }
+    if endpoint.priority > 127 {
+        error(format!("{path}.priority"), "a priority is 0 to 127");
+    }
+    if endpoint.zone.as_deref() == Some("") {
+        error(format!("{path}.zone"), "a zone has a name");
     }
 }

@@ -4,6 +4,7 @@
 
 mod acme;
 mod admin;
+mod balance;
 mod filters;
 mod forms;
 mod listener;
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use acme::{Acme, AcmeChallenge, AcmeStore, ExternalAccount};
 pub use admin::{Admin, SecretSource};
+pub use balance::{Balance, ConsistentHash, Ring, Selectors, Sticky};
 pub use filters::FilterUse;
 pub use listener::{Http2Limits, Listener, ListenerLimits, Protocol, ProxyProtocol};
 pub use resilience::{
@@ -42,7 +44,7 @@ pub use tls::{
     Tls, TlsVersion,
 };
 pub use unread::Unread;
-pub use upstream::{Balance, Endpoint, Upstream, UpstreamProtocol, UpstreamTimeouts, UpstreamTls};
+pub use upstream::{Endpoint, Upstream, UpstreamProtocol, UpstreamTimeouts, UpstreamTls};
 
 /// A whole Portcullis configuration.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]

@@ -31,6 +31,9 @@ pub struct Server {
     /// Whose `X-Forwarded-*`, `Forwarded` and PROXY protocol are believed: addresses, ranges, and `unix` for whoever
     /// connects over a Unix socket. Nobody's by default.
     pub trusted_proxies: Vec<TrustedProxy>,
+    /// The zone that this gateway is in, as `zone` of endpoints names it: endpoints in the same zone are preferred.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// Where new requests begin to be refused (503 `overloaded`), while the admin listener still answers. Off unless
     /// named.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -48,6 +51,7 @@ impl Default for Server {
             upgrade_socket: None,
             upgrade_timeout: Duration::from_secs(60),
             trusted_proxies: Vec::new(),
+            zone: None,
             shed: None,
         }
     }

@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::CertificateFiles;
 use super::forms::{ADDRESS, address, parse_address, word_or_map};
 use super::resilience::{Breaker, Health, RetryBudget};
+use super::{Balance, CertificateFiles};
 use crate::types::Duration;
 
 /// A set of servers that answer alike.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    /// The servers: `"10.0.0.1:8080"`, or `{ address: "10.0.0.2:8080", weight: 3 }`.
+    /// The servers: `"10.0.0.1:8080"`, or `{ address: "10.0.0.2:8080", weight: 3, zone: a, priority: 1 }`.
     pub endpoints: Vec<Endpoint>,
     /// The version of HTTP that the servers are spoken to in. `http2` begins with the preface (prior knowledge).
     #[serde(default)]
@@ -80,23 +80,18 @@ impl Default for UpstreamTls {
     }
 }
 
-/// How an endpoint is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// In turn, by weight, evenly spread (smooth weighted round robin).
-    #[default]
-    RoundRobin,
-}
-
 /// One server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(into = "EndpointWords")]
 pub struct Endpoint {
     /// Its address and port. Names are not resolved.
     pub address: SocketAddr,
-    /// Its share of requests, relative to the others': 1 to 1000.
+    /// Its share of requests, relative to the others': 0 to 1000.
     pub weight: u16,
+    /// The zone that it is in, if that is known.
+    pub zone: Option<String>,
+    /// Its rank, 0 to 127: lower numbers are preferred.
+    pub priority: u8,
 }
 
 /// The two ways an endpoint is written.
@@ -105,7 +100,7 @@ pub struct Endpoint {
 enum EndpointWords {
     /// An address and port.
     Address(SocketAddr),
-    /// An address with a weight.
+    /// An address with what else is said of it.
     Full(FullEndpoint),
 }
 
@@ -116,30 +111,50 @@ struct FullEndpoint {
     #[serde(deserialize_with = "address")]
     #[schemars(regex(pattern = ADDRESS))]
     address: SocketAddr,
-    /// Its share of requests, relative to the others'.
+    /// Its share of requests, relative to the others'. None but those of sticky clients at 0: so it is drained.
     #[serde(default = "one")]
-    #[schemars(range(min = 1, max = 1000))]
+    #[schemars(range(min = 0, max = 1000))]
     weight: u16,
+    /// The zone that it is in. Where the gateway's own is known (`server.zone`), endpoints in it are preferred.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    zone: Option<String>,
+    /// Its rank: lower numbers are preferred, higher ones stand by.
+    #[serde(default, skip_serializing_if = "is_first")]
+    #[schemars(range(min = 0, max = 127), extend("default" = 0))]
+    priority: u8,
 }
 
 fn one() -> u16 {
     1
 }
 
+fn is_first(priority: &u8) -> bool {
+    *priority == 0
+}
+
+impl Endpoint {
+    /// An endpoint of weight 1, in no zone and of the first rank.
+    pub fn new(address: SocketAddr) -> Self {
+        Self { address, weight: one(), zone: None, priority: 0 }
+    }
+}
+
 impl<'de> Deserialize<'de> for Endpoint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let full = |FullEndpoint { address, weight }| Ok(Self { address, weight });
-        let bare = |text: &str| Ok(Self { address: parse_address(text)?, weight: 1 });
+        let full =
+            |FullEndpoint { address, weight, zone, priority }| Ok(Self { address, weight, zone, priority });
+        let bare = |text: &str| parse_address(text).map(Self::new);
         word_or_map(deserializer, "an address and port, or `{ address: ..., weight: ... }`", bare, full)
     }
 }
 
 impl From<Endpoint> for EndpointWords {
-    fn from(Endpoint { address, weight }: Endpoint) -> Self {
-        match weight {
-            1 => Self::Address(address),
-            weight => Self::Full(FullEndpoint { address, weight }),
+    fn from(endpoint: Endpoint) -> Self {
+        if endpoint == Endpoint::new(endpoint.address) {
+            return Self::Address(endpoint.address);
         }
+        let Endpoint { address, weight, zone, priority } = endpoint;
+        Self::Full(FullEndpoint { address, weight, zone, priority })
     }
 }
 

@@ -9,6 +9,7 @@ mod reason;
 mod reply;
 mod request_id;
 mod reserved;
+mod select;
 mod template;
 
 use std::net::IpAddr;
@@ -24,6 +25,7 @@ pub use reason::Reason;
 pub use reply::Reply;
 pub use request_id::RequestId;
 pub use reserved::is_reserved;
+pub use select::{Selected, cookies};
 pub use template::Template;
 
 /// The head of a request; its path is the canonical one.

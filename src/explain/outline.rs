@@ -91,7 +91,10 @@ fn filters(steps: &[Step]) -> String {
 
 fn target(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
     match &route.target {
-        Target::Upstream(upstream) => row(f, "upstream", &endpoints(upstream)),
+        Target::Upstream(upstream) => {
+            row(f, "upstream", &endpoints(upstream))?;
+            balance(f, upstream)
+        }
         Target::Respond(reply) => row(f, "answer", &reply.status().as_u16()),
         Target::Redirect(to) => row(f, "redirect", &format_args!("{} with {}", to.to, to.status.as_u16())),
         Target::Handler(_) => row(f, "handler", &"in code"),
@@ -100,13 +103,32 @@ fn target(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
 }
 
 fn endpoints(upstream: &Upstream) -> String {
-    let endpoint = |endpoint: &Endpoint| match endpoint.weight() {
-        1 => endpoint.address().to_string(),
-        weight => format!("{} (weight {weight})", endpoint.address()),
+    let endpoint = |endpoint: &Endpoint| {
+        let weight = Some(endpoint.weight()).filter(|weight| *weight != 1).map(|it| format!("weight {it}"));
+        let zone = endpoint.zone().map(|it| format!("zone {it}"));
+        let priority = Some(endpoint.priority()).filter(|it| *it != 0).map(|it| format!("priority {it}"));
+        match [weight, zone, priority].into_iter().flatten().collect::<Vec<_>>() {
+            said if said.is_empty() => endpoint.address().to_string(),
+            said => format!("{} ({})", endpoint.address(), said.join(", ")),
+        }
     };
     let endpoints: Vec<_> = upstream.endpoints().iter().map(endpoint).collect();
     let tls = upstream.tls().map_or(String::new(), |tls| format!(" by TLS, {tls}"));
     format!("{}: {}{tls}", upstream.name(), endpoints.join(", "))
+}
+
+/// What there is to say of the choice, beside that endpoints take turns.
+fn balance(f: &mut Formatter<'_>, upstream: &Upstream) -> fmt::Result {
+    let choice = upstream.choice();
+    if !choice.is_plain() {
+        row(f, "balance", choice)?;
+    }
+    match &choice.zone {
+        Some(zone) if upstream.endpoints().iter().any(|endpoint| endpoint.zone().is_some()) => {
+            row(f, "zone", zone)
+        }
+        _ => Ok(()),
+    }
 }
 
 fn deadlines(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {

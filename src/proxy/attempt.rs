@@ -11,11 +11,11 @@ use pingora_proxy::Session;
 
 use super::context::{Attempt, Context, Pinned};
 use super::dial::Dialer;
-use super::failure;
+use super::{failure, wish};
 use crate::edge::{Arrival, Timer};
 use crate::exchange::{Reason, Reply, grpc};
 use crate::snapshot::{Route, Target};
-use crate::upstream::{End, Endpoint, HashKey, Protocol, RetryOn, Tried, Unavailable, Upstream, retry_after};
+use crate::upstream::{End, Endpoint, Protocol, RetryOn, Tried, Unavailable, Upstream, retry_after};
 
 /// Says that a request may be sent twice (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -28,17 +28,20 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 
 /// The next endpoint to try, after the pause that a retry has.
-pub(super) async fn next(context: &mut Context) -> Result<Box<HttpPeer>> {
+pub(super) async fn next(session: &Session, context: &mut Context) -> Result<Box<HttpPeer>> {
     if let Some(pause) = context.pinned()?.tries.pause.take() {
         tokio::time::sleep(pause).await;
     }
-    choose(context)
+    choose(session, context)
 }
 
-fn choose(context: &mut Context) -> Result<Box<HttpPeer>> {
+fn choose(session: &Session, context: &mut Context) -> Result<Box<HttpPeer>> {
     let now = Instant::now();
     let failed = context.reason.take();
     let (arrival, pinned) = context.parts()?;
+    if pinned.tries.count == 0 {
+        pinned.tries.wish = wish::of(pinned, session.req_header());
+    }
     let Target::Upstream(upstream) = &pinned.route.target else {
         return context.fail(Reason::BUG);
     };
@@ -50,11 +53,11 @@ fn choose(context: &mut Context) -> Result<Box<HttpPeer>> {
     if tries.count == 0 {
         upstream.asked(now);
     }
-    let mut chosen = upstream.choose(&tries.tried, HashKey::NONE, now);
+    let mut chosen = upstream.choose(&tries.tried, tries.wish, now);
     if chosen.is_err() && tries.retries > 0 && !tries.tried.is_empty() {
         // There is no other: one that failed before may have recovered in the pause.
         tries.tried = Tried::default();
-        chosen = upstream.choose(&tries.tried, HashKey::NONE, now);
+        chosen = upstream.choose(&tries.tried, tries.wish, now);
     }
     let permit = match chosen {
         Ok(permit) => permit,

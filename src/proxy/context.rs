@@ -14,7 +14,7 @@ use crate::edge::{Arrival, Timer};
 use crate::exchange::{Exchange, Facts, Reason, Reply};
 use crate::snapshot::{ListenerPolicy, Route, Target};
 use crate::telemetry::{AccessLog, ActiveRequest};
-use crate::upstream::{End, Endpoint, Outcome, Permit, Tried};
+use crate::upstream::{End, Endpoint, Outcome, Permit, Tried, Wish};
 
 /// What the proxy keeps of one exchange.
 #[derive(Default)]
@@ -66,6 +66,8 @@ pub(super) enum Call {
 /// The attempts at an upstream.
 #[derive(Default)]
 pub(super) struct Tries {
+    /// What of the request decides which endpoint it goes to.
+    pub(super) wish: Wish,
     pub(super) tried: Tried,
     /// Endpoints that refused a request unseen, and may have had it once more.
     pub(super) refused: Tried,

@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 
 use super::arrive::upstream_uri;
 use super::context::{Context, Pinned};
+use super::wish;
 use crate::edge::Connection;
 use crate::exchange::{Client, Fault, Reason, RequestId, grpc};
 use crate::upstream::End;
@@ -297,6 +298,7 @@ pub(super) fn response(
     }
     let shaped = chain.shapes_response();
     pinned.secure(head)?;
+    wish::keep(pinned, head)?;
     if session.req_header().version == Version::HTTP_10 {
         unchunk(session, head);
     } else if shaped {

@@ -18,6 +18,7 @@ mod finish;
 mod forward;
 mod reply;
 mod settle;
+mod wish;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -107,8 +108,8 @@ impl ProxyHttp for Gateway {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
-        attempt::next(context).await
+    async fn upstream_peer(&self, session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+        attempt::next(session, context).await
     }
 
     fn fail_to_connect(

@@ -189,18 +189,24 @@ pub struct QueryCondition {
 
 impl QueryCondition {
     fn holds(&self, query: Option<&str>) -> bool {
-        let pairs =
-            query.unwrap_or_default().as_bytes().split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
-        let mut values = pairs.filter_map(|pair| {
-            let (name, value) = split_pair(pair);
-            form_equals(name, &self.name).then_some(value)
-        });
+        let mut values = raw_values(query.unwrap_or_default(), &self.name);
         match &self.value {
             ValueMatch::Exact(wanted) => values.any(|value| form_equals(value, wanted)),
             ValueMatch::Present(wanted) => values.next().is_some() == *wanted,
             ValueMatch::Regex(regex) => values.any(|value| regex.is_match(&form_decoded(value))),
         }
     }
+}
+
+/// The first value of a query parameter; name and value are form-decoded.
+pub fn query_value<'q>(query: &'q str, name: &str) -> Option<Cow<'q, [u8]>> {
+    raw_values(query, name).next().map(form_decoded)
+}
+
+/// The values of a query parameter as they came.
+fn raw_values<'q>(query: &'q str, name: &str) -> impl Iterator<Item = &'q [u8]> {
+    let pairs = query.as_bytes().split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
+    pairs.map(split_pair).filter(move |(its, _)| form_equals(its, name)).map(|(_, value)| value)
 }
 
 fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
@@ -375,6 +381,8 @@ mod tests {
         assert!(!holds("beta", ValueMatch::Present(false)));
         assert!(holds("q", ValueMatch::regex("^a b\\+c$").unwrap()));
         assert!(!holds("q", ValueMatch::regex("%2B").unwrap()));
+        assert_eq!(query_value("q=a+b&%71=c", "q").as_deref(), Some(&b"a b"[..]));
+        assert_eq!((query_value("q", "q").as_deref(), query_value("q", "p")), (Some(&b""[..]), None));
         let absent = QueryCondition { name: "".into(), value: ValueMatch::Present(true) };
         assert!(!absent.holds(None) && !absent.holds(Some("")));
     }

@@ -24,6 +24,8 @@ mod pattern;
 mod tree;
 
 pub use captures::Captures;
-pub use condition::{HeaderCondition, ListenerSet, Lookup, MethodSet, QueryCondition, ValueMatch};
+pub use condition::{
+    HeaderCondition, ListenerSet, Lookup, MethodSet, QueryCondition, ValueMatch, query_value,
+};
 pub use matcher::{Found, RouteSpec, Router, RouterBuilder};
 pub use pattern::{PathPattern, PathRegex, PathSpec, PatternError};

@@ -11,6 +11,7 @@ mod path;
 mod peer;
 mod percent;
 mod secret;
+mod selector;
 mod size;
 mod trust;
 
@@ -25,5 +26,6 @@ pub use path::{NormalPath, PathError};
 pub use peer::Peer;
 pub use percent::Percent;
 pub use secret::{CREDENTIAL_FIELDS, CredentialFields, MASK, Secret};
+pub use selector::Selector;
 pub use size::ByteSize;
 pub use trust::{Trust, TrustedProxy};

@@ -6,6 +6,7 @@ mod balance;
 mod born;
 mod breaker;
 mod budget;
+mod choice;
 mod discovery;
 mod endpoint;
 mod health;
@@ -35,6 +36,7 @@ pub use balance::{
 };
 pub use breaker::{Breaker, BreakerPolicy, SlowCall, State};
 pub use budget::{RetryBudget, RetryBudgetPolicy};
+pub use choice::{Choice, Wish};
 pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, DnsQuery, DnsResolver};
 pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Permit, Standing};
 pub use health::{
@@ -49,7 +51,7 @@ pub use passive::{Ejections, Passive, PassivePolicy};
 pub use retry::{Causes, Methods, RetryOn, RetryPolicy};
 pub use rules::{BreakerScope, Common, Rules, Shared, WhenNoneHealthy};
 pub use set::EndpointSet;
-pub use sticky::Sticky;
+pub use sticky::{Sticky, StickyKey};
 pub use window::Window;
 
 /// A set of servers that answer alike.
@@ -59,6 +61,7 @@ pub struct Upstream {
     protocol: Protocol,
     tls: Option<UpstreamTls>,
     common: Arc<Common>,
+    choice: Choice,
     endpoints: ArcSwap<EndpointSet>,
 }
 
@@ -130,9 +133,11 @@ impl Upstream {
         protocol: Protocol,
         tls: Option<UpstreamTls>,
         common: Arc<Common>,
-        endpoints: EndpointSet,
+        choice: Choice,
+        endpoints: Vec<Endpoint>,
     ) -> Self {
-        Self { protocol, tls, common, endpoints: ArcSwap::from_pointee(endpoints) }
+        let endpoints = ArcSwap::from_pointee(choice.over(endpoints));
+        Self { protocol, tls, common, choice, endpoints }
     }
 
     /// The version of HTTP that its servers are spoken to in.
@@ -148,6 +153,16 @@ impl Upstream {
     /// TLS with its servers; `None` in the clear.
     pub fn tls(&self) -> Option<&UpstreamTls> {
         self.tls.as_ref()
+    }
+
+    /// How its endpoints are chosen among.
+    pub fn choice(&self) -> &Choice {
+        &self.choice
+    }
+
+    /// Counts a request that has nothing to be hashed by.
+    pub fn key_missing(&self) {
+        self.common.metrics.key_missing();
     }
 
     /// Its endpoints now.
@@ -186,15 +201,17 @@ impl Upstream {
         self.endpoints.load().iter().for_each(|endpoint| endpoint.report(now));
     }
 
-    /// Begins an attempt at an endpoint that was not tried. `key` decides where hashing does.
+    /// Begins an attempt at an endpoint that was not tried: the one that a sticky cookie stands for, or whom the balancer
+    /// picks.
     ///
     /// # Errors
     ///
     /// When nobody can be asked.
-    pub fn choose(&self, tried: &Tried, key: HashKey, now: Instant) -> Result<Permit, Unavailable> {
+    pub fn choose(&self, tried: &Tried, wish: Wish, now: Instant) -> Result<Permit, Unavailable> {
         let set = self.endpoints.load();
         let mut shared = self.common.begin(now)?;
         let all = set.spares_nobody(&self.common, now);
+        let stuck = wish.session.and_then(|tag| set.stuck(tag));
         let mut lost = Tried::default();
         for _ in 0..RACES {
             let admits = |id: EndpointId, cold: bool| {
@@ -206,10 +223,12 @@ impl Upstream {
                 })
             };
             let healthy = |id| set.get(id).is_some_and(|endpoint| endpoint.is_healthy(now));
-            let pick = |cold| set.pick(&Pick { key, now, admits: &|id| admits(id, cold) }, &healthy);
+            let pick =
+                |cold| set.pick(&Pick { key: wish.key, now, admits: &|id| admits(id, cold) }, &healthy);
             // Those that start slowly take what they were spared of where there is nobody else.
             let slow = self.common.rules.slow_start.is_some();
-            let picked = pick(!slow).or_else(|| slow.then(|| pick(true)).flatten());
+            let stuck = stuck.filter(|id| admits(*id, true));
+            let picked = stuck.or_else(|| pick(!slow)).or_else(|| slow.then(|| pick(true)).flatten());
             let Some(endpoint) = picked.and_then(|id| set.endpoint(id)) else { break };
             let id = endpoint.id();
             match endpoint.begin(shared, now) {

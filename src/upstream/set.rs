@@ -87,7 +87,7 @@ impl EndpointSet {
         }
         match self.healthy(common, now) {
             0 => common.rules.when_none_healthy == WhenNoneHealthy::TryAll,
-            healthy => (healthy as f64) < common.rules.panic_threshold * self.len() as f64,
+            healthy => (healthy as f64) < common.rules.panic_threshold * self.picked().count() as f64,
         }
     }
 
@@ -98,9 +98,14 @@ impl EndpointSet {
         if known >> 32 == turn {
             return (known & TURN) as usize;
         }
-        let healthy = self.iter().filter(|endpoint| endpoint.is_healthy(now)).count();
+        let healthy = self.picked().filter(|endpoint| endpoint.is_healthy(now)).count();
         self.healthy.store(turn << 32 | healthy as u64, Ordering::Relaxed);
         healthy
+    }
+
+    /// Those that the balancers pick from.
+    fn picked(&self) -> impl Iterator<Item = &Endpoint> {
+        self.iter().filter(|endpoint| endpoint.weight() > 0)
     }
 
     /// Why nobody was chosen.
@@ -160,7 +165,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::balance::testing::{assert_near, endpoints};
-    use super::super::{EndpointSpec, HashAlgorithm, HashKey};
+    use super::super::{EndpointSpec, HashAlgorithm, HashKey, StickyKey};
     use super::*;
 
     const RING: Balance = Balance::ConsistentHash { algorithm: HashAlgorithm::Ketama, bounded: None };
@@ -231,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_sticky_cookie_finds_its_endpoint() {
-        let sticky = Sticky::new("lb", &[7; 32], false);
+        let sticky = Sticky::new("lb", Arc::new(StickyKey::new(&[7; 32])));
         let set = set(&Balance::RoundRobin).with_sticky(&sticky);
         for endpoint in set.iter() {
             let tag = sticky.read(&sticky.mint(endpoint.address())).unwrap();
@@ -242,7 +247,7 @@ mod tests {
 
     #[test]
     fn what_has_no_weight_stands_for_no_tier() {
-        let sticky = Sticky::new("lb", &[7; 32], false);
+        let sticky = Sticky::new("lb", Arc::new(StickyKey::new(&[7; 32])));
         let spec = |port: u16, weight, priority| EndpointSpec {
             priority,
             ..EndpointSpec::new(([10, 0, 0, 1], port).into(), weight)

@@ -7,9 +7,11 @@
 //! 4. Both are HMAC-SHA256, cut; a client's guess is compared in constant time.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac::{Context, HMAC_SHA256, Key};
+use aws_lc_rs::{digest, rand};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD as BASE64;
 
@@ -19,9 +21,12 @@ use super::{Endpoint, EndpointId};
 #[derive(Debug)]
 pub struct Sticky {
     name: String,
-    key: Key,
-    secure: bool,
+    key: Arc<StickyKey>,
 }
+
+/// What cookies are signed with.
+#[derive(Debug)]
+pub struct StickyKey(Key);
 
 /// What each message begins with, so that no tag is ever a signature.
 const OF_TAGS: &[u8] = b"portcullis sticky tag\0";
@@ -33,9 +38,9 @@ const SIGNATURE: usize = 16;
 const LETTERS: usize = (TAG + SIGNATURE) / 3 * 4;
 
 impl Sticky {
-    /// A cookie of this name, which is to be a token, signed with this key; `secure` keeps it from being sent in the clear.
-    pub fn new(name: impl Into<String>, key: &[u8; 32], secure: bool) -> Self {
-        Self { name: name.into(), key: Key::new(HMAC_SHA256, key), secure }
+    /// A cookie of this name, which is to be a token, signed with this key.
+    pub fn new(name: impl Into<String>, key: Arc<StickyKey>) -> Self {
+        Self { name: name.into(), key }
     }
 
     /// The cookie's name.
@@ -53,8 +58,9 @@ impl Sticky {
     }
 
     /// The `Set-Cookie` field that leads to an endpoint, for as long as the browser runs (RFC 6265, section 4.1).
-    pub fn set_cookie(&self, endpoint: SocketAddr) -> String {
-        let secure = if self.secure { "; Secure" } else { "" };
+    /// `secure` keeps it from being sent in the clear.
+    pub fn set_cookie(&self, endpoint: SocketAddr, secure: bool) -> String {
+        let secure = if secure { "; Secure" } else { "" };
         format!("{}={}; Path=/; HttpOnly; SameSite=Lax{secure}", self.name, self.mint(endpoint))
     }
 
@@ -81,10 +87,29 @@ impl Sticky {
 
     /// The first bytes of an HMAC.
     fn hmac<const N: usize>(&self, purpose: &[u8], message: &[u8]) -> [u8; N] {
-        let mut context = Context::with_key(&self.key);
+        let mut context = Context::with_key(&self.key.0);
         context.update(purpose);
         context.update(message);
         context.sign().as_ref().first_chunk().copied().unwrap_or([0; N])
+    }
+}
+
+impl StickyKey {
+    /// The key of these bytes.
+    pub fn new(bytes: &[u8; 32]) -> Self {
+        Self(Key::new(HMAC_SHA256, bytes))
+    }
+
+    /// The key of a secret of any length (its SHA-256): the same in every gateway that has the secret.
+    pub fn of_secret(secret: &str) -> Self {
+        Self(Key::new(HMAC_SHA256, digest::digest(&digest::SHA256, secret.as_bytes()).as_ref()))
+    }
+
+    /// A new key; `None` when the system has no random bytes.
+    pub fn random() -> Option<Self> {
+        let mut bytes = [0; 32];
+        rand::fill(&mut bytes).ok()?;
+        Some(Self::new(&bytes))
     }
 }
 
@@ -116,14 +141,18 @@ mod tests {
         ([10, 0, 0, 1], port).into()
     }
 
+    fn signed_with(key: u8) -> Sticky {
+        Sticky::new("lb", Arc::new(StickyKey::new(&[key; 32])))
+    }
+
     #[test]
     fn a_cookie_leads_back() {
-        let sticky = Sticky::new("lb", &[7; 32], false);
+        let sticky = signed_with(7);
         let value = sticky.mint(address(80));
         assert_eq!(value.len(), LETTERS);
         assert_eq!(sticky.read(&value), Some(sticky.tag(address(80))));
         assert_ne!(sticky.tag(address(80)), sticky.tag(address(81)));
-        let other = Sticky::new("lb", &[8; 32], false);
+        let other = signed_with(8);
         assert_eq!(other.read(&value), None, "another key");
         assert_ne!(
             other.tag(address(80)),
@@ -134,28 +163,30 @@ mod tests {
 
     #[test]
     fn the_field_says_how_it_is_kept() {
-        let field = Sticky::new("lb", &[7; 32], true).set_cookie(address(80));
+        let field = signed_with(7).set_cookie(address(80), true);
         let (cookie, attributes) = field.split_once("; ").unwrap();
-        assert_eq!(cookie, format!("lb={}", Sticky::new("lb", &[7; 32], true).mint(address(80))));
+        assert_eq!(cookie, format!("lb={}", signed_with(7).mint(address(80))));
         assert_eq!(attributes, "Path=/; HttpOnly; SameSite=Lax; Secure");
-        assert!(!Sticky::new("lb", &[7; 32], false).set_cookie(address(80)).contains("Secure"));
+        assert!(!signed_with(7).set_cookie(address(80), false).contains("Secure"));
     }
 
     #[test]
     fn the_key_is_not_shown() {
-        assert!(!format!("{:?}", Sticky::new("lb", &[7; 32], true)).contains("7, 7"));
+        assert!(!format!("{:?}", signed_with(7)).contains("7, 7"));
     }
 
     /// Every gateway with the key reads every other's cookies, of any version.
     #[test]
     fn a_value_is_for_ever() {
-        assert_eq!(Sticky::new("lb", &[7; 32], false).mint(address(80)), "ZiqJzdY97PRVfaLjSW_mtykiK6KsuJAI");
+        assert_eq!(signed_with(7).mint(address(80)), "ZiqJzdY97PRVfaLjSW_mtykiK6KsuJAI");
+        let of_secret = Sticky::new("lb", Arc::new(StickyKey::of_secret("a secret of the fleet")));
+        assert_eq!(of_secret.mint(address(80)), "C3ZWEZSixa3EB8CxMrdF5xnHiQpIZyro");
     }
 
     proptest! {
         #[test]
         fn whatever_is_changed_is_refused(bit in 0..(TAG + SIGNATURE) * 8) {
-            let sticky = Sticky::new("lb", &[7; 32], false);
+            let sticky = signed_with(7);
             let mut bytes = BASE64.decode(sticky.mint(address(80))).unwrap();
             bytes[bit / 8] ^= 1 << (bit % 8);
             prop_assert_eq!(sticky.read(&BASE64.encode(bytes)), None);
@@ -163,7 +194,7 @@ mod tests {
 
         #[test]
         fn whatever_is_sent_is_no_panic(value in any::<String>(), letters in "[A-Za-z0-9_=+/-]{30,34}") {
-            let sticky = Sticky::new("lb", &[7; 32], false);
+            let sticky = signed_with(7);
             prop_assert_eq!(sticky.read(&value), None);
             prop_assert_eq!(sticky.read(&letters), None);
         }

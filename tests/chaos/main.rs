@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure here is a failed test")]
 
 #[path = "../harness/mod.rs"]
-#[allow(dead_code, unused_imports, unfulfilled_lint_expectations, reason = "shared with another binary")]
 mod harness;
 mod load;
 mod server;

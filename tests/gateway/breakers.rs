@@ -161,7 +161,9 @@ fn only_so_many_are_let_through_at_once() {
     let opened = Instant::now();
     eventually("it to be half-open", || opened.elapsed() > Duration::from_millis(60));
     let mut held = [before.client(), before.client()];
-    held.each_mut().map(|client| drop(client.send_get("/")));
+    for client in &mut held {
+        client.send_get("/");
+    }
     eventually("both to arrive", || origin.heads().len() == 3);
     assert_eq!(before.get("/").code(), "circuit_open");
     // A client that leaves tells nothing of the endpoint, and gives its place back.

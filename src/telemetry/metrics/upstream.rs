@@ -1,6 +1,6 @@
 //! What one upstream, and each of its endpoints, counts.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -46,6 +46,12 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: MetricType::GAUGE,
         labels: &["upstream", "endpoint"],
     },
+    Family {
+        name: "hash_key_missing_total",
+        help: "Requests that had nothing of what they are hashed by, and went to any endpoint.",
+        kind: MetricType::COUNTER,
+        labels: &["upstream"],
+    },
 ];
 
 /// The counters of one upstream, shared by every snapshot that has an upstream of this name. Empty until its first try.
@@ -56,6 +62,7 @@ pub struct UpstreamMetrics {
     duration: OnceLock<Histogram>,
     retries: Counts<&'static str>,
     circuit: Gauge,
+    keys_missing: AtomicU64,
     endpoints: Adopted<EndpointCounts>,
 }
 
@@ -67,6 +74,7 @@ impl UpstreamMetrics {
             duration: OnceLock::new(),
             retries: Counts::default(),
             circuit: Gauge::default(),
+            keys_missing: AtomicU64::new(0),
             endpoints: Adopted::default(),
         }
     }
@@ -88,6 +96,11 @@ impl UpstreamMetrics {
         self.retries.add_one(result);
     }
 
+    /// Counts a request that has nothing to be hashed by.
+    pub fn key_missing(&self) {
+        self.keys_missing.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// How the breaker before all endpoints stands, if there is one.
     pub fn report(&self, circuit: Option<u8>) {
         self.circuit.set(circuit);
@@ -100,7 +113,7 @@ impl UpstreamMetrics {
 
 impl Series for UpstreamMetrics {
     fn collect(&self, families: &mut [Samples]) {
-        let [duration, requests, retries, healthy, circuit] = families else { return };
+        let [duration, requests, retries, healthy, circuit, keys_missing] = families else { return };
         if let Some(histogram) = self.duration.get() {
             duration.histogram(&[&self.name], histogram.proto());
         }
@@ -109,6 +122,10 @@ impl Series for UpstreamMetrics {
         }
         if let Some(state) = self.circuit.get() {
             circuit.gauge(&[&self.name, ALL], state);
+        }
+        match self.keys_missing.load(Ordering::Relaxed) {
+            0 => {}
+            count => keys_missing.counter(&[&self.name], count),
         }
         for endpoint in self.endpoints.living() {
             if let Some(state) = endpoint.healthy.get() {

@@ -5,7 +5,7 @@
 /// The hash is FNV-1a over 64 bits, finished by the mixer of MurmurHash3 (`fmix64`). It has no seed: every gateway, on
 /// every machine and of every version, sends a key to the same endpoint. Clients who choose their keys can therefore
 /// aim at one; bounded loads are the remedy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HashKey(Option<u64>);
 
 impl HashKey {

@@ -96,7 +96,10 @@ pub enum HashAlgorithm {
 
 /// Makes a library user's balancer for the endpoints of a tier.
 #[derive(Clone)]
-pub struct Factory(Arc<Make>);
+pub struct Factory {
+    name: Arc<str>,
+    make: Arc<Make>,
+}
 
 type Make = dyn Fn(&[Member]) -> Box<dyn Balancer> + Send + Sync;
 
@@ -114,21 +117,27 @@ impl Balance {
                 Box::new(Maglev::new(members, *bounded))
             }
             Self::PeakEwma => Box::new(LowestCost::new(members)),
-            Self::Custom(Factory(make)) => make(members),
+            Self::Custom(factory) => (factory.make)(members),
         }
     }
 }
 
 impl Factory {
-    /// A factory by a function, which is called for every tier of every new endpoint set.
-    pub fn new(make: impl Fn(&[Member]) -> Box<dyn Balancer> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(make))
+    /// A factory by a function, which is called for every tier of every new endpoint set. Configuration knows it by its
+    /// name.
+    pub fn new(name: &str, make: impl Fn(&[Member]) -> Box<dyn Balancer> + Send + Sync + 'static) -> Self {
+        Self { name: name.into(), make: Arc::new(make) }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 }
 
 impl fmt::Debug for Factory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Factory")
+        write!(f, "Factory({})", self.name)
     }
 }
 
@@ -210,7 +219,7 @@ mod tests {
                 (pick.admits)(self.0).then_some(self.0)
             }
         }
-        let balance = Balance::Custom(Factory::new(|members| Box::new(First(members[0].id))));
+        let balance = Balance::Custom(Factory::new("first", |members| Box::new(First(members[0].id))));
         let fixture = Fixture::new(&[1, 1]);
         let balancer = balance.build(&fixture.members[1..]);
         assert_eq!(fixture.pick(&*balancer, &|_| true), Some(EndpointId(1)));

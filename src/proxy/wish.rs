@@ -1,0 +1,50 @@
+//! What of a request decides which endpoint it goes to: the key that is hashed, and the cookie of a sticky session.
+
+use http::header::SET_COOKIE;
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use super::context::Pinned;
+use crate::exchange::{Exchange, cookies};
+use crate::snapshot::Target;
+use crate::upstream::{HashKey, Upstream, Wish};
+
+/// What a request brings to the choice of an endpoint.
+pub(super) fn of(pinned: &mut Pinned, request: &RequestHeader) -> Wish {
+    let Target::Upstream(upstream) = &pinned.route.target else { return Wish::default() };
+    let choice = upstream.choice();
+    let session = choice.sticky.as_ref().and_then(|sticky| {
+        let mut values = cookies(&request.headers, sticky.name());
+        values.find_map(|value| sticky.read(std::str::from_utf8(value).ok()?))
+    });
+    if choice.keys.is_empty() {
+        return Wish { key: HashKey::NONE, session };
+    }
+    let exchange = Exchange::new(request, &pinned.route.name, &mut pinned.facts);
+    Wish { key: key(upstream, &exchange), session }
+}
+
+fn key(upstream: &Upstream, exchange: &Exchange<'_>) -> HashKey {
+    let found = upstream.choice().keys.iter().find_map(|selector| exchange.select(selector));
+    found.map_or_else(
+        || {
+            upstream.key_missing();
+            HashKey::NONE
+        },
+        |found| HashKey::of(found.as_ref()),
+    )
+}
+
+/// Has the client come back to the endpoint that answers, unless its cookie says so already.
+pub(super) fn keep(pinned: &Pinned, head: &mut ResponseHeader) -> Result<()> {
+    let Target::Upstream(upstream) = &pinned.route.target else { return Ok(()) };
+    let (Some(sticky), Some(attempt)) = (&upstream.choice().sticky, &pinned.tries.current) else {
+        return Ok(());
+    };
+    let endpoint = attempt.endpoint().address();
+    if pinned.tries.wish.session == Some(sticky.tag(endpoint)) {
+        return Ok(());
+    }
+    head.append_header(SET_COOKIE, sticky.set_cookie(endpoint, pinned.facts.client.https))?;
+    Ok(())
+}
