@@ -3,6 +3,7 @@
 mod acme;
 mod balance;
 mod chains;
+mod discover;
 mod listeners;
 mod resilience;
 mod routes;

@@ -5,6 +5,7 @@
 mod acme;
 mod admin;
 mod balance;
+mod discover;
 mod filters;
 mod forms;
 mod listener;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use acme::{Acme, AcmeChallenge, AcmeStore, ExternalAccount};
 pub use admin::{Admin, SecretSource};
 pub use balance::{Balance, ConsistentHash, Ring, Selectors, Sticky};
+pub use discover::{Discover, DnsNames, NameServer};
 pub use filters::FilterUse;
 pub use listener::{Http2Limits, Listener, ListenerLimits, Protocol, ProxyProtocol};
 pub use resilience::{

@@ -53,11 +53,11 @@ fn choose(session: &Session, context: &mut Context) -> Result<Box<HttpPeer>> {
     if tries.count == 0 {
         upstream.asked(now);
     }
-    let mut chosen = upstream.choose(&tries.tried, tries.wish, now);
+    let mut chosen = upstream.choose(&mut tries.tried, tries.wish, now);
     if chosen.is_err() && tries.retries > 0 && !tries.tried.is_empty() {
         // There is no other: one that failed before may have recovered in the pause.
         tries.tried = Tried::default();
-        chosen = upstream.choose(&tries.tried, tries.wish, now);
+        chosen = upstream.choose(&mut tries.tried, tries.wish, now);
     }
     let permit = match chosen {
         Ok(permit) => permit,
