@@ -221,7 +221,9 @@ impl Upstream {
     /// Tells the metrics how it and its endpoints stand.
     pub fn report(&self, now: Instant) {
         self.common.metrics.report(self.circuit(now).map(State::number));
-        self.endpoints.load().iter().for_each(|endpoint| endpoint.report(now));
+        let set = self.endpoints.load();
+        self.common.metrics.report_size(set.len());
+        set.iter().for_each(|endpoint| endpoint.report(now));
     }
 
     /// Begins an attempt at an endpoint that was not tried: the one that a sticky cookie stands for, or whom the balancer

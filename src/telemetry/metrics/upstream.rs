@@ -52,6 +52,12 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: MetricType::COUNTER,
         labels: &["upstream"],
     },
+    Family {
+        name: "upstream_endpoints",
+        help: "Endpoints, those that drain or are out of the choice among them.",
+        kind: MetricType::GAUGE,
+        labels: &["upstream"],
+    },
 ];
 
 /// The counters of one upstream, shared by every snapshot that has an upstream of this name. Empty until its first try.
@@ -64,6 +70,8 @@ pub struct UpstreamMetrics {
     circuit: Gauge,
     keys_missing: AtomicU64,
     endpoints: Adopted<EndpointCounts>,
+    /// How many endpoints it was said to have, and 1.
+    size: AtomicU64,
 }
 
 impl UpstreamMetrics {
@@ -76,6 +84,7 @@ impl UpstreamMetrics {
             circuit: Gauge::default(),
             keys_missing: AtomicU64::new(0),
             endpoints: Adopted::default(),
+            size: AtomicU64::new(0),
         }
     }
 
@@ -106,6 +115,11 @@ impl UpstreamMetrics {
         self.circuit.set(circuit);
     }
 
+    /// How many endpoints it has.
+    pub fn report_size(&self, size: usize) {
+        self.size.store(size as u64 + 1, Ordering::Relaxed);
+    }
+
     fn observe(&self, duration: Duration) {
         self.duration.get_or_init(|| Histogram::new(Arc::clone(&self.buckets))).observe(duration);
     }
@@ -113,7 +127,7 @@ impl UpstreamMetrics {
 
 impl Series for UpstreamMetrics {
     fn collect(&self, families: &mut [Samples]) {
-        let [duration, requests, retries, healthy, circuit, keys_missing] = families else { return };
+        let [duration, requests, retries, healthy, circuit, keys_missing, size] = families else { return };
         if let Some(histogram) = self.duration.get() {
             duration.histogram(&[&self.name], histogram.proto());
         }
@@ -126,6 +140,9 @@ impl Series for UpstreamMetrics {
         match self.keys_missing.load(Ordering::Relaxed) {
             0 => {}
             count => keys_missing.counter(&[&self.name], count),
+        }
+        if let Some(known) = self.size.load(Ordering::Relaxed).checked_sub(1) {
+            size.gauge(&[&self.name], i64::try_from(known).unwrap_or(i64::MAX));
         }
         for endpoint in self.endpoints.living() {
             if let Some(state) = endpoint.healthy.get() {
