@@ -14,6 +14,7 @@ use crate::filters;
 use crate::handler::{Handler, handler_fn};
 use crate::registry::{FilterKind, Registry};
 use crate::server::{Running, Server, Source, StartError};
+use crate::upstream::HealthCheck;
 
 /// A gateway put together in code.
 ///
@@ -151,6 +152,14 @@ impl Gateway {
         F::Config: JsonSchema,
     {
         self.registry = self.registry.filter::<F>();
+        self
+    }
+
+    /// Makes a health check nameable by upstreams: `health: { active: { custom: NAME } }`. A later one with the same name
+    /// takes its place.
+    #[must_use]
+    pub fn health_check(mut self, name: &str, check: impl HealthCheck) -> Self {
+        self.registry.add_health_check(name, check);
         self
     }
 

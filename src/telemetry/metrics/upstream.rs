@@ -46,6 +46,12 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: MetricType::GAUGE,
         labels: &["upstream", "endpoint"],
     },
+    Family {
+        name: "health_checks_total",
+        help: "Probes of active health, by what came of them.",
+        kind: MetricType::COUNTER,
+        labels: &["upstream", "endpoint", "result"],
+    },
 ];
 
 /// The counters of one upstream, shared by every snapshot that has an upstream of this name. Empty until its first try.
@@ -100,7 +106,7 @@ impl UpstreamMetrics {
 
 impl Series for UpstreamMetrics {
     fn collect(&self, families: &mut [Samples]) {
-        let [duration, requests, retries, healthy, circuit] = families else { return };
+        let [duration, requests, retries, healthy, circuit, probes] = families else { return };
         if let Some(histogram) = self.duration.get() {
             duration.histogram(&[&self.name], histogram.proto());
         }
@@ -120,6 +126,9 @@ impl Series for UpstreamMetrics {
             for (outcome, count) in endpoint.outcomes.iter() {
                 requests.counter(&[&self.name, &endpoint.address, outcome], count);
             }
+            for (result, count) in endpoint.probes.iter() {
+                probes.counter(&[&self.name, &endpoint.address, result], count);
+            }
         }
     }
 }
@@ -135,6 +144,7 @@ pub struct EndpointMetrics {
 struct EndpointCounts {
     address: Arc<str>,
     outcomes: Counts<&'static str>,
+    probes: Counts<&'static str>,
     healthy: Gauge,
     circuit: Gauge,
 }
@@ -158,6 +168,11 @@ impl EndpointMetrics {
     pub fn report(&self, healthy: bool, circuit: Option<u8>) {
         self.counts.healthy.set(Some(healthy.into()));
         self.counts.circuit.set(circuit);
+    }
+
+    /// Counts a probe by its result, a word from a fixed set.
+    pub fn probed(&self, result: &'static str) {
+        self.counts.probes.add_one(result);
     }
 
     /// Counts one try: its outcome (a word from a fixed set) and, when a response head came, how long that took.
