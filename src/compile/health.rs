@@ -14,7 +14,7 @@ use super::resilience::{Checks, LONGEST};
 use super::routes::not_a_regex;
 use super::{fingerprint, unknown};
 use crate::config::{self, BodyMatch as BodyWords, HttpCheck, Upstream, UpstreamProtocol};
-use crate::document::{ConfigError, Errors};
+use crate::document::{ConfigError, Errors, join};
 use crate::registry::Registry;
 use crate::types::{Duration, NormalPath};
 use crate::upstream::{
@@ -37,7 +37,7 @@ pub(super) fn active(
 ) -> Option<Arc<ActiveHealth>> {
     let checks = &mut Checks { errors };
     if words.interval < SHORTEST || words.interval > LONGEST {
-        let message = format!("servers are asked every {SHORTEST} at most, and every {LONGEST} at least");
+        let message = format!("an interval is {SHORTEST} to {LONGEST}");
         checks.error(format!("{path}.interval"), message);
     }
     checks.time(path, "timeout", words.timeout, LONGEST);
@@ -159,7 +159,7 @@ fn target(at: &str, words: &str, checks: &mut Checks<'_>) -> Option<PathAndQuery
 fn headers(path: &str, words: &HttpCheck, checks: &mut Checks<'_>) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in &words.headers {
-        let at = format!("{path}.{name}");
+        let at = join(path, name);
         match (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
             (Err(_), _) => checks.error(at, format!("`{name}` is not the name of a header")),
             (Ok(name), _) if name == HOST => checks.error(at, "this is said by `host`".into()),
