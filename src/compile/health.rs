@@ -127,7 +127,7 @@ fn http(path: &str, words: &HttpCheck, checks: &mut Checks<'_>) -> Option<Questi
         None => Some(None),
     };
     Some(Question::Http {
-        request: HttpProbeRequest { method: method?, path: target?, host: flat(host)?, headers },
+        request: Box::new(HttpProbeRequest { method: method?, path: target?, host: flat(host)?, headers }),
         expected: HttpExpected {
             statuses: words.expect.iter().map(|range| range.from..=range.to).collect(),
             body: match body {

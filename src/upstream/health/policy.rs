@@ -26,7 +26,7 @@ pub enum Question {
     /// By HTTP, with the trust and in the version of the upstream's requests.
     Http {
         /// What is sent.
-        request: HttpProbeRequest,
+        request: Box<HttpProbeRequest>,
         /// What must come back.
         expected: HttpExpected,
     },
@@ -46,7 +46,7 @@ impl ActiveHealth {
         match &self.question {
             Question::Tcp => probers.tcp(),
             Question::Http { request, expected } => {
-                let (request, expected) = (request.clone(), expected.clone());
+                let (request, expected) = (HttpProbeRequest::clone(request), expected.clone());
                 Arc::new(HttpProbe::new(probers.connector(), tls.cloned(), protocol, request, expected))
             }
             Question::Grpc(service) => {
