@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Admin;
 use crate::snapshot::{Route, Snapshot, Target};
 use crate::tls::{Certificate, Entry};
-use crate::upstream::{State, Upstream};
+use crate::upstream::{HealthReport, State, Upstream};
 
 pub(super) fn json_of(status: StatusCode, value: &Value) -> Response<Vec<u8>> {
     let mut body = serde_json::to_vec_pretty(value).unwrap_or_default();
@@ -142,6 +142,7 @@ fn upstream_view(upstream: &Upstream) -> Value {
                 "healthy": endpoint.is_healthy(now),
                 "ejected_for_seconds": endpoint.ejected_for(now).map(|left| left.as_secs_f64()),
                 "circuit": endpoint.circuit(now).map(State::word),
+                "health": { "active": endpoint.checked().map(|checked| checked_view(&checked.report())) },
                 "active": standing.active(),
                 "requests": standing.requests(),
                 "failures": standing.failures(),
@@ -156,4 +157,16 @@ fn upstream_view(upstream: &Upstream) -> Value {
         "panicking": upstream.is_panicking(now),
         "endpoints": endpoints,
     })
+}
+
+/// What probes have told of an endpoint.
+fn checked_view(report: &HealthReport) -> Value {
+    let last = report.last.as_ref().map(|last| {
+        json!({
+            "at": fmt_http_date(last.at),
+            "took_seconds": last.took.as_secs_f64(),
+            "error": last.error.as_deref(),
+        })
+    });
+    json!({ "healthy": report.healthy, "in_a_row": report.in_a_row, "last": last })
 }

@@ -3,6 +3,7 @@
 mod acme;
 mod balance;
 mod chains;
+mod health;
 mod listeners;
 mod resilience;
 mod routes;

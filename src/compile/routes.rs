@@ -318,7 +318,7 @@ fn sendable(text: &str) -> Result<HeaderName, String> {
 
 /// Why a regular expression is refused, in one line: the parser draws a picture and ends with the reason. The expression
 /// itself is not repeated: it may hold a secret.
-fn not_a_regex(error: &regex::Error) -> String {
+pub(super) fn not_a_regex(error: &regex::Error) -> String {
     let reason = match error {
         regex::Error::CompiledTooBig(limit) => format!("compiled, it is larger than {limit} bytes"),
         error => {

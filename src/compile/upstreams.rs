@@ -28,7 +28,7 @@ pub(super) fn compile(
         let path = join("upstreams", name);
         check(&path, words, errors);
         let name: Arc<str> = Arc::from(name.as_str());
-        let rules = resilience::rules(&path, words, errors);
+        let rules = resilience::rules(&path, words, inputs.registry, errors);
         let common = common(&name, rules, inputs);
         let endpoints = endpoints(&common, words, inputs);
         let choice = balance::choice(&name, &words.balance, config.server.zone.as_deref(), inputs, errors);
@@ -38,7 +38,8 @@ pub(super) fn compile(
             UpstreamProtocol::Auto => Protocol::Auto,
         };
         let tls = words.tls.as_ref().and_then(|words| tls(&join(&path, "tls"), words, inputs, errors));
-        compiled.insert(Arc::clone(&name), Arc::new(Upstream::new(protocol, tls, common, choice, endpoints)));
+        let upstream = Upstream::new(protocol, tls.map(Arc::new), common, choice, endpoints);
+        compiled.insert(Arc::clone(&name), Arc::new(upstream));
     }
     compiled
 }

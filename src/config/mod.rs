@@ -7,6 +7,7 @@ mod admin;
 mod balance;
 mod filters;
 mod forms;
+mod health;
 mod listener;
 mod read;
 mod resilience;
@@ -28,6 +29,7 @@ pub use acme::{Acme, AcmeChallenge, AcmeStore, ExternalAccount};
 pub use admin::{Admin, SecretSource};
 pub use balance::{Balance, ConsistentHash, Ring, Selectors, Sticky};
 pub use filters::FilterUse;
+pub use health::{ActiveHealth, BodyMatch, BodyRegex, GrpcCheck, HttpCheck, StatusRange, TcpCheck};
 pub use listener::{Http2Limits, Listener, ListenerLimits, Protocol, ProxyProtocol};
 pub use resilience::{
     Breaker, BreakerScope, Health, PanicThreshold, PassiveHealth, RetryBudget, WhenNoneHealthy,

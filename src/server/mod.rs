@@ -9,6 +9,7 @@ mod life;
 mod notify;
 mod panics;
 mod pressure;
+mod probing;
 mod readiness;
 mod reload;
 mod renewal;

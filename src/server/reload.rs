@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::Parts;
 use super::frame::Frame;
-use super::renewal;
+use super::{probing, renewal};
 use crate::admin::{Control, ControlError, Status};
 use crate::edge::Drain;
 use crate::snapshot::{Live, Snapshot};
@@ -37,6 +37,8 @@ pub struct Reloader {
     handed_over: AtomicBool,
     /// Told whenever another configuration is in force.
     changed: Arc<Notify>,
+    /// Told whenever other endpoints are, or in another way.
+    endpoints_changed: Arc<Notify>,
 }
 
 impl Reloader {
@@ -50,6 +52,7 @@ impl Reloader {
             files,
             handed_over: AtomicBool::new(false),
             changed: Arc::default(),
+            endpoints_changed: Arc::default(),
         }
     }
 
@@ -57,6 +60,11 @@ impl Reloader {
     pub(super) fn renew(&self, drain: Drain) -> impl Future<Output = ()> + Send + use<> {
         let (parts, live) = (Arc::clone(&self.parts), Arc::clone(&self.live));
         renewal::keep(parts, live, Arc::clone(&self.changed), drain)
+    }
+
+    /// Asks endpoints how they are until draining starts.
+    pub(super) fn probe(&self, drain: Drain) -> impl Future<Output = ()> + Send + use<> {
+        probing::keep(Arc::clone(&self.live), Arc::clone(&self.endpoints_changed), drain)
     }
 
     /// Serves the certificates that other machines have got.
@@ -95,6 +103,7 @@ impl Reloader {
                     started.elapsed().as_millis()
                 );
                 self.changed.notify_one();
+                self.endpoints_changed.notify_one();
                 drop(current);
                 self.retire(old);
                 Ok(generation)

@@ -1,5 +1,7 @@
 //! One server of an upstream.
 
+mod active;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::born::Born;
 use super::breaker::{Breaker, Change, State, Ticket};
+use super::health::Checked;
 use super::latency::PeakEwma;
 use super::outcome::{Outcome, Verdict};
 use super::passive::Passive;
@@ -41,6 +44,8 @@ pub struct Endpoint {
     /// How many endpoints its set has.
     of: usize,
     standing: Arc<Standing>,
+    /// What probes have told of it, where it is probed.
+    checked: Option<Arc<Checked>>,
     common: Arc<Common>,
     metrics: EndpointMetrics,
 }
@@ -54,6 +59,7 @@ pub struct Standing {
     http2: AtomicBool,
     breaker: Breaker,
     passive: Passive,
+    checks: active::Checks,
     latency: PeakEwma,
     born: Born,
     /// When it came back into the choice; zero when it never left.
@@ -76,7 +82,9 @@ impl Endpoint {
         common: Arc<Common>,
         metrics: EndpointMetrics,
     ) -> Self {
-        Self { id, spec, of, standing, common, metrics }
+        let active = common.rules.active.as_ref();
+        let checked = active.map(|active| standing.checked(&active.fingerprint));
+        Self { id, spec, of, standing, checked, common, metrics }
     }
 
     /// Its place in its set.
@@ -111,9 +119,10 @@ impl Endpoint {
 
     /// Whether it is fit to be asked.
     pub fn is_healthy(&self, now: Instant) -> bool {
+        let passes = self.checked.as_ref().is_none_or(|checked| checked.is_healthy());
         let passive = &self.standing.passive;
         if self.common.rules.passive.is_none() {
-            return true;
+            return passes;
         }
         if passive.is_ejected(now) {
             return false;
@@ -121,9 +130,15 @@ impl Endpoint {
         if passive.settle(now) {
             self.common.turned();
             self.standing.returns(now);
-            log::info!("upstream {}: endpoint {} is back in the choice", self.common.name, self.address());
+            if passes {
+                log::info!(
+                    "upstream {}: endpoint {} is back in the choice",
+                    self.common.name,
+                    self.address()
+                );
+            }
         }
-        true
+        passes
     }
 
     /// Tells the metrics how it stands.
@@ -228,6 +243,7 @@ impl Standing {
             http2: AtomicBool::new(false),
             breaker: Breaker::new(born),
             passive: Passive::new(born),
+            checks: active::Checks::default(),
             latency: PeakEwma::new(born),
             born: Born(born),
             back: AtomicU64::new(0),

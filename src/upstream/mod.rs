@@ -40,9 +40,9 @@ pub use choice::{Choice, Wish};
 pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, DnsQuery, DnsResolver};
 pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Permit, Standing};
 pub use health::{
-    BodyMatch, Change, Check, Checked, GrpcProbe, HealthCheck, HealthKeeper, HealthReport, HttpExpected,
-    HttpProbe, HttpProbeRequest, LastProbe, Policy, ProbeConnector, ProbeError, Probed, Serving, Target,
-    TcpProbe, Thresholds,
+    ActiveHealth, BodyMatch, BoxFuture, Change, Check, Checked, GrpcProbe, HealthCheck, HealthKeeper,
+    HealthReport, HttpExpected, HttpProbe, HttpProbeRequest, LastProbe, Policy, ProbeConnector, ProbeError,
+    Probed, Probers, Question, Serving, Target, TcpProbe, Thresholds, Told,
 };
 pub use latency::PeakEwma;
 pub use limits::{Limit, Priority, Refused, Slot, UNLIMITED};
@@ -59,7 +59,7 @@ pub use window::Window;
 /// The endpoint set is the one moving part inside a snapshot.
 pub struct Upstream {
     protocol: Protocol,
-    tls: Option<UpstreamTls>,
+    tls: Option<Arc<UpstreamTls>>,
     common: Arc<Common>,
     choice: Choice,
     endpoints: ArcSwap<EndpointSet>,
@@ -131,7 +131,7 @@ impl Upstream {
     /// An upstream with its first endpoints.
     pub fn new(
         protocol: Protocol,
-        tls: Option<UpstreamTls>,
+        tls: Option<Arc<UpstreamTls>>,
         common: Arc<Common>,
         choice: Choice,
         endpoints: Vec<Endpoint>,
@@ -152,7 +152,7 @@ impl Upstream {
 
     /// TLS with its servers; `None` in the clear.
     pub fn tls(&self) -> Option<&UpstreamTls> {
-        self.tls.as_ref()
+        self.tls.as_deref()
     }
 
     /// How its endpoints are chosen among.
@@ -168,6 +168,20 @@ impl Upstream {
     /// Its endpoints now.
     pub fn endpoints(&self) -> Arc<EndpointSet> {
         self.endpoints.load_full()
+    }
+
+    /// Whether its endpoints are asked how they are.
+    pub fn is_probed(&self) -> bool {
+        self.common.rules.active.is_some()
+    }
+
+    /// What is to be probed: each of its endpoints, if any is.
+    pub fn checks(&self, probers: &Probers) -> Vec<Check> {
+        let Some(active) = &self.common.rules.active else { return Vec::new() };
+        let probe = active.probe(probers, self.tls.as_ref(), self.protocol);
+        let set = self.endpoints.load();
+        let endpoints = set.iter().filter_map(|endpoint| set.endpoint(endpoint.id()));
+        endpoints.filter_map(|endpoint| endpoint.check(active, &probe)).collect()
     }
 
     /// How the one breaker before all endpoints stands, if there is one.

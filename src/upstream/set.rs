@@ -82,18 +82,20 @@ impl EndpointSet {
 
     /// Whether health is not looked at: too few are healthy, or none is and that is how it is to be.
     pub(super) fn spares_nobody(&self, common: &Common, now: Instant) -> bool {
-        if common.rules.passive.is_none() || common.shared.ejections.count() == 0 {
+        let rules = &common.rules;
+        let ejected = rules.passive.is_some() && common.shared.ejections.count() > 0;
+        if !ejected && rules.active.is_none() {
             return false;
         }
         match self.healthy(common, now) {
-            0 => common.rules.when_none_healthy == WhenNoneHealthy::TryAll,
-            healthy => (healthy as f64) < common.rules.panic_threshold * self.picked().count() as f64,
+            0 => rules.when_none_healthy == WhenNoneHealthy::TryAll,
+            healthy => (healthy as f64) < rules.panic_threshold * self.picked().count() as f64,
         }
     }
 
     /// How many are healthy. Counted anew only when that may have changed.
     fn healthy(&self, common: &Common, now: Instant) -> usize {
-        let turn = common.shared.turns.load(Ordering::Relaxed) & TURN;
+        let turn = common.shared.turns.load(Ordering::Acquire) & TURN;
         let known = self.healthy.load(Ordering::Relaxed);
         if known >> 32 == turn {
             return (known & TURN) as usize;

@@ -331,7 +331,7 @@ fn status_config_routes_and_upstreams_say_what_is_in_force() {
         upstreams
             == json!([{ "name": "echo", "circuit": null, "panicking": false, "endpoints": [{
                 "address": origin.address().to_string(), "weight": 1, "active": 0, "requests": 1, "failures": 0,
-                "healthy": true, "ejected_for_seconds": null, "circuit": null,
+                "healthy": true, "ejected_for_seconds": null, "circuit": null, "health": { "active": null },
             }] }])
     });
     let metrics = gateway.admin_get("/metrics");

@@ -25,6 +25,8 @@ mod front_door;
 mod grpc;
 mod grpc_health;
 mod grpc_web;
+mod health;
+mod health_checks;
 mod http2;
 mod http2_clients;
 mod library;

@@ -52,6 +52,12 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: MetricType::COUNTER,
         labels: &["upstream"],
     },
+    Family {
+        name: "health_checks_total",
+        help: "Probes of active health, by what came of them.",
+        kind: MetricType::COUNTER,
+        labels: &["upstream", "endpoint", "result"],
+    },
 ];
 
 /// The counters of one upstream, shared by every snapshot that has an upstream of this name. Empty until its first try.
@@ -113,7 +119,7 @@ impl UpstreamMetrics {
 
 impl Series for UpstreamMetrics {
     fn collect(&self, families: &mut [Samples]) {
-        let [duration, requests, retries, healthy, circuit, keys_missing] = families else { return };
+        let [duration, requests, retries, healthy, circuit, keys_missing, probes] = families else { return };
         if let Some(histogram) = self.duration.get() {
             duration.histogram(&[&self.name], histogram.proto());
         }
@@ -137,6 +143,9 @@ impl Series for UpstreamMetrics {
             for (outcome, count) in endpoint.outcomes.iter() {
                 requests.counter(&[&self.name, &endpoint.address, outcome], count);
             }
+            for (result, count) in endpoint.probes.iter() {
+                probes.counter(&[&self.name, &endpoint.address, result], count);
+            }
         }
     }
 }
@@ -152,6 +161,7 @@ pub struct EndpointMetrics {
 struct EndpointCounts {
     address: Arc<str>,
     outcomes: Counts<&'static str>,
+    probes: Counts<&'static str>,
     healthy: Gauge,
     circuit: Gauge,
 }
@@ -175,6 +185,11 @@ impl EndpointMetrics {
     pub fn report(&self, healthy: bool, circuit: Option<u8>) {
         self.counts.healthy.set(Some(healthy.into()));
         self.counts.circuit.set(circuit);
+    }
+
+    /// Counts a probe by its result, a word from a fixed set.
+    pub fn probed(&self, result: &'static str) {
+        self.counts.probes.add_one(result);
     }
 
     /// Counts one try: its outcome (a word from a fixed set) and, when a response head came, how long that took.
