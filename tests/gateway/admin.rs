@@ -425,7 +425,7 @@ routes:
         json!({
             "host": "api.test", "path": "/users/7", "listener": "web", "route": "user", "captures": { "id": "7" },
             "chain": [step("request_id", "observe", &["request", "response"]), step("rewrite", "route", &["request"])],
-            "upstream": { "name": "echo", "endpoints": [origin.address().to_string()] },
+            "upstream": { "name": "echo", "balance": "round_robin", "endpoints": [origin.address().to_string()] },
         })
     );
     let ping =
