@@ -140,7 +140,9 @@ fn upstream_view(upstream: &Upstream) -> Value {
                 "healthy": endpoint.is_healthy(now),
                 "ejected_for_seconds": endpoint.ejected_for(now).map(|left| left.as_secs_f64()),
                 "circuit": endpoint.circuit(now).map(State::word),
+                "limit": endpoint.limit(),
                 "active": standing.active(),
+                "waiting": standing.waiting(),
                 "requests": standing.requests(),
                 "failures": standing.failures(),
             })

@@ -2,6 +2,7 @@
 
 mod acme;
 mod chains;
+mod limits;
 mod listeners;
 mod resilience;
 mod routes;

@@ -2,6 +2,7 @@
 
 use http::Method;
 
+use super::limits;
 use crate::config::{
     Backoff as BackoffWords, Breaker, BreakerScope as ScopeWords, PassiveHealth, Retry, RetryOn as OnWords,
     Upstream, WhenNoneHealthy as NoneHealthyWords,
@@ -24,6 +25,7 @@ const GRPC_STATUSES: std::ops::RangeInclusive<u16> = 1..=16;
 /// What holds for an upstream.
 pub(super) fn rules(path: &str, words: &Upstream, errors: &mut Errors) -> Rules {
     let health = &words.health;
+    let limits = limits::policy(path, words, errors);
     let checks = &mut Checks { errors };
     if let Some(slow_start) = words.slow_start {
         checks.time(path, "slow_start", slow_start, LONGEST);
@@ -40,6 +42,7 @@ pub(super) fn rules(path: &str, words: &Upstream, errors: &mut Errors) -> Rules 
         },
         breaker: words.breaker.as_ref().map(|words| breaker(&format!("{path}.breaker"), words, checks)),
         slow_start: words.slow_start.map(Duration::get),
+        limits,
         retry_budget: RetryBudgetPolicy {
             ratio: words.retry_budget.ratio.fraction(),
             min_per_second: words.retry_budget.min_per_second,

@@ -34,15 +34,19 @@ pub(super) fn compile(
         let set = match words.balance {
             Balance::RoundRobin => EndpointSet::round_robin(endpoints),
         };
-        let protocol = match words.protocol {
-            UpstreamProtocol::Http1 => Protocol::Http1,
-            UpstreamProtocol::Http2 => Protocol::Http2,
-            UpstreamProtocol::Auto => Protocol::Auto,
-        };
         let tls = words.tls.as_ref().and_then(|words| tls(&join(&path, "tls"), words, inputs, errors));
-        compiled.insert(Arc::clone(&name), Arc::new(Upstream::new(protocol, tls, common, set)));
+        compiled
+            .insert(Arc::clone(&name), Arc::new(Upstream::new(protocol(words.protocol), tls, common, set)));
     }
     compiled
+}
+
+pub(super) fn protocol(words: UpstreamProtocol) -> Protocol {
+    match words {
+        UpstreamProtocol::Http1 => Protocol::Http1,
+        UpstreamProtocol::Http2 => Protocol::Http2,
+        UpstreamProtocol::Auto => Protocol::Auto,
+    }
 }
 
 fn common(name: &Arc<str>, rules: Rules, inputs: Inputs<'_>) -> Arc<Common> {

@@ -6,6 +6,7 @@ mod acme;
 mod admin;
 mod filters;
 mod forms;
+mod limits;
 mod listener;
 mod read;
 mod resilience;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use acme::{Acme, AcmeChallenge, AcmeStore, ExternalAccount};
 pub use admin::{Admin, SecretSource};
 pub use filters::FilterUse;
+pub use limits::{AdaptiveConcurrency, Limits, Priority};
 pub use listener::{Http2Limits, Listener, ListenerLimits, Protocol, ProxyProtocol};
 pub use resilience::{
     Breaker, BreakerScope, Health, PanicThreshold, PassiveHealth, RetryBudget, WhenNoneHealthy,

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::mem;
 use std::net::IpAddr;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{self, HOST, HeaderName, HeaderValue};
@@ -18,6 +18,7 @@ use super::arrive::upstream_uri;
 use super::context::{Context, Pinned};
 use crate::edge::Connection;
 use crate::exchange::{Client, Fault, Reason, RequestId, grpc};
+use crate::telemetry::rfc3339;
 use crate::upstream::End;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -33,14 +34,18 @@ const MOMENT: Duration = Duration::from_millis(1);
 
 /// What we say of the client ourselves. An upstream that folds `_` and `-` together must not hear it from the
 /// client in the other spelling.
-const OURS: [&str; 6] = [
+const OURS: [&str; 7] = [
     "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-proto",
     "x-forwarded-port",
     "x-real-ip",
     "x-request-id",
+    "x-request-deadline",
 ];
+
+/// Until when the answer is waited for.
+const DEADLINE: HeaderName = HeaderName::from_static("x-request-deadline");
 
 /// Shapes the request head for the upstream.
 ///
@@ -56,7 +61,8 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
     let spent = pinned.tries.current.as_ref().map(|attempt| now.duration_since(attempt.begun));
     let left = |per_try: Duration| per_try.saturating_sub(spent.unwrap_or_default()).max(MOMENT);
     connection.asking(now, bounds.upstream.read, bounds.deadlines.per_try.map(left));
-    if let Some(attempt) = &pinned.tries.current {
+    if let Some(attempt) = &mut pinned.tries.current {
+        attempt.permit.connected();
         attempt.endpoint().standing().agreed(head.version == Version::HTTP_2);
     }
     let nothing = Request::new(()).into_parts().0;
@@ -74,6 +80,11 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
     } else if host.is_none() {
         // HTTP/1.1 wants the field even where there is nothing to say (RFC 9112, section 3.2).
         headers.insert(HOST, HeaderValue::from_static(""));
+    }
+    if bounds.announce {
+        let (in_all, _) = pinned.left(arrival, now);
+        let left = bounds.deadlines.per_try.map_or(in_all, |per_try| in_all.min(left(per_try)));
+        headers.insert(DEADLINE, deadline(left)?);
     }
     let call = pinned.call.is_some();
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
@@ -93,6 +104,13 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
         frame_request(head)?;
     }
     Ok(())
+}
+
+/// What is left of the time, as the time of day at which it is over (RFC 3339, in UTC).
+fn deadline(left: Duration) -> Result<HeaderValue> {
+    let now = SystemTime::now();
+    let value = HeaderValue::try_from(rfc3339(now.checked_add(left).unwrap_or(now)));
+    value.or_err(ErrorType::InternalError, "a time of day")
 }
 
 /// Frames a body whose length a filter took away. HTTP/2 has frames of its own.
@@ -135,7 +153,8 @@ fn is_claim(name: &str, trusted: bool) -> bool {
     let folded = |known: &str, name: &str| {
         known.bytes().zip(name.bytes()).all(|(known, byte)| known == byte || (known == b'-' && byte == b'_'))
     };
-    let of_a_proxy = name == "x-real-ip" || (name.len() > FORWARDED.len() && folded(FORWARDED, name));
+    let of_a_proxy = matches!(name, "x-real-ip" | "x-request-deadline")
+        || (name.len() > FORWARDED.len() && folded(FORWARDED, name));
     let ours = |known: &&str| known.len() == name.len() && folded(known, name);
     (!trusted && of_a_proxy) || (name.contains('_') && OURS.iter().any(ours))
 }

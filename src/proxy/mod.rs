@@ -16,8 +16,10 @@ mod dial;
 mod failure;
 mod finish;
 mod forward;
+mod queue;
 mod reply;
 mod settle;
+mod sockets;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -107,8 +109,8 @@ impl ProxyHttp for Gateway {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
-        attempt::next(context).await
+    async fn upstream_peer(&self, session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+        attempt::next(session, context).await
     }
 
     fn fail_to_connect(

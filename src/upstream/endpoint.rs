@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::adaptive::AdaptiveLimit;
 use super::born::Born;
 use super::breaker::{Breaker, Change, State, Ticket};
 use super::latency::PeakEwma;
+use super::limits::{Limit, Slot};
 use super::outcome::{Outcome, Verdict};
 use super::passive::Passive;
+use super::room::{Sockets, Turn, Turns};
 use super::rules::Common;
 use crate::telemetry::EndpointMetrics;
 
@@ -48,7 +51,11 @@ pub struct Endpoint {
 /// What is known of an endpoint. Its identity is upstream + address, never the weight.
 #[derive(Debug)]
 pub struct Standing {
-    active: AtomicU64,
+    /// Attempts under way, and requests that wait to begin one.
+    pub(super) load: Arc<Limit>,
+    pub(super) adaptive: AdaptiveLimit,
+    turns: Turns,
+    sockets: Arc<Sockets>,
     requests: AtomicU64,
     failures: AtomicU64,
     http2: AtomicBool,
@@ -126,9 +133,16 @@ impl Endpoint {
         true
     }
 
+    /// What it shares with the others of its upstream.
+    pub(super) fn common(&self) -> &Common {
+        &self.common
+    }
+
     /// Tells the metrics how it stands.
     pub(super) fn report(&self, now: Instant) {
         self.metrics.report(self.is_healthy(now), self.circuit(now).map(State::number));
+        let limit = self.limit().map(u64::from);
+        self.metrics.report_load(limit, self.common.rules.limits.map(|_| self.standing.waiting()));
     }
 
     /// For how long it is out of the choice still.
@@ -155,17 +169,26 @@ impl Endpoint {
         self.standing.breaker.retry_after(policy, now)
     }
 
-    /// Whether its breaker would let a call through.
+    /// Whether a call could begin: it has room for one, and its breaker would let it through.
     pub(super) fn admits(&self, now: Instant) -> bool {
+        self.is_let(now) && self.has_room()
+    }
+
+    /// Whether its breaker would let a call through.
+    pub(super) fn is_let(&self, now: Instant) -> bool {
         self.common.rules.endpoint_breaker().is_none_or(|policy| self.standing.breaker.admits(policy, now))
     }
 
-    /// Begins an attempt; `None` when its breaker does not let it. `upstream` is that of the upstream's.
+    /// Begins an attempt, with the `slot` that was waited for or one that is free; gives `shared`, the upstream's own
+    /// ticket, back when there is none or the endpoint's breaker does not let it.
     pub(super) fn begin(
         self: Arc<Self>,
+        slot: Option<Slot>,
         shared: Option<Ticket>,
         now: Instant,
     ) -> Result<Permit, Option<Ticket>> {
+        // First the place and then the ticket: a half-open breaker has few, and they are not to be waited with.
+        let Some(slot) = slot.or_else(|| self.take()) else { return Err(shared) };
         let own = match self.common.rules.endpoint_breaker() {
             None => None,
             Some(policy) => match self.standing.breaker.begin(policy, now) {
@@ -178,9 +201,18 @@ impl Endpoint {
                 }
             },
         };
-        self.standing.active.fetch_add(1, Ordering::Relaxed);
         self.standing.requests.fetch_add(1, Ordering::Relaxed);
-        Ok(Permit { endpoint: self, ticket: shared.or(own), is_retry: false, judged: false })
+        let in_flight = self.standing.load.under_way();
+        let ticket = shared.or(own);
+        Ok(Permit {
+            endpoint: self,
+            ticket,
+            turn: None,
+            in_flight,
+            is_retry: false,
+            judged: false,
+            _slot: slot,
+        })
     }
 
     /// Ends a call at whichever breaker gave its ticket.
@@ -222,7 +254,10 @@ impl Standing {
     /// That of an endpoint nothing is known of, made at this time.
     pub fn new(born: Instant) -> Self {
         Self {
-            active: AtomicU64::new(0),
+            load: Arc::default(),
+            adaptive: AdaptiveLimit::new(born),
+            turns: Turns::default(),
+            sockets: Arc::default(),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             http2: AtomicBool::new(false),
@@ -241,7 +276,17 @@ impl Standing {
 
     /// Attempts under way.
     pub fn active(&self) -> u64 {
-        self.active.load(Ordering::Relaxed)
+        u64::from(self.load.under_way())
+    }
+
+    /// Its connections, where they are counted.
+    pub fn sockets(&self) -> &Arc<Sockets> {
+        &self.sockets
+    }
+
+    /// Requests that wait until one ends.
+    pub fn waiting(&self) -> u64 {
+        u64::from(self.load.waiting())
     }
 
     /// Attempts begun since the endpoint is known.
@@ -278,8 +323,12 @@ impl Standing {
 pub struct Permit {
     endpoint: Arc<Endpoint>,
     ticket: Option<Ticket>,
+    turn: Option<Turn>,
+    /// How many were under way as it began, itself among them.
+    in_flight: u32,
     is_retry: bool,
     judged: bool,
+    _slot: Slot,
 }
 
 impl Permit {
@@ -292,6 +341,17 @@ impl Permit {
     pub fn as_retry(mut self) -> Self {
         self.is_retry = true;
         self
+    }
+
+    /// Waits until nobody else looks for a connection to the endpoint. Others wait until this one is
+    /// [`connected`](Self::connected), or dropped.
+    pub async fn wait_for_turn(&mut self) {
+        self.turn = self.endpoint.standing.turns.next().await;
+    }
+
+    /// It has a connection.
+    pub fn connected(&mut self) {
+        self.turn = None;
     }
 
     /// Says how the attempt went: to health, breaker and metrics. The first word counts.
@@ -311,6 +371,7 @@ impl Permit {
             Verdict::Neutral => {}
         }
         endpoint.observe(verdict, now);
+        endpoint.learn(&outcome, self.in_flight, now);
         if let Some(ticket) = self.ticket.take() {
             endpoint.end(ticket, verdict, outcome.to_head.unwrap_or_default(), now);
         }
@@ -322,7 +383,6 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.endpoint.standing.active.fetch_sub(1, Ordering::Relaxed);
         if let Some(ticket) = self.ticket.take() {
             self.endpoint.end(ticket, Verdict::Neutral, Duration::ZERO, Instant::now());
         }
