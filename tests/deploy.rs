@@ -120,6 +120,7 @@ fn families() -> BTreeSet<String> {
     metrics.certificates([("a.test".to_owned(), 1_800_000_000)]);
     let endpoint = metrics.upstream("shop").endpoint("10.0.0.1:8080");
     endpoint.record("success", Some(Duration::from_millis(2)));
+    endpoint.report_load(Some(8), Some(0));
     metrics.connections_active("web").unwrap().set(1);
     let text = metrics.render().unwrap();
     text.lines()

@@ -67,9 +67,3 @@ pub enum Priority {
     /// Waits before all others.
     High,
 }
-
-impl Priority {
-    pub(super) fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}

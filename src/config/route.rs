@@ -47,7 +47,7 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "Retry::is_empty")]
     pub retry: Retry,
     /// How important its requests are when they have to wait for an endpoint at its limit (the upstream's `limits`).
-    #[serde(default, skip_serializing_if = "Priority::is_default")]
+    #[serde(default)]
     pub priority: Priority,
     /// How large its requests may be.
     #[serde(default, skip_serializing_if = "RouteLimits::is_empty")]

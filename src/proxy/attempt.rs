@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{HeaderName, RETRY_AFTER};
 use pingora::http::ResponseHeader;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorSource, ErrorType, Result};
@@ -11,13 +11,13 @@ use pingora_proxy::Session;
 
 use super::context::{Attempt, Context, Pinned};
 use super::dial::Dialer;
+use super::obstacle::Obstacle;
 use super::{failure, queue, sockets};
 use crate::edge::{Arrival, Timer};
-use crate::exchange::{Reason, Reply, grpc};
+use crate::exchange::{Reason, grpc};
 use crate::snapshot::{Route, Target};
 use crate::upstream::{
-    End, Endpoint, HashKey, Permit, Protocol, Refused, RetryOn, STREAMS, Tried, Unavailable, Upstream,
-    retry_after,
+    End, Endpoint, HashKey, Permit, Protocol, RetryOn, STREAMS, Tried, Unavailable, Upstream, retry_after,
 };
 
 /// Says that a request may be sent twice (draft-ietf-httpapi-idempotency-key-header).
@@ -28,24 +28,6 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 
-/// Why an attempt is not made.
-pub(super) enum Obstacle {
-    /// Nobody can be asked.
-    Nobody(Unavailable),
-    /// Nobody had room in time, where requests wait for so long.
-    Busy(Refused, Duration),
-    /// The exchange is over for this reason.
-    Fails(Reason),
-    /// The client left, or one of the exchange's clocks ran out.
-    Broken(Box<Error>),
-}
-
-impl From<Box<Error>> for Obstacle {
-    fn from(error: Box<Error>) -> Self {
-        Self::Broken(error)
-    }
-}
-
 /// The next endpoint to try, after the pause that a retry has.
 pub(super) async fn next(session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
     if let Some(pause) = context.pinned()?.tries.pause.take() {
@@ -55,7 +37,7 @@ pub(super) async fn next(session: &mut Session, context: &mut Context) -> Result
     let now = Instant::now();
     match permit(session, context, now).await {
         Ok((permit, now)) => begin(context, permit, now),
-        Err(obstacle) => stop(context, failed, obstacle),
+        Err(obstacle) => obstacle.tell(context, failed),
     }
 }
 
@@ -143,30 +125,6 @@ fn begin(context: &mut Context, permit: Permit, now: Instant) -> Result<Box<Http
     let permit = if tries.retries > 0 { permit.as_retry() } else { permit };
     tries.current = Some(Attempt { permit, begun: now, to_head: None, status: None });
     Ok(peer)
-}
-
-/// No attempt is made: what failed last is told, or why none was made at all.
-fn stop<T>(context: &mut Context, failed: Option<Reason>, obstacle: Obstacle) -> Result<T> {
-    match (obstacle, failed) {
-        (Obstacle::Broken(error), _) => Err(error),
-        (Obstacle::Fails(reason), _) => context.fail(reason),
-        (_, Some(failed)) => context.fail(failed),
-        (Obstacle::Nobody(Unavailable::CircuitOpen { retry_after }), _) => {
-            refuse(context, Reason::CIRCUIT_OPEN, retry_after)
-        }
-        (Obstacle::Nobody(_), _) => context.fail(Reason::NO_HEALTHY_UPSTREAM),
-        (Obstacle::Busy(Refused::Full, wait), _) => refuse(context, Reason::UPSTREAM_QUEUE_FULL, wait),
-        (Obstacle::Busy(Refused::TimedOut, wait), _) => refuse(context, Reason::UPSTREAM_QUEUE_TIMEOUT, wait),
-    }
-}
-
-/// Refuses the request for so long.
-fn refuse<T>(context: &mut Context, reason: Reason, retry_after: Duration) -> Result<T> {
-    // Whole seconds, and not too early.
-    let seconds = retry_after.as_millis().div_ceil(1000).max(1);
-    let seconds = HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX));
-    context.reply = Some(Box::new(Reply::refuse(reason).header(RETRY_AFTER, seconds)));
-    context.fail(reason)
 }
 
 fn peer(

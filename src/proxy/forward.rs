@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::mem;
 use std::net::IpAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{self, HOST, HeaderName, HeaderValue};
@@ -12,13 +12,12 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, OrErr, Result};
 use pingora_proxy::Session;
-use smallvec::SmallVec;
 
 use super::arrive::upstream_uri;
 use super::context::{Context, Pinned};
+use super::{claims, deadline};
 use crate::edge::Connection;
 use crate::exchange::{Client, Fault, Reason, RequestId, grpc};
-use crate::telemetry::rfc3339;
 use crate::upstream::End;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -26,26 +25,8 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
-/// What proxies begin the names of their words with.
-const FORWARDED: &str = "x-forwarded-";
-
 /// The least that is left of an attempt's time when its request is sent.
 const MOMENT: Duration = Duration::from_millis(1);
-
-/// What we say of the client ourselves. An upstream that folds `_` and `-` together must not hear it from the
-/// client in the other spelling.
-const OURS: [&str; 7] = [
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-forwarded-port",
-    "x-real-ip",
-    "x-request-id",
-    "x-request-deadline",
-];
-
-/// Until when the answer is waited for.
-const DEADLINE: HeaderName = HeaderName::from_static("x-request-deadline");
 
 /// Shapes the request head for the upstream.
 ///
@@ -60,7 +41,8 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
     let now = Instant::now();
     let spent = pinned.tries.current.as_ref().map(|attempt| now.duration_since(attempt.begun));
     let left = |per_try: Duration| per_try.saturating_sub(spent.unwrap_or_default()).max(MOMENT);
-    connection.asking(now, bounds.upstream.read, bounds.deadlines.per_try.map(left));
+    let per_try = bounds.deadlines.per_try.map(left);
+    connection.asking(now, bounds.upstream.read, per_try);
     if let Some(attempt) = &mut pinned.tries.current {
         attempt.permit.connected();
         attempt.endpoint().standing().agreed(head.version == Version::HTTP_2);
@@ -71,8 +53,8 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
         parts.uri = upstream_uri(path, session.req_header().uri.query())?;
     }
     let headers = &mut parts.headers;
-    headers.reserve(OURS.len());
-    remove_claims(headers, pinned.facts.client.peer_trusted);
+    headers.reserve(claims::OURS.len());
+    claims::remove(headers, pinned.facts.client.peer_trusted);
     let host = headers.get(HOST).cloned();
     forwarded(headers, &pinned.facts.client, connection, host.as_ref())?;
     if let Some(host) = &pinned.facts.rewrite.host {
@@ -82,9 +64,8 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
         headers.insert(HOST, HeaderValue::from_static(""));
     }
     if bounds.announce {
-        let (in_all, _) = pinned.left(arrival, now);
-        let left = bounds.deadlines.per_try.map_or(in_all, |per_try| in_all.min(left(per_try)));
-        headers.insert(DEADLINE, deadline(left)?);
+        let (left, _) = pinned.left(arrival, now);
+        deadline::announce(headers, per_try.map_or(left, |per_try| per_try.min(left)))?;
     }
     let call = pinned.call.is_some();
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
@@ -104,13 +85,6 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
         frame_request(head)?;
     }
     Ok(())
-}
-
-/// What is left of the time, as the time of day at which it is over (RFC 3339, in UTC).
-fn deadline(left: Duration) -> Result<HeaderValue> {
-    let now = SystemTime::now();
-    let value = HeaderValue::try_from(rfc3339(now.checked_add(left).unwrap_or(now)));
-    value.or_err(ErrorType::InternalError, "a time of day")
 }
 
 /// Frames a body whose length a filter took away. HTTP/2 has frames of its own.
@@ -133,30 +107,6 @@ fn for_http2(headers: &mut HeaderMap, request: &RequestHeader, connection: &Conn
     if let Some(left) = call.then(|| connection.left_in_all(Instant::now())).flatten() {
         headers.insert(grpc::TIMEOUT, grpc::spell(left));
     }
-}
-
-/// Removes what a client says in the name of a proxy: from strangers all of it, from everyone the spellings with `_`
-/// of what we say ourselves, and a `Forwarded` that nobody read. One look at each name: most requests have none.
-fn remove_claims(headers: &mut HeaderMap, trusted: bool) {
-    let claim = |name: &&HeaderName| match name.as_str().as_bytes() {
-        b"forwarded" => !trusted || headers.contains_key(FORWARDED_FOR),
-        [b'x', b'-' | b'_', ..] => is_claim(name.as_str(), trusted),
-        _ => false,
-    };
-    let claims: SmallVec<[HeaderName; 2]> = headers.keys().filter(claim).cloned().collect();
-    for name in claims {
-        headers.remove(name);
-    }
-}
-
-fn is_claim(name: &str, trusted: bool) -> bool {
-    let folded = |known: &str, name: &str| {
-        known.bytes().zip(name.bytes()).all(|(known, byte)| known == byte || (known == b'-' && byte == b'_'))
-    };
-    let of_a_proxy = matches!(name, "x-real-ip" | "x-request-deadline")
-        || (name.len() > FORWARDED.len() && folded(FORWARDED, name));
-    let ours = |known: &&str| known.len() == name.len() && folded(known, name);
-    (!trusted && of_a_proxy) || (name.contains('_') && OURS.iter().any(ours))
 }
 
 /// Says who asked: what trusted proxies said, and the peer.

@@ -10,12 +10,15 @@
 
 mod arrive;
 mod attempt;
+mod claims;
 mod context;
+mod deadline;
 mod detour;
 mod dial;
 mod failure;
 mod finish;
 mod forward;
+mod obstacle;
 mod queue;
 mod reply;
 mod settle;

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use pingora::{Error, ErrorType};
 use pingora_proxy::Session;
 
-use super::attempt::{self, Obstacle};
 use super::context::Context;
-use super::failure;
+use super::obstacle::Obstacle;
+use super::{attempt, failure};
 use crate::exchange::Reason;
 use crate::upstream::{Endpoint, Permit, Refused, Unavailable};
 

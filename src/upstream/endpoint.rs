@@ -179,16 +179,26 @@ impl Endpoint {
         self.common.rules.endpoint_breaker().is_none_or(|policy| self.standing.breaker.admits(policy, now))
     }
 
-    /// Begins an attempt, with the `slot` that was waited for or one that is free; gives `shared`, the upstream's own
-    /// ticket, back when there is none or the endpoint's breaker does not let it.
+    /// Begins an attempt; gives `shared`, the upstream's own ticket, back when the endpoint has no place for it or its breaker
+    /// does not let it.
     pub(super) fn begin(
         self: Arc<Self>,
-        slot: Option<Slot>,
         shared: Option<Ticket>,
         now: Instant,
     ) -> Result<Permit, Option<Ticket>> {
-        // First the place and then the ticket: a half-open breaker has few, and they are not to be waited with.
-        let Some(slot) = slot.or_else(|| self.take()) else { return Err(shared) };
+        match self.take() {
+            Some(slot) => self.begin_in(slot, shared, now),
+            None => Err(shared),
+        }
+    }
+
+    /// The same in a place that was taken before: a half-open breaker has few tickets, and they are not to be waited with.
+    pub(super) fn begin_in(
+        self: Arc<Self>,
+        slot: Slot,
+        shared: Option<Ticket>,
+        now: Instant,
+    ) -> Result<Permit, Option<Ticket>> {
         let own = match self.common.rules.endpoint_breaker() {
             None => None,
             Some(policy) => match self.standing.breaker.begin(policy, now) {

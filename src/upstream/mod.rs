@@ -221,7 +221,7 @@ impl Upstream {
             let picked = pick(!slow).or_else(|| slow.then(|| pick(true)).flatten());
             let Some(endpoint) = picked.and_then(|id| set.endpoint(id)) else { break };
             let id = endpoint.id();
-            match endpoint.begin(None, shared, now) {
+            match endpoint.begin(shared, now) {
                 Ok(permit) => return Ok(permit),
                 Err(ticket) => shared = ticket,
             }
@@ -241,7 +241,7 @@ impl Upstream {
             return None;
         }
         let shared = self.common.begin(now).ok()?;
-        let begun = endpoint.begin(Some(slot), shared, now);
+        let begun = endpoint.begin_in(slot, shared, now);
         begun
             .map_err(|ticket| {
                 ticket.map(|ticket| self.common.end(ticket, Verdict::Neutral, Duration::ZERO, now))

@@ -456,3 +456,29 @@ fn an_endpoint_is_told_until_when_it_is_waited_for() {
     gateway.ask("GET / HTTP/1.1\r\nhost: a\r\nx-request-deadline: soon\r\n\r\n");
     assert_eq!(origin.last().header("x-request-deadline"), Some("soon"), "that of a trusted proxy does");
 }
+
+#[test]
+fn who_waits_is_not_sent_to_an_endpoint_that_has_failed_meanwhile() {
+    let gate = Arc::new(Gate::default());
+    let held = Arc::clone(&gate);
+    let failing = Origin::start(move |visit| {
+        held.pass();
+        visit.answer("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n")
+    });
+    for (words, code) in [
+        ("breaker: { consecutive_failures: 1 }", "circuit_open"),
+        ("breaker: { scope: upstream, consecutive_failures: 1 }", "circuit_open"),
+        ("health: { passive: { consecutive_errors: 1, max_ejected: 100% } }", "no_healthy_upstream"),
+    ] {
+        let before = failing.requests().len();
+        let limits = "limits: { max_requests: 1, queue_timeout: 30s }";
+        let gateway = gateway(&[&failing], &format!("{limits}, {words}"));
+        let mut first = is_kept(&gateway, "/");
+        let mut second = waits(&gateway, "/");
+        gate.open(1);
+        assert_eq!(first.response().status, 500);
+        assert_eq!(second.response().problem(), (503, code.into()), "{words}");
+        assert_eq!(failing.requests().len(), before + 1, "{words}");
+        comes_to(&gateway, "active", 0);
+    }
+}
