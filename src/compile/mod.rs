@@ -4,6 +4,7 @@ mod acme;
 mod balance;
 mod chains;
 mod health;
+mod limits;
 mod listeners;
 mod resilience;
 mod routes;

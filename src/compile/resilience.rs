@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use super::health;
+use super::{health, limits};
 use crate::config::{
     Backoff as BackoffWords, Breaker, BreakerScope as ScopeWords, PassiveHealth, Retry, RetryOn as OnWords,
     Upstream, WhenNoneHealthy as NoneHealthyWords,
@@ -30,6 +30,7 @@ pub(super) fn rules(path: &str, words: &Upstream, registry: &Registry, errors: &
         .active
         .as_ref()
         .and_then(|active| health::active(&format!("{path}.health.active"), active, words, registry, errors));
+    let limits = limits::policy(path, words, errors);
     let checks = &mut Checks { errors };
     if let Some(slow_start) = words.slow_start {
         checks.time(path, "slow_start", slow_start, LONGEST);
@@ -47,6 +48,7 @@ pub(super) fn rules(path: &str, words: &Upstream, registry: &Registry, errors: &
         },
         breaker: words.breaker.as_ref().map(|words| breaker(&format!("{path}.breaker"), words, checks)),
         slow_start: words.slow_start.map(Duration::get),
+        limits,
         retry_budget: RetryBudgetPolicy {
             ratio: words.retry_budget.ratio.fraction(),
             min_per_second: words.retry_budget.min_per_second,

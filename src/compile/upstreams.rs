@@ -32,16 +32,20 @@ pub(super) fn compile(
         let common = common(&name, rules, inputs);
         let endpoints = endpoints(&common, words, inputs);
         let choice = balance::choice(&name, &words.balance, config.server.zone.as_deref(), inputs, errors);
-        let protocol = match words.protocol {
-            UpstreamProtocol::Http1 => Protocol::Http1,
-            UpstreamProtocol::Http2 => Protocol::Http2,
-            UpstreamProtocol::Auto => Protocol::Auto,
-        };
         let tls = words.tls.as_ref().and_then(|words| tls(&join(&path, "tls"), words, inputs, errors));
+        let protocol = protocol(words.protocol);
         let upstream = Upstream::new(protocol, tls.map(Arc::new), common, choice, endpoints);
         compiled.insert(Arc::clone(&name), Arc::new(upstream));
     }
     compiled
+}
+
+pub(super) fn protocol(words: UpstreamProtocol) -> Protocol {
+    match words {
+        UpstreamProtocol::Http1 => Protocol::Http1,
+        UpstreamProtocol::Http2 => Protocol::Http2,
+        UpstreamProtocol::Auto => Protocol::Auto,
+    }
 }
 
 fn common(name: &Arc<str>, rules: Rules, inputs: Inputs<'_>) -> Arc<Common> {

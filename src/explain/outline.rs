@@ -7,7 +7,7 @@ use super::{Step, chain};
 use crate::snapshot::{ListenerPolicy, Route, Snapshot, Target};
 use crate::tls::Entry;
 use crate::types;
-use crate::upstream::{Endpoint, Upstream};
+use crate::upstream::{Endpoint, LimitPolicy, UNLIMITED, Upstream};
 
 /// A snapshot in words, routes in file order. The text is stable: two configurations with the same one do the same.
 pub struct Outline<'a>(&'a Snapshot);
@@ -93,7 +93,11 @@ fn target(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
     match &route.target {
         Target::Upstream(upstream) => {
             row(f, "upstream", &endpoints(upstream))?;
-            balance(f, upstream)
+            balance(f, upstream)?;
+            upstream.limits().map_or(Ok(()), |policy| {
+                let words = limits(policy);
+                row(f, "limits", &format_args!("{words}, priority {}", route.bounds.priority.word()))
+            })
         }
         Target::Respond(reply) => row(f, "answer", &reply.status().as_u16()),
         Target::Redirect(to) => row(f, "redirect", &format_args!("{} with {}", to.to, to.status.as_u16())),
@@ -131,6 +135,16 @@ fn balance(f: &mut Formatter<'_>, upstream: &Upstream) -> fmt::Result {
     }
 }
 
+/// What each endpoint is given at once, and who waits.
+fn limits(policy: &LimitPolicy) -> String {
+    let any = [(policy.max_requests, "requests"), (policy.max_connections, "connections")];
+    let any = any.into_iter().filter(|(count, _)| *count < UNLIMITED);
+    let mut words: Vec<_> = any.map(|(count, what)| format!("{count} {what} at once")).collect();
+    words.extend(policy.adaptive.map(|bounds| format!("adaptive {} to {}", bounds.min, bounds.max)));
+    let patience = types::Duration::from(policy.queue_timeout);
+    format!("{}, {} wait for {patience}", words.join(", "), policy.max_queue)
+}
+
 fn deadlines(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
     let show = types::Duration::from;
     let own = &route.bounds.deadlines;
@@ -138,7 +152,12 @@ fn deadlines(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
     row(
         f,
         "timeouts",
-        &format_args!("request {}, stream_idle {}, total {total}", show(own.request), show(own.stream_idle)),
+        &format_args!(
+            "request {}, stream_idle {}, total {total}{}",
+            show(own.request),
+            show(own.stream_idle),
+            if route.bounds.announce { ", announced" } else { "" }
+        ),
     )?;
     if let Target::Upstream(_) = route.target {
         let to = &route.bounds.upstream;

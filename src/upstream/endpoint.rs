@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::adaptive::AdaptiveLimit;
 use super::born::Born;
 use super::breaker::{Breaker, Change, State, Ticket};
 use super::health::Checked;
 use super::latency::PeakEwma;
+use super::limits::{Limit, Slot};
 use super::outcome::{Outcome, Verdict};
 use super::passive::Passive;
+use super::room::{Sockets, Turn, Turns};
 use super::rules::Common;
 use crate::telemetry::EndpointMetrics;
 
@@ -53,7 +56,11 @@ pub struct Endpoint {
 /// What is known of an endpoint. Its identity is upstream + address, never the weight.
 #[derive(Debug)]
 pub struct Standing {
-    active: AtomicU64,
+    /// Attempts under way, and requests that wait to begin one.
+    pub(super) load: Arc<Limit>,
+    pub(super) adaptive: AdaptiveLimit,
+    turns: Turns,
+    sockets: Arc<Sockets>,
     requests: AtomicU64,
     failures: AtomicU64,
     http2: AtomicBool,
@@ -141,9 +148,16 @@ impl Endpoint {
         passes
     }
 
+    /// What it shares with the others of its upstream.
+    pub(super) fn common(&self) -> &Common {
+        &self.common
+    }
+
     /// Tells the metrics how it stands.
     pub(super) fn report(&self, now: Instant) {
         self.metrics.report(self.is_healthy(now), self.circuit(now).map(State::number));
+        let limit = self.limit().map(u64::from);
+        self.metrics.report_load(limit, self.common.rules.limits.map(|_| self.standing.waiting()));
     }
 
     /// For how long it is out of the choice still.
@@ -170,14 +184,33 @@ impl Endpoint {
         self.standing.breaker.retry_after(policy, now)
     }
 
-    /// Whether its breaker would let a call through.
+    /// Whether a call could begin: it has room for one, and its breaker would let it through.
     pub(super) fn admits(&self, now: Instant) -> bool {
+        self.is_let(now) && self.has_room()
+    }
+
+    /// Whether its breaker would let a call through.
+    pub(super) fn is_let(&self, now: Instant) -> bool {
         self.common.rules.endpoint_breaker().is_none_or(|policy| self.standing.breaker.admits(policy, now))
     }
 
-    /// Begins an attempt; `None` when its breaker does not let it. `upstream` is that of the upstream's.
+    /// Begins an attempt; gives `shared`, the upstream's own ticket, back when the endpoint has no place for it or its breaker
+    /// does not let it.
     pub(super) fn begin(
         self: Arc<Self>,
+        shared: Option<Ticket>,
+        now: Instant,
+    ) -> Result<Permit, Option<Ticket>> {
+        match self.take() {
+            Some(slot) => self.begin_in(slot, shared, now),
+            None => Err(shared),
+        }
+    }
+
+    /// The same in a place that was taken before: a half-open breaker has few tickets, and they are not to be waited with.
+    pub(super) fn begin_in(
+        self: Arc<Self>,
+        slot: Slot,
         shared: Option<Ticket>,
         now: Instant,
     ) -> Result<Permit, Option<Ticket>> {
@@ -193,9 +226,18 @@ impl Endpoint {
                 }
             },
         };
-        self.standing.active.fetch_add(1, Ordering::Relaxed);
         self.standing.requests.fetch_add(1, Ordering::Relaxed);
-        Ok(Permit { endpoint: self, ticket: shared.or(own), is_retry: false, judged: false })
+        let in_flight = self.standing.load.under_way();
+        let ticket = shared.or(own);
+        Ok(Permit {
+            endpoint: self,
+            ticket,
+            turn: None,
+            in_flight,
+            is_retry: false,
+            judged: false,
+            _slot: slot,
+        })
     }
 
     /// Ends a call at whichever breaker gave its ticket.
@@ -237,7 +279,10 @@ impl Standing {
     /// That of an endpoint nothing is known of, made at this time.
     pub fn new(born: Instant) -> Self {
         Self {
-            active: AtomicU64::new(0),
+            load: Arc::default(),
+            adaptive: AdaptiveLimit::new(born),
+            turns: Turns::default(),
+            sockets: Arc::default(),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             http2: AtomicBool::new(false),
@@ -257,7 +302,17 @@ impl Standing {
 
     /// Attempts under way.
     pub fn active(&self) -> u64 {
-        self.active.load(Ordering::Relaxed)
+        u64::from(self.load.under_way())
+    }
+
+    /// Its connections, where they are counted.
+    pub fn sockets(&self) -> &Arc<Sockets> {
+        &self.sockets
+    }
+
+    /// Requests that wait until one ends.
+    pub fn waiting(&self) -> u64 {
+        u64::from(self.load.waiting())
     }
 
     /// Attempts begun since the endpoint is known.
@@ -294,8 +349,12 @@ impl Standing {
 pub struct Permit {
     endpoint: Arc<Endpoint>,
     ticket: Option<Ticket>,
+    turn: Option<Turn>,
+    /// How many were under way as it began, itself among them.
+    in_flight: u32,
     is_retry: bool,
     judged: bool,
+    _slot: Slot,
 }
 
 impl Permit {
@@ -308,6 +367,17 @@ impl Permit {
     pub fn as_retry(mut self) -> Self {
         self.is_retry = true;
         self
+    }
+
+    /// Waits until nobody else looks for a connection to the endpoint. Others wait until this one is
+    /// [`connected`](Self::connected), or dropped.
+    pub async fn wait_for_turn(&mut self) {
+        self.turn = self.endpoint.standing.turns.next().await;
+    }
+
+    /// It has a connection.
+    pub fn connected(&mut self) {
+        self.turn = None;
     }
 
     /// Says how the attempt went: to health, breaker and metrics. The first word counts.
@@ -327,6 +397,7 @@ impl Permit {
             Verdict::Neutral => {}
         }
         endpoint.observe(verdict, now);
+        endpoint.learn(&outcome, self.in_flight, now);
         if let Some(ticket) = self.ticket.take() {
             endpoint.end(ticket, verdict, outcome.to_head.unwrap_or_default(), now);
         }
@@ -338,7 +409,6 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.endpoint.standing.active.fetch_sub(1, Ordering::Relaxed);
         if let Some(ticket) = self.ticket.take() {
             self.endpoint.end(ticket, Verdict::Neutral, Duration::ZERO, Instant::now());
         }

@@ -15,6 +15,7 @@ mod limits;
 mod outcome;
 mod passive;
 mod retry;
+mod room;
 mod rules;
 mod set;
 mod sticky;
@@ -49,6 +50,7 @@ pub use limits::{Limit, Priority, Refused, Slot, UNLIMITED};
 pub use outcome::{End, Outcome, Verdict};
 pub use passive::{Ejections, Passive, PassivePolicy};
 pub use retry::{Causes, Methods, RetryOn, RetryPolicy};
+pub use room::{LimitPolicy, STREAMS, Sockets};
 pub use rules::{BreakerScope, Common, Rules, Shared, WhenNoneHealthy};
 pub use set::EndpointSet;
 pub use sticky::{Sticky, StickyKey};
@@ -77,7 +79,7 @@ pub enum Protocol {
 }
 
 /// Why nobody can be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Unavailable {
     /// No endpoint is healthy, or none that was not tried.
     NoneHealthy,
@@ -86,6 +88,8 @@ pub enum Unavailable {
         /// How long until one may.
         retry_after: Duration,
     },
+    /// All who could be asked have as many requests as they may have. This is the one to wait for.
+    Busy(Arc<Endpoint>),
 }
 
 /// How often an endpoint that another thread took the last place at is passed over.
@@ -163,6 +167,11 @@ impl Upstream {
     /// Counts a request that has nothing to be hashed by.
     pub fn key_missing(&self) {
         self.common.metrics.key_missing();
+    }
+
+    /// How much each of its endpoints is given at once, where that is limited.
+    pub fn limits(&self) -> Option<&LimitPolicy> {
+        self.common.rules.limits.as_ref()
     }
 
     /// Its endpoints now.
@@ -254,6 +263,22 @@ impl Upstream {
         if let Some(ticket) = shared {
             self.common.end(ticket, Verdict::Neutral, Duration::ZERO, now);
         }
-        Err(set.why_not(tried, all, now))
+        let busy = self.common.rules.limits.and_then(|_| set.whose_queue(tried, all, wish.key, now));
+        Err(busy.map_or_else(|| set.why_not(tried, all, now), Unavailable::Busy))
+    }
+
+    /// Begins an attempt at an endpoint that was waited for; `None` when it is not to be asked any more.
+    pub fn begin(&self, endpoint: Arc<Endpoint>, slot: Slot, now: Instant) -> Option<Permit> {
+        let all = self.endpoints.load().spares_nobody(&self.common, now);
+        if !all && !endpoint.is_healthy(now) {
+            return None;
+        }
+        let shared = self.common.begin(now).ok()?;
+        let begun = endpoint.begin_in(slot, shared, now);
+        begun
+            .map_err(|ticket| {
+                ticket.map(|ticket| self.common.end(ticket, Verdict::Neutral, Duration::ZERO, now))
+            })
+            .ok()
     }
 }

@@ -9,7 +9,7 @@ use super::budget::{RetryBudget, RetryBudgetPolicy};
 use super::health::ActiveHealth;
 use super::outcome::Verdict;
 use super::passive::{Ejections, PassivePolicy};
-use super::{Endpoint, EndpointId, EndpointSpec, Standing, Unavailable};
+use super::{Endpoint, EndpointId, EndpointSpec, LimitPolicy, Standing, Unavailable};
 use crate::telemetry::UpstreamMetrics;
 
 /// What the configuration says of an upstream's resilience.
@@ -27,6 +27,8 @@ pub struct Rules {
     pub breaker: Option<(BreakerScope, BreakerPolicy)>,
     /// How long an endpoint that comes back takes to get its whole share.
     pub slow_start: Option<Duration>,
+    /// How many requests each endpoint is given at once, and who waits.
+    pub limits: Option<LimitPolicy>,
     /// How many requests may be retries.
     pub retry_budget: RetryBudgetPolicy,
 }
@@ -106,6 +108,7 @@ impl Default for Rules {
             when_none_healthy: WhenNoneHealthy::Fail,
             breaker: None,
             slow_start: None,
+            limits: None,
             retry_budget: RetryBudgetPolicy { ratio: 0.2, min_per_second: 3 },
         }
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::balance::{Balance, Balancer, Member, Pick, mix, to_unit};
+use super::balance::{Balance, Balancer, HashKey, Member, Pick, mix, to_unit};
 use super::rules::{Common, WhenNoneHealthy};
 use super::sticky::Tags;
 use super::tiers::{self, Spread};
@@ -110,6 +110,31 @@ impl EndpointSet {
         self.iter().filter(|endpoint| endpoint.weight() > 0)
     }
 
+    /// Whom to wait for when all who could be asked are at their limits: one that the key leads to, or else one that the
+    /// fewest wait for; and one where there is room to wait, if there is.
+    pub(super) fn whose_queue(
+        &self,
+        tried: &Tried,
+        all: bool,
+        key: HashKey,
+        now: Instant,
+    ) -> Option<Arc<Endpoint>> {
+        let could = |id: EndpointId| {
+            let endpoint = self.get(id).filter(|_| !tried.contains(id))?;
+            ((all || endpoint.is_healthy(now)) && endpoint.is_let(now)).then_some(endpoint)
+        };
+        let ids = self.iter().map(Endpoint::id);
+        let fewest = ids.filter_map(could).map(|endpoint| endpoint.standing().waiting()).min()?;
+        let roomy = |id| {
+            let short = |endpoint: &Endpoint| key.get().is_some() || endpoint.standing().waiting() <= fewest;
+            could(id).is_some_and(|endpoint| endpoint.has_place_in_queue() && short(endpoint))
+        };
+        let any = |id| could(id).is_some();
+        let healthy = |id| self.get(id).is_some_and(|endpoint| endpoint.is_healthy(now));
+        let pick = |admits: &dyn Fn(EndpointId) -> bool| self.pick(&Pick { key, now, admits }, &healthy);
+        pick(&roomy).or_else(|| pick(&any)).and_then(|id| self.endpoint(id))
+    }
+
     /// Why nobody was chosen.
     pub(super) fn why_not(&self, tried: &Tried, all: bool, now: Instant) -> Unavailable {
         let left = self.iter().filter(|endpoint| !tried.contains(endpoint.id()));
@@ -167,7 +192,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::balance::testing::{assert_near, endpoints};
-    use super::super::{EndpointSpec, HashAlgorithm, HashKey, StickyKey};
+    use super::super::{EndpointSpec, HashAlgorithm, StickyKey};
     use super::*;
 
     const RING: Balance = Balance::ConsistentHash { algorithm: HashAlgorithm::Ketama, bounded: None };

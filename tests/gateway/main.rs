@@ -51,5 +51,6 @@ mod telemetry;
 mod timeouts;
 mod tls;
 mod upstream;
+mod upstream_limits;
 mod upstream_tls;
 mod websocket;
