@@ -4,20 +4,19 @@ mod active;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::adaptive::AdaptiveLimit;
-use super::born::Born;
-use super::breaker::{Breaker, Change, State, Ticket};
+use super::breaker::{Change, State, Ticket};
 use super::health::Checked;
-use super::latency::PeakEwma;
-use super::limits::{Limit, Slot};
+use super::limits::Slot;
 use super::outcome::{Outcome, Verdict};
-use super::passive::Passive;
-use super::room::{Sockets, Turn, Turns};
+use super::room::Turn;
 use super::rules::Common;
+use super::standing::Standing;
 use crate::telemetry::EndpointMetrics;
+
+pub(super) use active::Checks;
 
 /// An endpoint's place in its set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,26 +50,6 @@ pub struct Endpoint {
     checked: Option<Arc<Checked>>,
     common: Arc<Common>,
     metrics: EndpointMetrics,
-}
-
-/// What is known of an endpoint. Its identity is upstream + address, never the weight.
-#[derive(Debug)]
-pub struct Standing {
-    /// Attempts under way, and requests that wait to begin one.
-    pub(super) load: Arc<Limit>,
-    pub(super) adaptive: AdaptiveLimit,
-    turns: Turns,
-    sockets: Arc<Sockets>,
-    requests: AtomicU64,
-    failures: AtomicU64,
-    http2: AtomicBool,
-    breaker: Breaker,
-    passive: Passive,
-    checks: active::Checks,
-    latency: PeakEwma,
-    born: Born,
-    /// When it came back into the choice; zero when it never left.
-    back: AtomicU64,
 }
 
 impl EndpointSpec {
@@ -275,75 +254,6 @@ impl Endpoint {
     }
 }
 
-impl Standing {
-    /// That of an endpoint nothing is known of, made at this time.
-    pub fn new(born: Instant) -> Self {
-        Self {
-            load: Arc::default(),
-            adaptive: AdaptiveLimit::new(born),
-            turns: Turns::default(),
-            sockets: Arc::default(),
-            requests: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-            http2: AtomicBool::new(false),
-            breaker: Breaker::new(born),
-            passive: Passive::new(born),
-            checks: active::Checks::default(),
-            latency: PeakEwma::new(born),
-            born: Born(born),
-            back: AtomicU64::new(0),
-        }
-    }
-
-    /// It comes back into the choice.
-    fn returns(&self, now: Instant) {
-        self.back.store(self.born.nanos(now).max(1), Ordering::Relaxed);
-    }
-
-    /// Attempts under way.
-    pub fn active(&self) -> u64 {
-        u64::from(self.load.under_way())
-    }
-
-    /// Its connections, where they are counted.
-    pub fn sockets(&self) -> &Arc<Sockets> {
-        &self.sockets
-    }
-
-    /// Requests that wait until one ends.
-    pub fn waiting(&self) -> u64 {
-        u64::from(self.load.waiting())
-    }
-
-    /// Attempts begun since the endpoint is known.
-    pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
-    }
-
-    /// What was agreed to be spoken with it.
-    pub fn agreed(&self, http2: bool) {
-        // Told with every request, and hardly ever new: others read what lies beside it.
-        if self.is_http2() != http2 {
-            self.http2.store(http2, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether HTTP/2 was agreed on, the last time.
-    pub fn is_http2(&self) -> bool {
-        self.http2.load(Ordering::Relaxed)
-    }
-
-    /// How long it takes to answer, of late.
-    pub fn latency(&self) -> &PeakEwma {
-        &self.latency
-    }
-
-    /// Attempts that failed by the endpoint's fault.
-    pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
-    }
-}
-
 /// An attempt under way at an endpoint. One that is dropped unjudged tells nothing of it.
 #[derive(Debug)]
 pub struct Permit {
@@ -401,7 +311,8 @@ impl Permit {
         if let Some(ticket) = self.ticket.take() {
             endpoint.end(ticket, verdict, outcome.to_head.unwrap_or_default(), now);
         }
-        if let Some(latency) = outcome.to_head {
+        // One that fails at once is not the fastest.
+        if let Some(latency) = outcome.to_head.filter(|_| verdict == Verdict::Success) {
             endpoint.standing.latency.record(now, latency);
         }
     }

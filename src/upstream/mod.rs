@@ -18,6 +18,7 @@ mod retry;
 mod room;
 mod rules;
 mod set;
+mod standing;
 mod sticky;
 pub mod tiers;
 mod window;
@@ -39,7 +40,7 @@ pub use breaker::{Breaker, BreakerPolicy, SlowCall, State};
 pub use budget::{RetryBudget, RetryBudgetPolicy};
 pub use choice::{Choice, Wish};
 pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, DnsQuery, DnsResolver};
-pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Permit, Standing};
+pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Permit};
 pub use health::{
     ActiveHealth, BodyMatch, BoxFuture, Change, Check, Checked, GrpcProbe, HealthCheck, HealthKeeper,
     HealthReport, HttpExpected, HttpProbe, HttpProbeRequest, LastProbe, Policy, ProbeConnector, ProbeError,
@@ -53,6 +54,7 @@ pub use retry::{Causes, Methods, RetryOn, RetryPolicy};
 pub use room::{LimitPolicy, STREAMS, Sockets};
 pub use rules::{BreakerScope, Common, Rules, Shared, WhenNoneHealthy};
 pub use set::EndpointSet;
+pub use standing::Standing;
 pub use sticky::{Sticky, StickyKey};
 pub use window::Window;
 

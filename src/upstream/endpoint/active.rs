@@ -10,7 +10,7 @@ use crate::upstream::health::{ActiveHealth, Change, Check, Checked, HealthCheck,
 
 /// What probes have told, by what they asked: another question knows nothing of the old one's answers.
 #[derive(Debug, Default)]
-pub(super) struct Checks(Mutex<Vec<(Box<str>, Weak<Checked>)>>);
+pub struct Checks(Mutex<Vec<(Box<str>, Weak<Checked>)>>);
 
 impl Standing {
     /// What probes that ask so have told: what is known while anyone holds it, or nothing yet.
