@@ -11,7 +11,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis::telemetry::{Buckets, Metrics};
 use portcullis::upstream::{
     Balance, Choice, Common, Endpoint, EndpointId, EndpointSet, EndpointSpec, HashAlgorithm, HashKey, Member,
-    Pick, Protocol, Rules, Standing, Tried, Upstream, Wish,
+    Members, Pick, Protocol, Rules, Standing, Tried, Upstream, Wish,
 };
 
 criterion_group!(benches, pick, choose, table);

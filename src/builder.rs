@@ -14,7 +14,7 @@ use crate::filters;
 use crate::handler::{Handler, handler_fn};
 use crate::registry::{FilterKind, Registry};
 use crate::server::{Running, Server, Source, StartError};
-use crate::upstream::{Balancer, Factory, Member};
+use crate::upstream::{Balancer, Factory, HealthCheck, Member};
 
 /// A gateway put together in code.
 ///
@@ -167,6 +167,14 @@ impl Gateway {
             self.errors.push(ConfigError::new("upstreams", format!("another balancer is called `{name}`")));
         }
         self.registry.add_balancer(Factory::new(name, make));
+        self
+    }
+
+    /// Makes a health check nameable by upstreams: `health: { active: { custom: NAME } }`. A later one with the same name
+    /// takes its place.
+    #[must_use]
+    pub fn health_check(mut self, name: &str, check: impl HealthCheck) -> Self {
+        self.registry.add_health_check(name, check);
         self
     }
 

@@ -1,6 +1,7 @@
-//! What configuration can name: filters by kind, handlers and balancers by name.
+//! What configuration can name: filters by kind, handlers, balancers and health checks by name.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};
@@ -12,7 +13,7 @@ use crate::document::{Errors, Node, decode};
 use crate::handler::{Handler, SharedHandler};
 use crate::state::State;
 use crate::types::{CredentialFields, MASK};
-use crate::upstream::Factory;
+use crate::upstream::{Factory, HealthCheck};
 
 /// What makes a filter nameable in configuration files. A code-first filter need not have it.
 pub trait FilterKind: Filter + Sized {
@@ -57,13 +58,14 @@ pub enum Parameters<'a> {
     Any,
 }
 
-/// The filters, handlers and balancers that configuration can name.
+/// The filters, handlers, balancers and health checks that configuration can name.
 #[derive(Default)]
 pub struct Registry {
     filters: BTreeMap<&'static str, Kind>,
     instances: BTreeMap<&'static str, (Stage, SharedFilter)>,
     handlers: BTreeMap<String, SharedHandler>,
     balancers: BTreeMap<String, Factory>,
+    checks: BTreeMap<String, Arc<dyn HealthCheck>>,
 }
 
 /// One kind of filter, its types forgotten.
@@ -142,6 +144,11 @@ impl Registry {
         self.balancers.keys().map(String::as_str)
     }
 
+    /// Adds a health check, to be named by upstreams.
+    pub fn add_health_check(&mut self, name: impl Into<String>, check: impl HealthCheck) {
+        self.checks.insert(name.into(), Arc::new(check));
+    }
+
     /// A kind of filter by its name.
     pub fn kind(&self, name: &str) -> Option<&Kind> {
         self.filters.get(name)
@@ -161,6 +168,16 @@ impl Registry {
     /// A handler by its name.
     pub fn handler(&self, name: &str) -> Option<&SharedHandler> {
         self.handlers.get(name)
+    }
+
+    /// A health check by its name.
+    pub fn health_check(&self, name: &str) -> Option<&Arc<dyn HealthCheck>> {
+        self.checks.get(name)
+    }
+
+    /// The names of all health checks.
+    pub fn health_checks(&self) -> impl Iterator<Item = &str> {
+        self.checks.keys().map(String::as_str)
     }
 
     /// Every name that a list of filters may hold.

@@ -17,7 +17,7 @@ use crate::route::Router;
 use crate::telemetry::{AccessLog, RouteMetrics};
 use crate::tls::{Certificate, Issued, ServerPolicy};
 use crate::types::{MemoryMark, Trust};
-use crate::upstream::{RetryPolicy, Upstream};
+use crate::upstream::{Priority, RetryPolicy, Upstream};
 
 /// One compiled configuration.
 pub struct Snapshot {
@@ -175,6 +175,10 @@ pub struct Bounds {
     pub upstream: UpstreamTimeouts,
     /// Which attempts are made again.
     pub retry: RetryPolicy,
+    /// How important it is to those who wait for an endpoint.
+    pub priority: Priority,
+    /// Whether endpoints are told until when they are waited for.
+    pub announce: bool,
     /// The longest request body in bytes.
     pub request_body: u64,
 }

@@ -118,8 +118,14 @@ fn families() -> BTreeSet<String> {
     metrics.tls_handshakes().with_label_values(&["web", "1.3", "full"]).inc();
     metrics.acme_orders().with_label_values(&["letsencrypt", "success"]).inc();
     metrics.certificates([("a.test".to_owned(), 1_800_000_000)]);
-    let endpoint = metrics.upstream("shop").endpoint("10.0.0.1:8080");
+    let upstream = metrics.upstream("shop");
+    upstream.retry("success");
+    upstream.key_missing();
+    let endpoint = upstream.endpoint("10.0.0.1:8080");
     endpoint.record("success", Some(Duration::from_millis(2)));
+    endpoint.probed("success");
+    endpoint.report(true, Some(0));
+    endpoint.report_load(Some(8), Some(0));
     metrics.connections_active("web").unwrap().set(1);
     let text = metrics.render().unwrap();
     text.lines()

@@ -19,6 +19,7 @@ fn promtool_finds_no_fault() {
     metrics.certificates([("a.test".to_owned(), 1_800_000_000)]);
     let endpoint = metrics.upstream("orders").endpoint("10.0.0.1:8080");
     endpoint.record("success", Some(Duration::from_millis(2)));
+    endpoint.probed("success");
     metrics.connections_active("web").unwrap().set(1);
     metrics.config_published(1);
 

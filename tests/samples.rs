@@ -22,8 +22,8 @@ use portcullis::{Gateway, Running};
 const TOKEN: &str = "a-token-for-the-samples";
 
 /// The samples that a test below exercises.
-const EXERCISED: [&str; 6] =
-    ["edge.yaml", "full.yaml", "internal.yaml", "minimal.yaml", "split.yaml", "tls.yaml"];
+const EXERCISED: [&str; 7] =
+    ["edge.yaml", "full.yaml", "internal.yaml", "minimal.yaml", "resilience.yaml", "split.yaml", "tls.yaml"];
 
 #[test]
 fn every_sample_is_exercised() {
@@ -50,6 +50,16 @@ fn every_sample_passes_check_as_it_stands() {
             .unwrap();
         assert!(output.status.success(), "{sample}: {}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+#[test]
+fn resilience() {
+    let running = start("resilience.yaml");
+    for (method, path) in [("GET", "/orders/7"), ("POST", "/pay")] {
+        let answer = ask(web(&running), method, path, &["Host: a.test"]);
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+    assert_eq!(get(&running, "/pay", "a.test", &[]).status, 405);
 }
 
 #[test]
@@ -243,6 +253,8 @@ fn here(config: &mut Config) {
     config.listeners.iter_mut().for_each(|listener| listener.address = free.into());
     for upstream in config.upstreams.values_mut() {
         upstream.endpoints = vec![Endpoint::new(echo)];
+        // Nobody knows its names here.
+        upstream.discover = None;
         // The environment of this process does not have its secret.
         if let Balance::Sticky(sticky) = &mut upstream.balance {
             sticky.secret = None;

@@ -54,6 +54,7 @@ pub fn all() -> Vec<Workload> {
         ),
         of_all("connection_per_request", "100 B answers, a connection for each", Request, plain(closing())),
         routes(),
+        resilience(),
         of_all(
             "tls_handshake",
             "full handshakes of TLS 1.3, X25519",
@@ -121,6 +122,22 @@ fn routes() -> Workload {
     Workload {
         name: "routes_50000",
         about: "1,000 hosts and paths in turn, 100 B answers",
+        unit: Unit::Request,
+        compressed: None,
+        bases: vec![entries[0].name.clone()],
+        entries: entries.into(),
+    }
+}
+
+/// What watching over the origin costs a request that goes well.
+fn resilience() -> Workload {
+    let entries = [(false, "off"), (true, "on")].map(|(resilience, word)| Entry {
+        name: format!("{}, {word}", Kind::Portcullis.name()),
+        ..Entry::new(Setting { resilience, ..Setting::default() }, None, Load::keep_alive([get("/")]))
+    });
+    Workload {
+        name: "resilience",
+        about: "100 B answers; health checks, breaker, limits and adaptive concurrency on",
         unit: Unit::Request,
         compressed: None,
         bases: vec![entries[0].name.clone()],

@@ -14,6 +14,8 @@ pub struct Setting {
     pub tls: bool,
     pub upstream: Upstream,
     pub compression: bool,
+    /// Everything that watches over the origin. Portcullis only.
+    pub resilience: bool,
 }
 
 /// How the origin is spoken to.
@@ -53,6 +55,11 @@ pub fn route_path(number: usize) -> String {
     format!("/r{number:06}")
 }
 
+/// Everything that watches over an origin, as it is by default where it has one.
+const RESILIENCE: &str = ", slow_start: 10s, breaker: { slow_call_duration: 1s }, \
+    health: { active: { http: { path: / }, interval: 1s }, passive: {} }, \
+    limits: { max_requests: 1024, max_connections: 1024 }, adaptive_concurrency: { min: 64, max: 1024 }";
+
 /// Portcullis' file. `revision` changes the first route, so that a reload has something to do.
 pub fn portcullis(setup: &Setup, revision: usize) -> String {
     let Setup { listen, admin, origin, setting, certificate, directory } = setup;
@@ -69,6 +76,7 @@ pub fn portcullis(setup: &Setup, revision: usize) -> String {
         Upstream::Http1 => "http1",
         Upstream::Http2 => "http2",
     };
+    let resilience = if setting.resilience { RESILIENCE } else { "" };
     let filters = if setting.compression { "{ compression: { level: balanced } }" } else { "" };
     let mut text = format!(
         "version: 1
@@ -80,7 +88,7 @@ listeners:
 {tls}admin: {{ address: \"{admin}\" }}
 telemetry: {{ access_log: {{ output: \"{}\", format: json }} }}
 filters: [{filters}]
-upstreams: {{ origin: {{ endpoints: [\"{origin}\"], protocol: {protocol} }} }}
+upstreams: {{ origin: {{ endpoints: [\"{origin}\"], protocol: {protocol}{resilience} }} }}
 routes:
   - {{ name: all, path: /*, upstream: origin }}
   - {{ name: revised, path: /revision/{revision}/*, upstream: origin }}

@@ -37,7 +37,8 @@ pub fn check(results: &Results, options: &Options) -> Vec<Gate> {
         gates.push(gate(workload, "CPU per request, × bare Pingora", 1.10, ratio));
     }
     gates.extend([
-        gate("routes_50000", "CPU per request, × ten routes", 1.05, many_routes_ratio(results)),
+        gate("routes_50000", "CPU per request, × ten routes", 1.05, ratio_to_base(results, "routes_50000")),
+        gate("resilience", "CPU per request, × off", 1.05, ratio_to_base(results, "resilience")),
         gate(
             "tls_handshake",
             "CPU per handshake, × nginx",
@@ -73,11 +74,11 @@ fn cpu_ratio(results: &Results, workload: &str, base: Kind) -> Option<f64> {
 }
 
 /// The contender that is not the base.
-fn many_routes_ratio(results: &Results) -> Option<f64> {
-    let comparison = results.comparisons.iter().find(|comparison| comparison.workload == "routes_50000")?;
+fn ratio_to_base(results: &Results, workload: &str) -> Option<f64> {
+    let comparison = results.comparisons.iter().find(|comparison| comparison.workload == workload)?;
     let base = comparison.bases.first()?;
-    let many = comparison.rows.iter().find(|row| row.name != *base)?;
-    comparison.cpu_ratio(&many.name, base)
+    let other = comparison.rows.iter().find(|row| row.name != *base)?;
+    comparison.cpu_ratio(&other.name, base)
 }
 
 fn start(results: &Results) -> Option<f64> {

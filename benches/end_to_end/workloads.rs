@@ -17,11 +17,12 @@ use super::results::{Comparison, Direct, Latency, Results, Row};
 use super::stats::{Estimate, estimate, paired_ratios};
 use super::{Result, footprint, reloads};
 
-pub const NAMES: [&str; 21] = [
+pub const NAMES: [&str; 22] = [
     "small",
     "large",
     "connection_per_request",
     "routes_50000",
+    "resilience",
     "tls_handshake",
     "tls_handshake_pq",
     "tls_resumed",

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::Admin;
 use crate::snapshot::{Route, Snapshot, Target};
 use crate::tls::{Certificate, Entry};
-use crate::upstream::{State, Upstream};
+use crate::upstream::{HealthReport, State, Upstream};
 
 pub(super) fn json_of(status: StatusCode, value: &Value) -> Response<Vec<u8>> {
     let mut body = serde_json::to_vec_pretty(value).unwrap_or_default();
@@ -144,7 +144,10 @@ pub(super) fn upstream_view(upstream: &Upstream) -> Value {
                 "healthy": endpoint.is_healthy(now),
                 "ejected_for_seconds": endpoint.ejected_for(now).map(|left| left.as_secs_f64()),
                 "circuit": endpoint.circuit(now).map(State::word),
+                "health": { "active": endpoint.checked().map(|checked| checked_view(&checked.report())) },
+                "limit": endpoint.limit(),
                 "active": standing.active(),
+                "waiting": standing.waiting(),
                 "requests": standing.requests(),
                 "failures": standing.failures(),
                 "latency_seconds": Some(standing.latency().estimate(now)).filter(|latency| *latency > 0.0),
@@ -161,4 +164,16 @@ pub(super) fn upstream_view(upstream: &Upstream) -> Value {
         "panicking": upstream.is_panicking(now),
         "endpoints": endpoints,
     })
+}
+
+/// What probes have told of an endpoint.
+fn checked_view(report: &HealthReport) -> Value {
+    let last = report.last.as_ref().map(|last| {
+        json!({
+            "at": fmt_http_date(last.at),
+            "took_seconds": last.took.as_secs_f64(),
+            "error": last.error.as_deref(),
+        })
+    });
+    json!({ "healthy": report.healthy, "in_a_row": report.in_a_row, "last": last })
 }

@@ -3,7 +3,11 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::{failed, show};
 use crate::builder::Gateway;
@@ -31,13 +35,19 @@ listeners: [{{ name: web, address: "{address}" }}]
 admin: {{ address: "{admin}" }}
 telemetry: {{ log: {{ format: text, level: warn }}, access_log: {{ format: combined }} }}
 upstreams:
-  shop: {{ endpoints: ["{one}", {{ address: "{two}", weight: 2 }}] }}
+  shop:
+    endpoints: ["{one}", {{ address: "{two}", weight: 2 }}]
+    health:
+      active: {{ http: {{ path: /healthz }}, interval: 1s, timeout: 500ms, healthy_after: 1, unhealthy_after: 1 }}
+      passive: {{ consecutive_errors: 2, eject_for: 5s }}
+    breaker: {{ open_for: 5s }}
 filters: [request_id, {{ headers: {{ response: {{ set: {{ x-served-by: portcullis }} }} }} }}]
 routes:
   - {{ name: shop, path: /shop/*, upstream: shop, filters: [{{ rewrite: {{ strip_prefix: /shop }} }}] }}
   - {{ name: user, path: "/users/{{id}}", methods: [GET], upstream: shop,
       filters: [{{ rewrite: {{ path: "/people/{{id}}" }} }}, {{ headers: {{ request: {{ set: {{ x-user: "{{id}}" }} }} }} }}] }}
   - {{ name: upload, path: /upload, methods: [POST], upstream: shop, limits: {{ request_body: 1KiB }} }}
+  - {{ name: break, path: /break, methods: [POST], upstream: shop }}
   - {{ name: hidden, path: /hidden, upstream: shop, filters: [{{ ip_restriction: {{ allow: [192.0.2.0/24] }} }}] }}
   - {{ name: old, path: "/old/{{rest*}}", redirect: {{ to: "/shop/{{rest}}" }} }}
   - {{ name: home, path: /, respond: {{ body: "Portcullis is up.\n" }} }}
@@ -55,26 +65,34 @@ fn invitation(address: SocketAddr, admin: SocketAddr) -> String {
          \x20 curl -i http://{address}/hidden                 # 403, with a reason\n\
          \x20 curl -i -L http://{address}/old/cart            # redirected\n\
          \x20 head -c 2000 /dev/zero | curl -i --data-binary @- http://{address}/upload   # 413, too large\n\
-         \x20 curl -s http://{admin}/upstreams                # what the operator sees\n\
+         \x20 curl -i -X POST http://{address}/break          # one of the upstreams breaks down for 15 s,\n\
+         \x20 curl -i http://{address}/shop/cart              # the other one answers,\n\
+         \x20 curl -s http://{admin}/upstreams                # and the operator sees who is well\n\
          \x20 curl -s http://{admin}/metrics | grep portcullis_requests_total\n\n\
          Stop with Ctrl-C. Requests are logged below."
     )
 }
 
-/// A small web server that says who it is and what it was asked.
+/// How long an upstream that was asked to break down does not answer.
+const BROKEN: Duration = Duration::from_secs(15);
+
+/// A small web server that says who it is and what it was asked, and breaks down when it is asked to.
 fn upstream(name: &'static str) -> std::io::Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
+    let broken = Arc::new(Mutex::new(None));
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            thread::spawn(move || answer(&stream, name));
+            let broken = Arc::clone(&broken);
+            thread::spawn(move || answer(&stream, name, &broken));
         }
     });
     Ok(address)
 }
 
-/// Answers requests until the connection ends. Their bodies are read and forgotten.
-fn answer(stream: &TcpStream, name: &str) -> Option<()> {
+/// Answers requests until the connection ends, or the server is `broken` since less than a while. Bodies are read and
+/// forgotten.
+fn answer(stream: &TcpStream, name: &str, broken: &Mutex<Option<Instant>>) -> Option<()> {
     let mut reader = BufReader::new(stream);
     loop {
         let mut head = Vec::new();
@@ -94,7 +112,15 @@ fn answer(stream: &TcpStream, name: &str) -> Option<()> {
             head.push(line);
         }
         std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink()).ok()?;
-        let body = format!("upstream {name} was asked:\n{}\n", head.join("\n"));
+        if broken.lock().is_some_and(|since| since.elapsed() < BROKEN) {
+            return None;
+        }
+        let body = if head.first().is_some_and(|line| line.starts_with("POST /break ")) {
+            *broken.lock() = Some(Instant::now());
+            format!("upstream {name} breaks down for {BROKEN:?}\n")
+        } else {
+            format!("upstream {name} was asked:\n{}\n", head.join("\n"))
+        };
         let reply = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()

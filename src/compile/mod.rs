@@ -4,6 +4,8 @@ mod acme;
 mod balance;
 mod chains;
 mod discover;
+mod health;
+mod limits;
 mod listeners;
 mod resilience;
 mod routes;

@@ -2,11 +2,13 @@
 
 use http::Method;
 
+use super::{health, limits};
 use crate::config::{
     Backoff as BackoffWords, Breaker, BreakerScope as ScopeWords, PassiveHealth, Retry, RetryOn as OnWords,
     Upstream, WhenNoneHealthy as NoneHealthyWords,
 };
 use crate::document::{ConfigError, Errors};
+use crate::registry::Registry;
 use crate::types::{Duration, Percent};
 use crate::upstream::{
     Backoff, BreakerPolicy, BreakerScope, Causes, Methods, PassivePolicy, RetryBudgetPolicy, RetryOn,
@@ -18,17 +20,23 @@ const MOST_RETRIES: u32 = 10;
 /// The longest pauses. A request that waits holds its client, and a place in memory.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The longest window and ejection.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 const GRPC_STATUSES: std::ops::RangeInclusive<u16> = 1..=16;
 
 /// What holds for an upstream.
-pub(super) fn rules(path: &str, words: &Upstream, errors: &mut Errors) -> Rules {
+pub(super) fn rules(path: &str, words: &Upstream, registry: &Registry, errors: &mut Errors) -> Rules {
     let health = &words.health;
+    let active = health
+        .active
+        .as_ref()
+        .and_then(|active| health::active(&format!("{path}.health.active"), active, words, registry, errors));
+    let limits = limits::policy(path, words, errors);
     let checks = &mut Checks { errors };
     if let Some(slow_start) = words.slow_start {
         checks.time(path, "slow_start", slow_start, LONGEST);
     }
     Rules {
+        active,
         passive: health
             .passive
             .as_ref()
@@ -40,6 +48,7 @@ pub(super) fn rules(path: &str, words: &Upstream, errors: &mut Errors) -> Rules 
         },
         breaker: words.breaker.as_ref().map(|words| breaker(&format!("{path}.breaker"), words, checks)),
         slow_start: words.slow_start.map(Duration::get),
+        limits,
         retry_budget: RetryBudgetPolicy {
             ratio: words.retry_budget.ratio.fraction(),
             min_per_second: words.retry_budget.min_per_second,
@@ -186,17 +195,17 @@ pub(super) fn check_retry(path: &str, words: &Retry, errors: &mut Errors) {
     }
 }
 
-struct Checks<'a> {
-    errors: &'a mut Errors,
+pub(super) struct Checks<'a> {
+    pub(super) errors: &'a mut Errors,
 }
 
 impl Checks<'_> {
-    fn error(&mut self, path: String, message: String) {
+    pub(super) fn error(&mut self, path: String, message: String) {
         self.errors.push(ConfigError::new(path, message));
     }
 
     /// What is counted is counted in half a word.
-    fn count(&mut self, path: &str, name: &str, count: u32) {
+    pub(super) fn count(&mut self, path: &str, name: &str, count: u32) {
         if !(1..=65_535).contains(&count) {
             self.error(format!("{path}.{name}"), "this is 1 to 65535".into());
         }
@@ -211,7 +220,7 @@ impl Checks<'_> {
         }
     }
 
-    fn time(&mut self, path: &str, name: &str, time: Duration, longest: Duration) {
+    pub(super) fn time(&mut self, path: &str, name: &str, time: Duration, longest: Duration) {
         if time.get().is_zero() || time > longest {
             self.error(format!("{path}.{name}"), format!("this is more than nothing, and at most {longest}"));
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::listeners::Listeners;
-use super::{Compiler, Links, in_order, resilience, shown, unknown};
+use super::{Compiler, Links, in_order, limits, resilience, shown, unknown};
 use crate::chain::Chain;
 use crate::config::{Matcher, Path, Redirect as RedirectWords, Respond, Route as Words, Timeouts};
 use crate::document::{ConfigError, join};
@@ -105,6 +105,8 @@ impl<'a> Compiler<'a> {
                 idle: upstream.map_or(POOLED, |upstream| upstream.idle.get()),
             },
             retry: resilience::retry(&words.retry, &defaults.retry),
+            priority: limits::priority(words.priority),
+            announce: own.announce.or(defaults.timeouts.announce).unwrap_or(false),
             request_body: request_body.map_or(BODY_LIMIT, crate::types::ByteSize::get),
         };
         let metrics = self.inputs.metrics.route(&words.name);
@@ -318,7 +320,7 @@ fn sendable(text: &str) -> Result<HeaderName, String> {
 
 /// Why a regular expression is refused, in one line: the parser draws a picture and ends with the reason. The expression
 /// itself is not repeated: it may hold a secret.
-fn not_a_regex(error: &regex::Error) -> String {
+pub(super) fn not_a_regex(error: &regex::Error) -> String {
     let reason = match error {
         regex::Error::CompiledTooBig(limit) => format!("compiled, it is larger than {limit} bytes"),
         error => {

@@ -27,19 +27,24 @@ pub(super) fn compile(
         let path = join("upstreams", name);
         check(&path, words, errors);
         let name: Arc<str> = Arc::from(name.as_str());
-        let rules = resilience::rules(&path, words, errors);
+        let rules = resilience::rules(&path, words, inputs.registry, errors);
         let common = common(&name, rules, inputs);
         let members = members(&name, words, inputs, errors);
         let choice = balance::choice(&name, &words.balance, config.server.zone.as_deref(), inputs, errors);
-        let protocol = match words.protocol {
-            UpstreamProtocol::Http1 => Protocol::Http1,
-            UpstreamProtocol::Http2 => Protocol::Http2,
-            UpstreamProtocol::Auto => Protocol::Auto,
-        };
         let tls = words.tls.as_ref().and_then(|words| tls(&join(&path, "tls"), words, inputs, errors));
-        compiled.insert(Arc::clone(&name), Arc::new(Upstream::new(protocol, tls, common, choice, members)));
+        let protocol = protocol(words.protocol);
+        let upstream = Upstream::new(protocol, tls.map(Arc::new), common, choice, members);
+        compiled.insert(Arc::clone(&name), Arc::new(upstream));
     }
     compiled
+}
+
+pub(super) fn protocol(words: UpstreamProtocol) -> Protocol {
+    match words {
+        UpstreamProtocol::Http1 => Protocol::Http1,
+        UpstreamProtocol::Http2 => Protocol::Http2,
+        UpstreamProtocol::Auto => Protocol::Auto,
+    }
 }
 
 fn common(name: &Arc<str>, rules: Rules, inputs: Inputs<'_>) -> Arc<Common> {

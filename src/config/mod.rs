@@ -8,6 +8,8 @@ mod balance;
 mod discover;
 mod filters;
 mod forms;
+mod health;
+mod limits;
 mod listener;
 mod read;
 mod resilience;
@@ -30,6 +32,8 @@ pub use admin::{Admin, SecretSource};
 pub use balance::{Balance, ConsistentHash, Ring, Selectors, Sticky};
 pub use discover::{Discover, DnsNames, NameServer};
 pub use filters::FilterUse;
+pub use health::{ActiveHealth, BodyMatch, BodyRegex, GrpcCheck, HttpCheck, StatusRange, TcpCheck};
+pub use limits::{AdaptiveConcurrency, Limits, Priority};
 pub use listener::{Http2Limits, Listener, ListenerLimits, Protocol, ProxyProtocol};
 pub use resilience::{
     Breaker, BreakerScope, Health, PanicThreshold, PassiveHealth, RetryBudget, WhenNoneHealthy,

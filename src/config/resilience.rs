@@ -3,12 +3,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::health::ActiveHealth;
 use crate::types::{Duration, Percent};
 
 /// Who of the servers is asked, by how they are.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Health {
+    /// Asking them whether they are well. Off unless named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active: Option<ActiveHealth>,
     /// Taking endpoints that answer badly out of the choice for a while. Off unless named; `{}` is on with what stands here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passive: Option<PassiveHealth>,

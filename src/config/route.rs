@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::FilterUse;
 use super::forms::word_or_map;
+use super::limits::Priority;
 use super::retry::Retry;
 use crate::types::{ByteSize, Duration};
 
@@ -45,6 +46,9 @@ pub struct Route {
     /// Which of its requests are sent again, and when.
     #[serde(default, skip_serializing_if = "Retry::is_empty")]
     pub retry: Retry,
+    /// How important its requests are when they have to wait for an endpoint at its limit (the upstream's `limits`).
+    #[serde(default)]
+    pub priority: Priority,
     /// How large its requests may be.
     #[serde(default, skip_serializing_if = "RouteLimits::is_empty")]
     pub limits: RouteLimits,
@@ -223,6 +227,10 @@ pub struct Timeouts {
     /// For the endpoint to take the next bytes. Default 30s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub write: Option<Duration>,
+    /// Whether the endpoint is told until when its answer is waited for: `X-Request-Deadline: 2026-01-31T12:00:00.250Z`, the
+    /// nearest of `request`, `per_try` and `total`. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub announce: Option<bool>,
 }
 
 /// How long a WebSocket may last. At its end the client gets a Close frame with 1001.

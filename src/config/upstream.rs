@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::forms::{ADDRESS, address, parse_address, word_or_map};
+use super::limits::{AdaptiveConcurrency, Limits};
 use super::resilience::{Breaker, Health, RetryBudget};
 use super::{Balance, CertificateFiles, Discover};
 use crate::types::Duration;
@@ -40,6 +41,13 @@ pub struct Upstream {
     /// When servers that fail are not asked any more. Off unless named; `{}` is on with what stands there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<Breaker>,
+    /// How many requests each endpoint is given at once, and how many wait for their turn. Any number unless named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
+    /// A limit of requests at once that finds its own way, for each endpoint: lower while answers become slower, higher while
+    /// they do not. Off unless named; `{}` is on with what stands there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adaptive_concurrency: Option<AdaptiveConcurrency>,
     /// How many of its requests may be retries.
     #[serde(default)]
     pub retry_budget: RetryBudget,

@@ -73,6 +73,10 @@ reasons! {
     NO_HEALTHY_UPSTREAM = "no_healthy_upstream", SERVICE_UNAVAILABLE, "No server is available", "destination_unavailable";
     /// The upstream failed too often, and is left alone for a while.
     CIRCUIT_OPEN = "circuit_open", SERVICE_UNAVAILABLE, "The server is being given a rest", "destination_unavailable";
+    /// Every endpoint that could be asked has as many requests as its upstream's `limits` allow, and as many wait.
+    UPSTREAM_QUEUE_FULL = "upstream_queue_full", SERVICE_UNAVAILABLE, "The server is busy", "connection_limit_reached";
+    /// The request waited for an endpoint as long as its upstream's `limits` allow.
+    UPSTREAM_QUEUE_TIMEOUT = "upstream_queue_timeout", SERVICE_UNAVAILABLE, "The server is busy", "connection_limit_reached";
     /// No connection to the upstream could be made.
     UPSTREAM_CONNECT_FAILED = "upstream_connect_failed", BAD_GATEWAY, "The server could not be reached", "connection_refused";
     /// The upstream did not prove who it is, or speaks no TLS that we speak.

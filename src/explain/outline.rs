@@ -7,7 +7,7 @@ use super::{Step, chain};
 use crate::snapshot::{ListenerPolicy, Route, Snapshot, Target};
 use crate::tls::Entry;
 use crate::types;
-use crate::upstream::{Endpoint, Upstream};
+use crate::upstream::{Endpoint, LimitPolicy, UNLIMITED, Upstream};
 
 /// A snapshot in words, routes in file order. The text is stable: two configurations with the same one do the same.
 pub struct Outline<'a>(&'a Snapshot);
@@ -93,7 +93,14 @@ fn target(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
     match &route.target {
         Target::Upstream(upstream) => {
             row(f, "upstream", &endpoints(upstream))?;
-            balance(f, upstream)
+            if let Some(found) = upstream.found() {
+                row(f, "discover", found.finder())?;
+            }
+            balance(f, upstream)?;
+            upstream.limits().map_or(Ok(()), |policy| {
+                let words = limits(policy);
+                row(f, "limits", &format_args!("{words}, priority {}", route.bounds.priority.word()))
+            })
         }
         Target::Respond(reply) => row(f, "answer", &reply.status().as_u16()),
         Target::Redirect(to) => row(f, "redirect", &format_args!("{} with {}", to.to, to.status.as_u16())),
@@ -107,14 +114,18 @@ fn endpoints(upstream: &Upstream) -> String {
         let weight = Some(endpoint.weight()).filter(|weight| *weight != 1).map(|it| format!("weight {it}"));
         let zone = endpoint.zone().map(|it| format!("zone {it}"));
         let priority = Some(endpoint.priority()).filter(|it| *it != 0).map(|it| format!("priority {it}"));
-        match [weight, zone, priority].into_iter().flatten().collect::<Vec<_>>() {
+        let draining = endpoint.spec().draining.then(|| "draining".to_owned());
+        match [weight, zone, priority, draining].into_iter().flatten().collect::<Vec<_>>() {
             said if said.is_empty() => endpoint.address().to_string(),
             said => format!("{} ({})", endpoint.address(), said.join(", ")),
         }
     };
-    let endpoints: Vec<_> = upstream.endpoints().iter().map(endpoint).collect();
+    let endpoints = match upstream.endpoints() {
+        none if none.is_empty() => "no endpoints yet".to_owned(),
+        set => set.iter().map(endpoint).collect::<Vec<_>>().join(", "),
+    };
     let tls = upstream.tls().map_or(String::new(), |tls| format!(" by TLS, {tls}"));
-    format!("{}: {}{tls}", upstream.name(), endpoints.join(", "))
+    format!("{}: {endpoints}{tls}", upstream.name())
 }
 
 /// What there is to say of the choice, beside that endpoints take turns.
@@ -131,6 +142,16 @@ fn balance(f: &mut Formatter<'_>, upstream: &Upstream) -> fmt::Result {
     }
 }
 
+/// What each endpoint is given at once, and who waits.
+fn limits(policy: &LimitPolicy) -> String {
+    let any = [(policy.max_requests, "requests"), (policy.max_connections, "connections")];
+    let any = any.into_iter().filter(|(count, _)| *count < UNLIMITED);
+    let mut words: Vec<_> = any.map(|(count, what)| format!("{count} {what} at once")).collect();
+    words.extend(policy.adaptive.map(|bounds| format!("adaptive {} to {}", bounds.min, bounds.max)));
+    let patience = types::Duration::from(policy.queue_timeout);
+    format!("{}, {} wait for {patience}", words.join(", "), policy.max_queue)
+}
+
 fn deadlines(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
     let show = types::Duration::from;
     let own = &route.bounds.deadlines;
@@ -138,7 +159,12 @@ fn deadlines(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
     row(
         f,
         "timeouts",
-        &format_args!("request {}, stream_idle {}, total {total}", show(own.request), show(own.stream_idle)),
+        &format_args!(
+            "request {}, stream_idle {}, total {total}{}",
+            show(own.request),
+            show(own.stream_idle),
+            if route.bounds.announce { ", announced" } else { "" }
+        ),
     )?;
     if let Target::Upstream(_) = route.target {
         let to = &route.bounds.upstream;

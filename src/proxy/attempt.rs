@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{HeaderName, RETRY_AFTER};
 use pingora::http::ResponseHeader;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use pingora::{Error, ErrorSource, ErrorType, Result};
@@ -11,61 +11,117 @@ use pingora_proxy::Session;
 
 use super::context::{Attempt, Context, Pinned};
 use super::dial::Dialer;
-use super::{failure, wish};
+use super::obstacle::Obstacle;
+use super::{failure, queue, sockets, wish};
 use crate::edge::{Arrival, Timer};
-use crate::exchange::{Reason, Reply, grpc};
+use crate::exchange::{Reason, grpc};
 use crate::snapshot::{Route, Target};
-use crate::upstream::{End, Endpoint, Protocol, RetryOn, Tried, Unavailable, Upstream, retry_after};
+use crate::upstream::{
+    End, Endpoint, Permit, Protocol, RetryOn, STREAMS, Tried, Unavailable, Upstream, retry_after,
+};
 
 /// Says that a request may be sent twice (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Requests at once on one HTTP/2 connection to an endpoint, if the endpoint allows as many.
-const STREAMS: usize = 100;
 /// What an endpoint may send on one stream, and on all of a connection, before the client has taken it. Streams whose clients
 /// take nothing leave room for the others.
 const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 
 /// The next endpoint to try, after the pause that a retry has.
-pub(super) async fn next(session: &Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+pub(super) async fn next(session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
     if let Some(pause) = context.pinned()?.tries.pause.take() {
         tokio::time::sleep(pause).await;
     }
-    choose(session, context)
-}
-
-fn choose(session: &Session, context: &mut Context) -> Result<Box<HttpPeer>> {
-    let now = Instant::now();
     let failed = context.reason.take();
-    let (arrival, pinned) = context.parts()?;
-    if pinned.tries.count == 0 {
+    let pinned = context.pinned()?;
+    if !pinned.tries.counted {
         pinned.tries.wish = wish::of(pinned, session.req_header());
     }
+    let now = Instant::now();
+    match permit(session, context, now).await {
+        Ok((permit, now)) => begin(context, permit, now),
+        Err(obstacle) => obstacle.tell(context, failed),
+    }
+}
+
+/// Leave to make an attempt, and when it was given.
+async fn permit(
+    session: &mut Session,
+    context: &mut Context,
+    now: Instant,
+) -> Result<(Permit, Instant), Obstacle> {
+    // What few requests need is boxed, so that the others do not carry the room for it.
+    let (mut permit, now) = match choose(context, now)? {
+        Ok(permit) => (permit, now),
+        Err(Unavailable::Busy(endpoint)) => {
+            let permit = Box::pin(queue::for_room(session, context, endpoint)).await?;
+            (permit, Instant::now())
+        }
+        Err(unavailable) => return Err(Obstacle::Nobody(unavailable)),
+    };
+    if permit.endpoint().max_sockets().is_none() || context.arrival()?.head.upgrade {
+        return Ok((permit, now));
+    }
+    let most = context.pinned()?.route.bounds.upstream.connect.min(left(context)?.0);
+    Box::pin(queue::for_turn(session, &mut permit, most)).await?;
+    Ok((permit, Instant::now()))
+}
+
+/// The upstream of the exchange's route.
+pub(super) fn upstream(context: &mut Context) -> Result<Arc<Upstream>> {
+    match &context.pinned()?.route.target {
+        Target::Upstream(upstream) => Ok(Arc::clone(upstream)),
+        _ => context.fail(Reason::BUG),
+    }
+}
+
+/// What is left of the exchange's time until the response head, and the clock that says so.
+pub(super) fn left(context: &mut Context) -> Result<(Duration, Timer), Obstacle> {
+    let (arrival, pinned) = context.parts()?;
+    let (left, timer) = pinned.left(arrival, Instant::now());
+    if left.is_zero() { Err(Obstacle::Fails(failure::of_the_clock(timer))) } else { Ok((left, timer)) }
+}
+
+/// Chooses an endpoint that was not tried yet, or says why there is none.
+pub(super) fn choose(context: &mut Context, now: Instant) -> Result<Result<Permit, Unavailable>, Obstacle> {
+    let (arrival, pinned) = context.parts()?;
     let Target::Upstream(upstream) = &pinned.route.target else {
-        return context.fail(Reason::BUG);
+        return Err(Obstacle::Fails(Reason::BUG));
     };
     let (left, timer) = pinned.left(arrival, now);
     if left.is_zero() {
-        return context.fail(failure::of_the_clock(timer));
+        return Err(Obstacle::Fails(failure::of_the_clock(timer)));
     }
     let tries = &mut pinned.tries;
-    if tries.count == 0 {
+    if !std::mem::replace(&mut tries.counted, true) {
         upstream.asked(now);
     }
-    let mut chosen = upstream.choose(&mut tries.tried, tries.wish, now);
-    if chosen.is_err() && tries.retries > 0 && !tries.tried.is_empty() {
-        // There is no other: one that failed before may have recovered in the pause.
-        tries.tried = Tried::default();
-        chosen = upstream.choose(&mut tries.tried, tries.wish, now);
+    let chosen = upstream.choose(&mut tries.tried, tries.wish, now);
+    if !matches!(chosen, Err(Unavailable::NoneHealthy | Unavailable::CircuitOpen { .. }))
+        || tries.retries == 0
+        || tries.tried.is_empty()
+    {
+        return Ok(chosen);
     }
-    let permit = match chosen {
-        Ok(permit) => permit,
-        Err(unavailable) => return nobody(context, failed, unavailable),
+    // There is no other: one that failed before may have recovered in the pause.
+    tries.tried = Tried::default();
+    Ok(upstream.choose(&mut tries.tried, tries.wish, now))
+}
+
+fn begin(context: &mut Context, permit: Permit, now: Instant) -> Result<Box<HttpPeer>> {
+    let (arrival, pinned) = context.parts()?;
+    let Target::Upstream(upstream) = &pinned.route.target else {
+        return context.fail(Reason::BUG);
     };
+    let (left, _) = pinned.left(arrival, now);
     let deadlines = &pinned.route.bounds.deadlines;
     let left = deadlines.per_try.map_or(left, |per_try| left.min(per_try));
-    let peer = peer(upstream, permit.endpoint(), arrival, &pinned.route, left);
+    let mut peer = peer(upstream, permit.endpoint(), arrival, &pinned.route, left);
+    let tries = &mut pinned.tries;
+    if let Some(most) = permit.endpoint().max_sockets() {
+        sockets::count(&mut peer, permit.endpoint(), most, tries.looked);
+    }
     tries.tried.insert(permit.endpoint().id());
     tries.count += 1;
     tries.first.get_or_insert(now);
@@ -73,25 +129,6 @@ fn choose(session: &Session, context: &mut Context) -> Result<Box<HttpPeer>> {
     let permit = if tries.retries > 0 { permit.as_retry() } else { permit };
     tries.current = Some(Attempt { permit, begun: now, to_head: None, status: None });
     Ok(peer)
-}
-
-/// Nobody can be asked: what failed last is told, or why nobody was asked at all.
-fn nobody<T>(context: &mut Context, failed: Option<Reason>, unavailable: Unavailable) -> Result<T> {
-    if let Some(failed) = failed {
-        return context.fail(failed);
-    }
-    let reason = match unavailable {
-        Unavailable::NoneHealthy => Reason::NO_HEALTHY_UPSTREAM,
-        Unavailable::CircuitOpen { retry_after } => {
-            // Whole seconds, and not too early.
-            let seconds = retry_after.as_millis().div_ceil(1000).max(1);
-            let seconds = HeaderValue::from(u64::try_from(seconds).unwrap_or(u64::MAX));
-            let reply = Reply::refuse(Reason::CIRCUIT_OPEN).header(RETRY_AFTER, seconds);
-            context.reply = Some(Box::new(reply));
-            Reason::CIRCUIT_OPEN
-        }
-    };
-    context.fail(reason)
 }
 
 fn peer(
@@ -122,7 +159,7 @@ fn peer(
         peer.options.custom_l4 = Some(Arc::new(Dialer(Arc::clone(&arrival.connection))));
     } else if oldest > 0 {
         peer.options.set_http_version(2, oldest);
-        peer.options.max_h2_streams = STREAMS;
+        peer.options.max_h2_streams = STREAMS as usize;
         peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
         peer.options.h2_connection_window_size = Some(CONNECTION_WINDOW);
     }
@@ -158,6 +195,13 @@ fn is_of_tls(error: &Error) -> bool {
 /// No connection was made, so nothing was sent: the request goes to an endpoint that was not tried yet at no cost, whatever
 /// its method; where there is none, it goes again like others.
 pub(super) fn not_connected(session: &Session, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    if let Ok(pinned) = context.pinned()
+        && let Some(pause) = sockets::pause(&error, pinned.tries.looked)
+    {
+        pinned.tries.look_again(pause);
+        error.set_retry(true);
+        return error;
+    }
     let now = Instant::now();
     let end = match error.etype() {
         ErrorType::ConnectTimedout => End::ConnectTimeout,

@@ -72,8 +72,12 @@ pub(super) struct Tries {
     /// Endpoints that refused a request unseen, and may have had it once more.
     pub(super) refused: Tried,
     pub(super) count: u32,
+    /// Whether the upstream has counted the request.
+    pub(super) counted: bool,
     /// How many of them were retries by the route's policy.
     pub(super) retries: u32,
+    /// How often it looked for a connection again.
+    pub(super) looked: u32,
     /// What to wait before the next.
     pub(super) pause: Option<Duration>,
     pub(super) first: Option<Instant>,
@@ -81,6 +85,18 @@ pub(super) struct Tries {
     pub(super) last_endpoint: Option<SocketAddr>,
     /// From the first attempt to the response head.
     pub(super) to_head: Option<Duration>,
+}
+
+impl Tries {
+    /// The attempt had no connection, for now; it is as if it had not been made.
+    pub(super) fn look_again(&mut self, pause: Duration) {
+        if let Some(attempt) = self.current.take() {
+            self.tried.remove(attempt.endpoint().id());
+        }
+        self.count = self.count.saturating_sub(1);
+        self.looked += 1;
+        self.pause = Some(pause);
+    }
 }
 
 /// The attempt under way.

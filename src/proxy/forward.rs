@@ -12,11 +12,10 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, OrErr, Result};
 use pingora_proxy::Session;
-use smallvec::SmallVec;
 
 use super::arrive::upstream_uri;
 use super::context::{Context, Pinned};
-use super::wish;
+use super::{claims, deadline, wish};
 use crate::edge::Connection;
 use crate::exchange::{Client, Fault, Reason, RequestId, grpc};
 use crate::upstream::End;
@@ -26,22 +25,8 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
-/// What proxies begin the names of their words with.
-const FORWARDED: &str = "x-forwarded-";
-
 /// The least that is left of an attempt's time when its request is sent.
 const MOMENT: Duration = Duration::from_millis(1);
-
-/// What we say of the client ourselves. An upstream that folds `_` and `-` together must not hear it from the
-/// client in the other spelling.
-const OURS: [&str; 6] = [
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-forwarded-port",
-    "x-real-ip",
-    "x-request-id",
-];
 
 /// Shapes the request head for the upstream.
 ///
@@ -56,8 +41,10 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
     let now = Instant::now();
     let spent = pinned.tries.current.as_ref().map(|attempt| now.duration_since(attempt.begun));
     let left = |per_try: Duration| per_try.saturating_sub(spent.unwrap_or_default()).max(MOMENT);
-    connection.asking(now, bounds.upstream.read, bounds.deadlines.per_try.map(left));
-    if let Some(attempt) = &pinned.tries.current {
+    let per_try = bounds.deadlines.per_try.map(left);
+    connection.asking(now, bounds.upstream.read, per_try);
+    if let Some(attempt) = &mut pinned.tries.current {
+        attempt.permit.connected();
         attempt.endpoint().standing().agreed(head.version == Version::HTTP_2);
     }
     let nothing = Request::new(()).into_parts().0;
@@ -66,8 +53,8 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
         parts.uri = upstream_uri(path, session.req_header().uri.query())?;
     }
     let headers = &mut parts.headers;
-    headers.reserve(OURS.len());
-    remove_claims(headers, pinned.facts.client.peer_trusted);
+    headers.reserve(claims::OURS.len());
+    claims::remove(headers, pinned.facts.client.peer_trusted);
     let host = headers.get(HOST).cloned();
     forwarded(headers, &pinned.facts.client, connection, host.as_ref())?;
     if let Some(host) = &pinned.facts.rewrite.host {
@@ -75,6 +62,10 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
     } else if host.is_none() {
         // HTTP/1.1 wants the field even where there is nothing to say (RFC 9112, section 3.2).
         headers.insert(HOST, HeaderValue::from_static(""));
+    }
+    if bounds.announce {
+        let (left, _) = pinned.left(arrival, now);
+        deadline::announce(headers, per_try.map_or(left, |per_try| per_try.min(left)))?;
     }
     let call = pinned.call.is_some();
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
@@ -116,29 +107,6 @@ fn for_http2(headers: &mut HeaderMap, request: &RequestHeader, connection: &Conn
     if let Some(left) = call.then(|| connection.left_in_all(Instant::now())).flatten() {
         headers.insert(grpc::TIMEOUT, grpc::spell(left));
     }
-}
-
-/// Removes what a client says in the name of a proxy: from strangers all of it, from everyone the spellings with `_`
-/// of what we say ourselves, and a `Forwarded` that nobody read. One look at each name: most requests have none.
-fn remove_claims(headers: &mut HeaderMap, trusted: bool) {
-    let claim = |name: &&HeaderName| match name.as_str().as_bytes() {
-        b"forwarded" => !trusted || headers.contains_key(FORWARDED_FOR),
-        [b'x', b'-' | b'_', ..] => is_claim(name.as_str(), trusted),
-        _ => false,
-    };
-    let claims: SmallVec<[HeaderName; 2]> = headers.keys().filter(claim).cloned().collect();
-    for name in claims {
-        headers.remove(name);
-    }
-}
-
-fn is_claim(name: &str, trusted: bool) -> bool {
-    let folded = |known: &str, name: &str| {
-        known.bytes().zip(name.bytes()).all(|(known, byte)| known == byte || (known == b'-' && byte == b'_'))
-    };
-    let of_a_proxy = name == "x-real-ip" || (name.len() > FORWARDED.len() && folded(FORWARDED, name));
-    let ours = |known: &&str| known.len() == name.len() && folded(known, name);
-    (!trusted && of_a_proxy) || (name.contains('_') && OURS.iter().any(ours))
 }
 
 /// Says who asked: what trusted proxies said, and the peer.

@@ -10,14 +10,19 @@
 
 mod arrive;
 mod attempt;
+mod claims;
 mod context;
+mod deadline;
 mod detour;
 mod dial;
 mod failure;
 mod finish;
 mod forward;
+mod obstacle;
+mod queue;
 mod reply;
 mod settle;
+mod sockets;
 mod wish;
 
 use std::any::Any;

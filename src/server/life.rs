@@ -134,6 +134,7 @@ impl Life {
         }
         readiness.go();
         tokio::spawn(expiry::watch(Arc::clone(&self.live)));
+        tokio::spawn(self.reloader.probe(self.drain.clone()));
         *self.renewing.lock() = Some(tokio::spawn(self.reloader.renew(self.drain.clone())));
         match &self.audience {
             Audience::ServiceManager => notify::ready(),

@@ -10,6 +10,7 @@ mod life;
 mod notify;
 mod panics;
 mod pressure;
+mod probing;
 mod readiness;
 mod reload;
 mod renewal;

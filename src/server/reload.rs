@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::Parts;
 use super::frame::Frame;
-use super::{discovery, renewal};
+use super::{discovery, probing, renewal};
 use crate::admin::{Control, ControlError, Status};
 use crate::edge::Drain;
 use crate::snapshot::{Live, Snapshot};
@@ -63,6 +63,11 @@ impl Reloader {
     pub(super) fn renew(&self, drain: Drain) -> impl Future<Output = ()> + Send + use<> {
         let (parts, live) = (Arc::clone(&self.parts), Arc::clone(&self.live));
         renewal::keep(parts, live, Arc::clone(&self.changed), drain)
+    }
+
+    /// Asks endpoints how they are until draining starts.
+    pub(super) fn probe(&self, drain: Drain) -> impl Future<Output = ()> + Send + use<> {
+        probing::keep(Arc::clone(&self.live), Arc::clone(&self.endpoints_changed), drain)
     }
 
     /// Looks for endpoints until draining starts.

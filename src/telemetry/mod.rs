@@ -6,7 +6,9 @@ mod encode;
 pub mod metrics;
 pub mod process_log;
 
-pub use access_log::{AccessLog, Address, Format, Output, Record, Redact, Sampling, Settings, TlsRecord};
+pub use access_log::{
+    AccessLog, Address, Format, Output, Record, Redact, Sampling, Settings, TlsRecord, rfc3339,
+};
 pub use metrics::{
     ActiveRequest, Buckets, EndpointMetrics, Metrics, RouteMetrics, TEXT_FORMAT, UpstreamMetrics,
 };

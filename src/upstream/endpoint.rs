@@ -1,17 +1,22 @@
 //! One server of an upstream.
 
+mod active;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::born::Born;
-use super::breaker::{Breaker, Change, State, Ticket};
-use super::latency::PeakEwma;
+use super::breaker::{Change, State, Ticket};
+use super::health::Checked;
+use super::limits::Slot;
 use super::outcome::{Outcome, Verdict};
-use super::passive::Passive;
+use super::room::Turn;
 use super::rules::Common;
+use super::standing::Standing;
 use crate::telemetry::EndpointMetrics;
+
+pub(super) use active::Checks;
 
 /// An endpoint's place in its set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -56,23 +61,10 @@ pub struct Endpoint {
     /// How many endpoints its set has.
     of: usize,
     standing: Arc<Standing>,
+    /// What probes have told of it, where it is probed.
+    checked: Option<Arc<Checked>>,
     common: Arc<Common>,
     metrics: EndpointMetrics,
-}
-
-/// What is known of an endpoint. Its identity is upstream + address, never the weight.
-#[derive(Debug)]
-pub struct Standing {
-    active: AtomicU64,
-    requests: AtomicU64,
-    failures: AtomicU64,
-    http2: AtomicBool,
-    breaker: Breaker,
-    passive: Passive,
-    latency: PeakEwma,
-    born: Born,
-    /// When it came back into the choice; zero when it never left.
-    back: AtomicU64,
 }
 
 impl EndpointSpec {
@@ -107,7 +99,9 @@ impl Endpoint {
         common: Arc<Common>,
         metrics: EndpointMetrics,
     ) -> Self {
-        Self { id, spec, of, standing, common, metrics }
+        let active = common.rules.active.as_ref();
+        let checked = active.map(|active| standing.checked(&active.fingerprint));
+        Self { id, spec, of, standing, checked, common, metrics }
     }
 
     /// Its place in its set.
@@ -147,9 +141,10 @@ impl Endpoint {
 
     /// Whether it is fit to be asked.
     pub fn is_healthy(&self, now: Instant) -> bool {
+        let passes = self.checked.as_ref().is_none_or(|checked| checked.is_healthy());
         let passive = &self.standing.passive;
         if self.common.rules.passive.is_none() {
-            return true;
+            return passes;
         }
         if passive.is_ejected(now) {
             return false;
@@ -157,14 +152,27 @@ impl Endpoint {
         if passive.settle(now) {
             self.common.turned();
             self.standing.returns(now);
-            log::info!("upstream {}: endpoint {} is back in the choice", self.common.name, self.address());
+            if passes {
+                log::info!(
+                    "upstream {}: endpoint {} is back in the choice",
+                    self.common.name,
+                    self.address()
+                );
+            }
         }
-        true
+        passes
+    }
+
+    /// What it shares with the others of its upstream.
+    pub(super) fn common(&self) -> &Common {
+        &self.common
     }
 
     /// Tells the metrics how it stands.
     pub(super) fn report(&self, now: Instant) {
         self.metrics.report(self.is_healthy(now), self.circuit(now).map(State::number));
+        let limit = self.limit().map(u64::from);
+        self.metrics.report_load(limit, self.common.rules.limits.map(|_| self.standing.waiting()));
     }
 
     /// For how long it is out of the choice still.
@@ -191,14 +199,33 @@ impl Endpoint {
         self.standing.breaker.retry_after(policy, now)
     }
 
-    /// Whether its breaker would let a call through.
+    /// Whether a call could begin: it has room for one, and its breaker would let it through.
     pub(super) fn admits(&self, now: Instant) -> bool {
+        self.is_let(now) && self.has_room()
+    }
+
+    /// Whether its breaker would let a call through.
+    pub(super) fn is_let(&self, now: Instant) -> bool {
         self.common.rules.endpoint_breaker().is_none_or(|policy| self.standing.breaker.admits(policy, now))
     }
 
-    /// Begins an attempt; `None` when its breaker does not let it. `upstream` is that of the upstream's.
+    /// Begins an attempt; gives `shared`, the upstream's own ticket, back when the endpoint has no place for it or its breaker
+    /// does not let it.
     pub(super) fn begin(
         self: Arc<Self>,
+        shared: Option<Ticket>,
+        now: Instant,
+    ) -> Result<Permit, Option<Ticket>> {
+        match self.take() {
+            Some(slot) => self.begin_in(slot, shared, now),
+            None => Err(shared),
+        }
+    }
+
+    /// The same in a place that was taken before: a half-open breaker has few tickets, and they are not to be waited with.
+    pub(super) fn begin_in(
+        self: Arc<Self>,
+        slot: Slot,
         shared: Option<Ticket>,
         now: Instant,
     ) -> Result<Permit, Option<Ticket>> {
@@ -214,9 +241,18 @@ impl Endpoint {
                 }
             },
         };
-        self.standing.active.fetch_add(1, Ordering::Relaxed);
         self.standing.requests.fetch_add(1, Ordering::Relaxed);
-        Ok(Permit { endpoint: self, ticket: shared.or(own), is_retry: false, judged: false })
+        let in_flight = self.standing.load.under_way();
+        let ticket = shared.or(own);
+        Ok(Permit {
+            endpoint: self,
+            ticket,
+            turn: None,
+            in_flight,
+            is_retry: false,
+            judged: false,
+            _slot: slot,
+        })
     }
 
     /// Ends a call at whichever breaker gave its ticket.
@@ -254,68 +290,17 @@ impl Endpoint {
     }
 }
 
-impl Standing {
-    /// That of an endpoint nothing is known of, made at this time.
-    pub fn new(born: Instant) -> Self {
-        Self {
-            active: AtomicU64::new(0),
-            requests: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-            http2: AtomicBool::new(false),
-            breaker: Breaker::new(born),
-            passive: Passive::new(born),
-            latency: PeakEwma::new(born),
-            born: Born(born),
-            back: AtomicU64::new(0),
-        }
-    }
-
-    /// It comes back into the choice.
-    pub(super) fn returns(&self, now: Instant) {
-        self.back.store(self.born.nanos(now).max(1), Ordering::Relaxed);
-    }
-
-    /// Attempts under way.
-    pub fn active(&self) -> u64 {
-        self.active.load(Ordering::Relaxed)
-    }
-
-    /// Attempts begun since the endpoint is known.
-    pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
-    }
-
-    /// What was agreed to be spoken with it.
-    pub fn agreed(&self, http2: bool) {
-        // Told with every request, and hardly ever new: others read what lies beside it.
-        if self.is_http2() != http2 {
-            self.http2.store(http2, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether HTTP/2 was agreed on, the last time.
-    pub fn is_http2(&self) -> bool {
-        self.http2.load(Ordering::Relaxed)
-    }
-
-    /// How long it takes to answer, of late.
-    pub fn latency(&self) -> &PeakEwma {
-        &self.latency
-    }
-
-    /// Attempts that failed by the endpoint's fault.
-    pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
-    }
-}
-
 /// An attempt under way at an endpoint. One that is dropped unjudged tells nothing of it.
 #[derive(Debug)]
 pub struct Permit {
     endpoint: Arc<Endpoint>,
     ticket: Option<Ticket>,
+    turn: Option<Turn>,
+    /// How many were under way as it began, itself among them.
+    in_flight: u32,
     is_retry: bool,
     judged: bool,
+    _slot: Slot,
 }
 
 impl Permit {
@@ -328,6 +313,17 @@ impl Permit {
     pub fn as_retry(mut self) -> Self {
         self.is_retry = true;
         self
+    }
+
+    /// Waits until nobody else looks for a connection to the endpoint. Others wait until this one is
+    /// [`connected`](Self::connected), or dropped.
+    pub async fn wait_for_turn(&mut self) {
+        self.turn = self.endpoint.standing.turns.next().await;
+    }
+
+    /// It has a connection.
+    pub fn connected(&mut self) {
+        self.turn = None;
     }
 
     /// Says how the attempt went: to health, breaker and metrics. The first word counts.
@@ -347,10 +343,12 @@ impl Permit {
             Verdict::Neutral => {}
         }
         endpoint.observe(verdict, now);
+        endpoint.learn(&outcome, self.in_flight, now);
         if let Some(ticket) = self.ticket.take() {
             endpoint.end(ticket, verdict, outcome.to_head.unwrap_or_default(), now);
         }
-        if let Some(latency) = outcome.to_head {
+        // One that fails at once is not the fastest.
+        if let Some(latency) = outcome.to_head.filter(|_| verdict == Verdict::Success) {
             endpoint.standing.latency.record(now, latency);
         }
     }
@@ -358,7 +356,6 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.endpoint.standing.active.fetch_sub(1, Ordering::Relaxed);
         if let Some(ticket) = self.ticket.take() {
             self.endpoint.end(ticket, Verdict::Neutral, Duration::ZERO, Instant::now());
         }

@@ -37,10 +37,11 @@ pub struct Limit {
 
 /// A request's place at an endpoint, for as long as this lives.
 #[derive(Debug)]
+#[must_use = "the place is given back with it"]
 pub struct Slot(Arc<Limit>);
 
 /// How important a request is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Priority {
     /// Turned away first.
     Low = 0,
@@ -49,6 +50,17 @@ pub enum Priority {
     Normal = 1,
     /// Waits before all others.
     High = 2,
+}
+
+impl Priority {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+        }
+    }
 }
 
 /// Why a request does not get a place.
@@ -96,6 +108,16 @@ impl Default for Limit {
 }
 
 impl Limit {
+    /// Whether there is a place that nobody waits for. Where the limit has risen, those who wait are let in first.
+    pub fn has_room(self: &Arc<Self>, max_requests: u32) -> bool {
+        let max = self.told(max_requests);
+        let counts = self.counts.load(Ordering::Acquire);
+        if waiting(counts) > 0 && under_way(counts) < max {
+            self.admit();
+        }
+        waiting(counts) == 0 && under_way(counts) < max
+    }
+
     /// A place, if there is one and nobody waits for it. A limit of zero is taken for one.
     pub fn try_begin(self: &Arc<Self>, max_requests: u32) -> Option<Slot> {
         let max = self.told(max_requests);

@@ -16,9 +16,11 @@ mod limits;
 mod outcome;
 mod passive;
 mod retry;
+mod room;
 mod roster;
 mod rules;
 mod set;
+mod standing;
 mod sticky;
 pub mod tiers;
 mod window;
@@ -40,20 +42,22 @@ pub use breaker::{Breaker, BreakerPolicy, SlowCall, State};
 pub use budget::{RetryBudget, RetryBudgetPolicy};
 pub use choice::{Choice, Wish};
 pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, DnsQuery, DnsResolver, Finder, Found};
-pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Origin, Permit, Standing};
+pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Origin, Permit};
 pub use health::{
-    BodyMatch, Change, Check, Checked, GrpcProbe, HealthCheck, HealthKeeper, HealthReport, HttpExpected,
-    HttpProbe, HttpProbeRequest, LastProbe, Policy, ProbeConnector, ProbeError, Probed, Serving, Target,
-    TcpProbe, Thresholds,
+    ActiveHealth, BodyMatch, BoxFuture, Change, Check, Checked, GrpcProbe, HealthCheck, HealthKeeper,
+    HealthReport, HttpExpected, HttpProbe, HttpProbeRequest, LastProbe, Policy, ProbeConnector, ProbeError,
+    Probed, Probers, Question, Serving, Target, TcpProbe, Thresholds, Told,
 };
 pub use latency::PeakEwma;
 pub use limits::{Limit, Priority, Refused, Slot, UNLIMITED};
 pub use outcome::{End, Outcome, Verdict};
 pub use passive::{Ejections, Passive, PassivePolicy};
 pub use retry::{Causes, Methods, RetryOn, RetryPolicy};
+pub use room::{LimitPolicy, STREAMS, Sockets};
 pub use roster::{MOST_ENDPOINTS, Members, Roster, Wanted};
 pub use rules::{BreakerScope, Common, Rules, Shared, WhenNoneHealthy};
 pub use set::EndpointSet;
+pub use standing::Standing;
 pub use sticky::{Sticky, StickyKey};
 pub use window::Window;
 
@@ -62,7 +66,7 @@ pub use window::Window;
 /// The endpoint set is the one moving part inside a snapshot.
 pub struct Upstream {
     protocol: Protocol,
-    tls: Option<UpstreamTls>,
+    tls: Option<Arc<UpstreamTls>>,
     common: Arc<Common>,
     choice: Choice,
     members: Members,
@@ -81,7 +85,7 @@ pub enum Protocol {
 }
 
 /// Why nobody can be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Unavailable {
     /// No endpoint is healthy, or none that was not tried.
     NoneHealthy,
@@ -90,6 +94,8 @@ pub enum Unavailable {
         /// How long until one may.
         retry_after: Duration,
     },
+    /// All who could be asked have as many requests as they may have. This is the one to wait for.
+    Busy(Arc<Endpoint>),
 }
 
 /// How often an endpoint that another thread took the last place at is passed over.
@@ -148,7 +154,7 @@ impl Upstream {
     /// An upstream with the endpoints that hold now.
     pub fn new(
         protocol: Protocol,
-        tls: Option<UpstreamTls>,
+        tls: Option<Arc<UpstreamTls>>,
         common: Arc<Common>,
         choice: Choice,
         members: Members,
@@ -175,7 +181,7 @@ impl Upstream {
 
     /// TLS with its servers; `None` in the clear.
     pub fn tls(&self) -> Option<&UpstreamTls> {
-        self.tls.as_ref()
+        self.tls.as_deref()
     }
 
     /// How its endpoints are chosen among.
@@ -188,9 +194,28 @@ impl Upstream {
         self.common.metrics.key_missing();
     }
 
+    /// How much each of its endpoints is given at once, where that is limited.
+    pub fn limits(&self) -> Option<&LimitPolicy> {
+        self.common.rules.limits.as_ref()
+    }
+
     /// Its endpoints now.
     pub fn endpoints(&self) -> Arc<EndpointSet> {
         self.endpoints.load_full()
+    }
+
+    /// Whether its endpoints are asked how they are.
+    pub fn is_probed(&self) -> bool {
+        self.common.rules.active.is_some()
+    }
+
+    /// What is to be probed: each of its endpoints, if any is.
+    pub fn checks(&self, probers: &Probers) -> Vec<Check> {
+        let Some(active) = &self.common.rules.active else { return Vec::new() };
+        let probe = active.probe(probers, self.tls.as_ref(), self.protocol);
+        let set = self.endpoints.load();
+        let endpoints = set.iter().filter_map(|endpoint| set.endpoint(endpoint.id()));
+        endpoints.filter_map(|endpoint| endpoint.check(active, &probe)).collect()
     }
 
     /// How the one breaker before all endpoints stands, if there is one.
@@ -266,6 +291,23 @@ impl Upstream {
         if let Some(ticket) = shared {
             self.common.end(ticket, Verdict::Neutral, Duration::ZERO, now);
         }
-        Err(set.why_not(tried, all, now))
+        let busy = self.common.rules.limits.and_then(|_| set.whose_queue(tried, all, wish.key, now));
+        Err(busy.map_or_else(|| set.why_not(tried, all, now), Unavailable::Busy))
+    }
+
+    /// Begins an attempt at an endpoint that was waited for; `None` when it is not to be asked any more.
+    pub fn begin(&self, endpoint: Arc<Endpoint>, slot: Slot, now: Instant) -> Option<Permit> {
+        let set = self.endpoints.load();
+        let all = set.spares_nobody(&self.common, now);
+        if !set.takes(&endpoint) || (!all && !endpoint.is_healthy(now)) {
+            return None;
+        }
+        let shared = self.common.begin(now).ok()?;
+        let begun = endpoint.begin_in(slot, shared, now);
+        begun
+            .map_err(|ticket| {
+                ticket.map(|ticket| self.common.end(ticket, Verdict::Neutral, Duration::ZERO, now))
+            })
+            .ok()
     }
 }

@@ -6,14 +6,17 @@ use std::time::{Duration, Instant};
 
 use super::breaker::{Breaker, BreakerPolicy, Ticket};
 use super::budget::{RetryBudget, RetryBudgetPolicy};
+use super::health::ActiveHealth;
 use super::outcome::Verdict;
 use super::passive::{Ejections, PassivePolicy};
-use super::{Endpoint, EndpointId, EndpointSpec, Standing, Unavailable};
+use super::{Endpoint, EndpointId, EndpointSpec, LimitPolicy, Standing, Unavailable};
 use crate::telemetry::UpstreamMetrics;
 
 /// What the configuration says of an upstream's resilience.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rules {
+    /// Asking endpoints whether they are well.
+    pub active: Option<Arc<ActiveHealth>>,
     /// Taking endpoints that answer badly out of the choice.
     pub passive: Option<PassivePolicy>,
     /// The share of healthy endpoints below which all are asked, 0 to 1.
@@ -24,6 +27,8 @@ pub struct Rules {
     pub breaker: Option<(BreakerScope, BreakerPolicy)>,
     /// How long an endpoint that comes back takes to get its whole share.
     pub slow_start: Option<Duration>,
+    /// How many requests each endpoint is given at once, and who waits.
+    pub limits: Option<LimitPolicy>,
     /// How many requests may be retries.
     pub retry_budget: RetryBudgetPolicy,
 }
@@ -97,11 +102,13 @@ impl Default for Rules {
     /// Nobody is passed over; retries are at most a fifth of the requests, and three a second beside.
     fn default() -> Self {
         Self {
+            active: None,
             passive: None,
             panic_threshold: 0.3,
             when_none_healthy: WhenNoneHealthy::Fail,
             breaker: None,
             slow_start: None,
+            limits: None,
             retry_budget: RetryBudgetPolicy { ratio: 0.2, min_per_second: 3 },
         }
     }
@@ -152,8 +159,8 @@ impl Common {
         }
     }
 
-    /// An endpoint's health has changed.
+    /// An endpoint's health has changed. Who sees the turn sees the change.
     pub(super) fn turned(&self) {
-        self.shared.turns.fetch_add(1, Ordering::Relaxed);
+        self.shared.turns.fetch_add(1, Ordering::Release);
     }
 }

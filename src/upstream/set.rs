@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use super::balance::{Balance, Balancer, Member, Pick, mix, to_unit};
+use super::balance::{Balance, Balancer, HashKey, Member, Pick, mix, to_unit};
 use super::rules::{Common, WhenNoneHealthy};
 use super::sticky::Tags;
 use super::tiers::{self, Spread};
@@ -103,18 +103,20 @@ impl EndpointSet {
 
     /// Whether health is not looked at: too few are healthy, or none is and that is how it is to be.
     pub(super) fn spares_nobody(&self, common: &Common, now: Instant) -> bool {
-        if common.rules.passive.is_none() || common.shared.ejections.count() == 0 {
+        let rules = &common.rules;
+        let ejected = rules.passive.is_some() && common.shared.ejections.count() > 0;
+        if !ejected && rules.active.is_none() {
             return false;
         }
         match self.healthy(common, now) {
-            0 => common.rules.when_none_healthy == WhenNoneHealthy::TryAll,
-            healthy => (healthy as f64) < common.rules.panic_threshold * self.picked().count() as f64,
+            0 => rules.when_none_healthy == WhenNoneHealthy::TryAll,
+            healthy => (healthy as f64) < rules.panic_threshold * self.picked().count() as f64,
         }
     }
 
     /// How many are healthy. Counted anew only when that may have changed.
     fn healthy(&self, common: &Common, now: Instant) -> usize {
-        let turn = common.shared.turns.load(Ordering::Relaxed) & TURN;
+        let turn = common.shared.turns.load(Ordering::Acquire) & TURN;
         let known = self.healthy.load(Ordering::Relaxed);
         if known >> 32 == turn {
             return (known & TURN) as usize;
@@ -127,6 +129,39 @@ impl EndpointSet {
     /// Those that the balancers pick from.
     fn picked(&self) -> impl Iterator<Item = &Endpoint> {
         self.iter().filter(|endpoint| endpoint.spec().is_picked())
+    }
+
+    /// Whom to wait for when all who could be asked are at their limits: one that the key leads to, or else one that the
+    /// fewest wait for; and one where there is room to wait, if there is.
+    pub(super) fn whose_queue(
+        &self,
+        tried: &Tried,
+        all: bool,
+        key: HashKey,
+        now: Instant,
+    ) -> Option<Arc<Endpoint>> {
+        let could = |id: EndpointId| {
+            let endpoint =
+                self.get(id).filter(|endpoint| !endpoint.spec().draining && !tried.contains(id))?;
+            ((all || endpoint.is_healthy(now)) && endpoint.is_let(now)).then_some(endpoint)
+        };
+        let ids = self.iter().map(Endpoint::id);
+        let fewest = ids.filter_map(could).map(|endpoint| endpoint.standing().waiting()).min()?;
+        let roomy = |id| {
+            let short = |endpoint: &Endpoint| key.get().is_some() || endpoint.standing().waiting() <= fewest;
+            could(id).is_some_and(|endpoint| endpoint.has_place_in_queue() && short(endpoint))
+        };
+        let any = |id| could(id).is_some();
+        let healthy = |id| self.get(id).is_some_and(|endpoint| endpoint.is_healthy(now));
+        let pick = |admits: &dyn Fn(EndpointId) -> bool| self.pick(&Pick { key, now, admits }, &healthy);
+        pick(&roomy).or_else(|| pick(&any)).and_then(|id| self.endpoint(id))
+    }
+
+    /// Whether an endpoint of this set or an earlier one gets new requests still.
+    pub(super) fn takes(&self, endpoint: &Endpoint) -> bool {
+        let spec = |known: &Endpoint| (known.address() == endpoint.address()).then(|| !known.spec().draining);
+        let own = self.get(endpoint.id()).and_then(spec);
+        own.or_else(|| self.iter().find_map(spec)).unwrap_or(false)
     }
 
     /// Why nobody was chosen.
@@ -186,7 +221,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::balance::testing::{assert_near, endpoints};
-    use super::super::{EndpointSpec, HashAlgorithm, HashKey, StickyKey};
+    use super::super::{EndpointSpec, HashAlgorithm, StickyKey};
     use super::*;
 
     const RING: Balance = Balance::ConsistentHash { algorithm: HashAlgorithm::Ketama, bounded: None };

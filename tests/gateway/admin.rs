@@ -327,11 +327,14 @@ fn status_config_routes_and_upstreams_say_what_is_in_force() {
         ])
     );
     eventually("the attempt is over", || {
-        let upstreams = gateway.admin_get("/upstreams").json();
-        upstreams
-            == json!([{ "name": "echo", "circuit": null, "panicking": false, "endpoints": [{
+        let mut upstreams = gateway.admin_get("/upstreams").json();
+        let latency = upstreams[0]["endpoints"][0]["latency_seconds"].take();
+        latency.as_f64().is_some_and(|seconds| seconds < 20.0)
+            && upstreams
+                == json!([{ "name": "echo", "balance": "round_robin", "circuit": null, "panicking": false, "endpoints": [{
                 "address": origin.address().to_string(), "weight": 1, "active": 0, "requests": 1, "failures": 0,
-                "healthy": true, "ejected_for_seconds": null, "circuit": null,
+                "zone": null, "priority": 0, "latency_seconds": null,
+                "healthy": true, "ejected_for_seconds": null, "circuit": null, "health": { "active": null },
             }] }])
     });
     let metrics = gateway.admin_get("/metrics");
@@ -425,7 +428,7 @@ routes:
         json!({
             "host": "api.test", "path": "/users/7", "listener": "web", "route": "user", "captures": { "id": "7" },
             "chain": [step("request_id", "observe", &["request", "response"]), step("rewrite", "route", &["request"])],
-            "upstream": { "name": "echo", "endpoints": [origin.address().to_string()] },
+            "upstream": { "name": "echo", "balance": "round_robin", "endpoints": [origin.address().to_string()] },
         })
     );
     let ping =

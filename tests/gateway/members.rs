@@ -281,3 +281,19 @@ fn only_who_may_use_the_api_changes_endpoints() {
     assert_eq!(ask(gateway.admin(), &line("PUT"), &own).status, 200);
     assert_eq!(answers(&gateway, 2), counts([("a", 1), ("b", 1)]));
 }
+
+#[test]
+fn who_waits_for_one_that_drains_goes_elsewhere() {
+    let ((a, go), b) = (patient("a"), Origin::named("b"));
+    let words = to(&[&a], "").replace("] } }\n", "], limits: { max_requests: 1 } } }\n");
+    let gateway = Gateway::start(&words);
+    let [mut first, mut second] = [gateway.client(), gateway.client()];
+    first.send_get("/slow");
+    eventually("the first is under way", || view(&gateway, &a)["active"] == 1);
+    second.send_get("/");
+    eventually("the second waits", || view(&gateway, &a)["waiting"] == 1);
+    put(&gateway, &b, &json!({}));
+    put(&gateway, &a, &json!({ "state": "draining" }));
+    go.send(()).unwrap();
+    assert_eq!((first.response().text(), second.response().text()), ("a".into(), "b".into()));
+}

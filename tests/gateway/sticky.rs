@@ -1,9 +1,10 @@
 //! Sticky sessions: a client comes back to its endpoint by a cookie.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use crate::harness::tls::Authority;
-use crate::harness::{Client, Gateway, Nobody, Origin, Response};
+use crate::harness::{Client, Gateway, Nobody, Origin, Response, eventually};
 
 const SECRET: &str = "a secret that the fleet has";
 
@@ -130,6 +131,25 @@ fn gateways_with_one_secret_take_each_others_cookies() {
         assert!(set(&get(&mut another.client(), Some(&cookie))).is_some());
     }
     assert!(!one.admin_get("/config").text().contains(SECRET));
+}
+
+#[test]
+fn a_secret_in_a_file_is_read_again_when_it_changes() {
+    let (origins, folder) = (origins(1), tempfile::tempdir().unwrap());
+    let file = folder.path().join("secret");
+    let write = |text: &str| {
+        let next = folder.path().join("next");
+        fs::write(&next, text).unwrap();
+        fs::rename(next, &file).unwrap();
+    };
+    write(&format!("{SECRET}\n"));
+    let secret_file = format!(", secret: {{ file: {} }}", file.display());
+    let gateway = Gateway::start_file(&words(&addresses(&origins), &secret_file));
+    let same = Gateway::start(&words(&addresses(&origins), &secret(SECRET)));
+    let (cookie, _) = begin(&mut same.client());
+    assert_eq!(set(&get(&mut gateway.client(), Some(&cookie))), None);
+    write("another secret of the fleet");
+    eventually("the cookie counts no more", || set(&get(&mut gateway.client(), Some(&cookie))).is_some());
 }
 
 #[test]

@@ -7,6 +7,13 @@ use httpdate::HttpDate;
 
 use crate::telemetry::encode;
 
+/// A time in RFC 3339, in UTC with milliseconds: `2023-11-14T22:13:20.042Z`.
+pub fn rfc3339(time: SystemTime) -> Vec<u8> {
+    let mut out = Vec::with_capacity(24);
+    Clock::default().write_rfc3339(time, &mut out);
+    out
+}
+
 /// The last second spelled: `2023-11-14T22:13:20.` and `14/Nov/2023:22:13:20 +0000`.
 #[derive(Debug, Default)]
 pub(super) struct Clock {

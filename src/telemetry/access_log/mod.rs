@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use prometheus::IntCounter;
 
+pub use clock::rfc3339;
 pub use format::Format;
 pub use record::{Address, Record, TlsRecord};
 pub use redact::Redact;

@@ -1,6 +1,6 @@
 //! What one upstream, and each of its endpoints, counts.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -58,6 +58,24 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: MetricType::GAUGE,
         labels: &["upstream"],
     },
+    Family {
+        name: "health_checks_total",
+        help: "Probes of active health, by what came of them.",
+        kind: MetricType::COUNTER,
+        labels: &["upstream", "endpoint", "result"],
+    },
+    Family {
+        name: "endpoint_limit",
+        help: "Requests that an endpoint is given at once, where that is limited.",
+        kind: MetricType::GAUGE,
+        labels: &["upstream", "endpoint"],
+    },
+    Family {
+        name: "upstream_queue",
+        help: "Requests that wait for an endpoint at its limit.",
+        kind: MetricType::GAUGE,
+        labels: &["upstream", "endpoint"],
+    },
 ];
 
 /// The counters of one upstream, shared by every snapshot that has an upstream of this name. Empty until its first try.
@@ -112,7 +130,7 @@ impl UpstreamMetrics {
 
     /// How the breaker before all endpoints stands, if there is one.
     pub fn report(&self, circuit: Option<u8>) {
-        self.circuit.set(circuit);
+        self.circuit.set(circuit.map(u64::from));
     }
 
     /// How many endpoints it has.
@@ -127,7 +145,11 @@ impl UpstreamMetrics {
 
 impl Series for UpstreamMetrics {
     fn collect(&self, families: &mut [Samples]) {
-        let [duration, requests, retries, healthy, circuit, keys_missing, size] = families else { return };
+        let [duration, requests, retries, healthy, circuit, keys_missing, size, probes, limit, queue] =
+            families
+        else {
+            return;
+        };
         if let Some(histogram) = self.duration.get() {
             duration.histogram(&[&self.name], histogram.proto());
         }
@@ -151,8 +173,17 @@ impl Series for UpstreamMetrics {
             if let Some(state) = endpoint.circuit.get() {
                 circuit.gauge(&[&self.name, &endpoint.address], state);
             }
+            if let Some(requests) = endpoint.limit.get() {
+                limit.gauge(&[&self.name, &endpoint.address], requests);
+            }
+            if let Some(requests) = endpoint.waiting.get() {
+                queue.gauge(&[&self.name, &endpoint.address], requests);
+            }
             for (outcome, count) in endpoint.outcomes.iter() {
                 requests.counter(&[&self.name, &endpoint.address, outcome], count);
+            }
+            for (result, count) in endpoint.probes.iter() {
+                probes.counter(&[&self.name, &endpoint.address, result], count);
             }
         }
     }
@@ -169,21 +200,24 @@ pub struct EndpointMetrics {
 struct EndpointCounts {
     address: Arc<str>,
     outcomes: Counts<&'static str>,
+    probes: Counts<&'static str>,
     healthy: Gauge,
     circuit: Gauge,
+    limit: Gauge,
+    waiting: Gauge,
 }
 
-/// A small number, or that there is none.
+/// A number, or that there is none.
 #[derive(Debug, Default)]
-struct Gauge(AtomicU8);
+struct Gauge(AtomicU64);
 
 impl Gauge {
-    fn set(&self, value: Option<u8>) {
+    fn set(&self, value: Option<u64>) {
         self.0.store(value.map_or(0, |value| value.saturating_add(1)), Ordering::Relaxed);
     }
 
     fn get(&self) -> Option<i64> {
-        self.0.load(Ordering::Relaxed).checked_sub(1).map(i64::from)
+        self.0.load(Ordering::Relaxed).checked_sub(1).and_then(|value| i64::try_from(value).ok())
     }
 }
 
@@ -191,7 +225,18 @@ impl EndpointMetrics {
     /// Whether it is in the choice, and how its own breaker stands if it has one.
     pub fn report(&self, healthy: bool, circuit: Option<u8>) {
         self.counts.healthy.set(Some(healthy.into()));
-        self.counts.circuit.set(circuit);
+        self.counts.circuit.set(circuit.map(u64::from));
+    }
+
+    /// How many requests it is given at once and how many wait for it, where that is limited.
+    pub fn report_load(&self, limit: Option<u64>, waiting: Option<u64>) {
+        self.counts.limit.set(limit);
+        self.counts.waiting.set(waiting);
+    }
+
+    /// Counts a probe by its result, a word from a fixed set.
+    pub fn probed(&self, result: &'static str) {
+        self.counts.probes.add_one(result);
     }
 
     /// Counts one try: its outcome (a word from a fixed set) and, when a response head came, how long that took.

@@ -1,5 +1,6 @@
 //! What was found so far.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,17 @@ struct Told {
     specs: Option<Arc<[EndpointSpec]>>,
     /// Why there is none since.
     error: Option<Arc<str>>,
+}
+
+/// For people: `orders.internal (port 8080), by dns 10.0.0.2:53`.
+impl fmt::Display for Finder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, by dns", self.query)?;
+        for (at, server) in self.servers.iter().enumerate() {
+            write!(f, "{} {server}", if at == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
 }
 
 impl Finder {

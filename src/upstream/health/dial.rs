@@ -4,15 +4,15 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::future::{Either, select};
+use futures_util::future::{BoxFuture, Either, select};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
-use pingora::connectors::TransportConnector;
+use pingora::connectors::{ConnectorOptions, TransportConnector};
 use pingora::protocols::{ALPN, Stream};
 use pingora::upstreams::peer::HttpPeer;
 
-use super::{ProbeError, Target};
+use super::{HealthCheck, ProbeError, Target};
 use crate::tls::UpstreamTls;
 use crate::upstream::Protocol;
 
@@ -24,6 +24,25 @@ pub struct ProbeConnector(TransportConnector);
 impl Default for ProbeConnector {
     fn default() -> Self {
         Self(TransportConnector::new(None))
+    }
+}
+
+impl ProbeConnector {
+    /// One that believes none of the system's authorities, for where they cannot be read.
+    pub fn without_authorities() -> Self {
+        let nobody = ConnectorOptions { ca_file: Some("/dev/null".to_owned()), ..ConnectorOptions::new(1) };
+        Self(TransportConnector::new(Some(nobody)))
+    }
+}
+
+/// Passes when a TCP connection can be made.
+impl HealthCheck for ProbeConnector {
+    fn probe<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<(), ProbeError>> {
+        Box::pin(async move {
+            let peer = HttpPeer::new(target.address, false, String::new());
+            let stream = self.0.new_stream(&peer).await;
+            stream.map(drop).map_err(|error| ProbeError::of_connecting(&error))
+        })
     }
 }
 

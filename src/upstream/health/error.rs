@@ -31,6 +31,9 @@ pub enum ProbeError {
     /// The server says that it does not serve.
     #[error("the server says {0}")]
     NotServing(Serving),
+    /// What a check made in code says.
+    #[error("{0}")]
+    Custom(Box<str>),
     /// The probe itself broke.
     #[error("the probe itself broke")]
     Broken,
@@ -65,6 +68,7 @@ impl ProbeError {
             Self::Body => "body",
             Self::GrpcStatus(_) => "grpc_status",
             Self::NotServing(_) => "not_serving",
+            Self::Custom(_) => "custom",
             Self::Broken => "broken",
         }
     }

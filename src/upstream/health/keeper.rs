@@ -29,7 +29,7 @@ const AT_ONCE: usize = 64;
 /// An endpoint that is to be probed.
 #[derive(Clone)]
 pub struct Check {
-    /// What it is told by when everything is read again: the upstream's name and the endpoint's address.
+    /// What it is told by when everything is read again: the upstream's name, the endpoint's address and what it is asked.
     pub key: Arc<str>,
     /// Who is probed.
     pub target: Target,
@@ -39,9 +39,12 @@ pub struct Check {
     pub probe: Arc<dyn HealthCheck>,
     /// What is known of it.
     pub state: Arc<Checked>,
-    /// Called when it has become unhealthy, or healthy again. Everything waits for it.
-    pub on_change: Arc<dyn Fn(Change) + Send + Sync>,
+    /// Called for every probe, once it is recorded. Everything waits for it.
+    pub told: Arc<Told>,
 }
+
+/// Hears the result of a probe, `success` or the [`code`](ProbeError::code) of its error, and what changed with it.
+pub type Told = dyn Fn(&'static str, Option<Change>) + Send + Sync;
 
 /// How often an endpoint is probed, and what follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,13 +163,13 @@ impl Rounds {
             return;
         }
         let turn = known.get_mut();
-        let Check { key, policy, state: current, on_change, .. } = &turn.check;
+        let Check { key, policy, state: current, told, .. } = &turn.check;
         let mut first = !current.is_probed();
         if Arc::ptr_eq(&state, current) {
-            if let Some(change) = current.record(&policy.thresholds, probed) {
-                // One that panics is not to end all others.
-                let _ = std::panic::catch_unwind(AssertUnwindSafe(|| on_change(change)));
-            }
+            let result = probed.outcome.as_ref().map_or_else(ProbeError::code, |()| "success");
+            let change = current.record(&policy.thresholds, probed);
+            // One that panics is not to end all others.
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(|| told(result, change)));
         } else {
             // It was asked for somebody else.
             first = false;

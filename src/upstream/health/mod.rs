@@ -11,6 +11,7 @@ mod error;
 mod grpc;
 mod http;
 mod keeper;
+mod policy;
 mod schedule;
 mod tcp;
 
@@ -20,21 +21,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 pub use dial::ProbeConnector;
 pub use error::{ProbeError, Serving};
+pub use futures_util::future::BoxFuture;
 pub use grpc::GrpcProbe;
 pub use http::{BodyMatch, HttpExpected, HttpProbe, HttpProbeRequest};
-pub use keeper::{Check, HealthKeeper, Policy};
+pub use keeper::{Check, HealthKeeper, Policy, Told};
+pub use policy::{ActiveHealth, Probers, Question};
 pub use schedule::{first_pause, pause};
 pub use tcp::TcpProbe;
 
 /// A way to ask an endpoint whether it is well.
 ///
 /// A probe has no clock of its own: whoever asks drops the future when it takes too long.
-pub trait HealthCheck: Send + Sync {
+pub trait HealthCheck: Send + Sync + 'static {
     /// Asks once.
     fn probe<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Result<(), ProbeError>>;
 }

@@ -58,7 +58,7 @@ fn check(key: &str, probe: Arc<dyn HealthCheck>, address: SocketAddr) -> Check {
         policy: POLICY,
         probe,
         state: Arc::default(),
-        on_change: Arc::new(|_| {}),
+        told: Arc::new(|_, _| {}),
     }
 }
 
@@ -100,7 +100,7 @@ async fn changes_are_told() {
     let probe = Arc::new(Scripted::default());
     let mut check = check("u a", Arc::clone(&probe) as _, nowhere());
     let notes = Arc::clone(&told);
-    check.on_change = Arc::new(move |change| notes.lock().push(change));
+    check.told = Arc::new(move |result, change| notes.lock().extend(change.map(|change| (result, change))));
     let state = Arc::clone(&check.state);
     let work = at_work(vec![check]);
     until(|| state.is_probed()).await;
@@ -117,7 +117,9 @@ async fn changes_are_told() {
     probe.hangs.store(false, Ordering::Relaxed);
     probe.panics.store(true, Ordering::Relaxed);
     until(|| state.report().last.unwrap().error.as_deref() == Some("the probe itself broke")).await;
-    assert_eq!(*told.lock(), [Change::Unhealthy, Change::Healthy, Change::Unhealthy]);
+    let changes =
+        [("status", Change::Unhealthy), ("success", Change::Healthy), ("timeout", Change::Unhealthy)];
+    assert_eq!(*told.lock(), changes);
     work.end.send(()).unwrap();
     work.task.await.unwrap();
 }
