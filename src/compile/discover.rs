@@ -9,7 +9,7 @@ use crate::upstream::{DnsQuery, Finder};
 /// Where the endpoints of an upstream are looked for; `None` when something is wrong with it.
 pub(super) fn finder(upstream: &str, words: &Words, errors: &mut Errors) -> Option<Finder> {
     let Words::Dns(words) = words;
-    let path = join(&join("upstreams", upstream), "discover.dns");
+    let path = join(&join(&join("upstreams", upstream), "discover"), "dns");
     let DnsNames { name, port, resolver } = words;
     let mut fine = true;
     let mut error = |error: ConfigError| {

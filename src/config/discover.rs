@@ -3,14 +3,21 @@
 use std::net::{IpAddr, SocketAddr};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Where endpoints are looked for.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Discover {
     /// By DNS.
     Dns(DnsNames),
+}
+
+impl Serialize for Discover {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self::Dns(words) = self;
+        serializer.collect_map([("dns", words)])
+    }
 }
 
 /// A name in DNS. It is asked for again when its answer is over, by its TTL, but no sooner than after 1s and no later than
