@@ -11,7 +11,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis::telemetry::{Buckets, Metrics};
 use portcullis::upstream::{
     Balance, Choice, Common, Endpoint, EndpointId, EndpointSet, EndpointSpec, HashAlgorithm, HashKey, Member,
-    Pick, Protocol, Rules, Standing, Tried, Upstream, Wish,
+    Members, Pick, Protocol, Rules, Standing, Tried, Upstream, Wish,
 };
 
 criterion_group!(benches, pick, choose, table);
@@ -63,12 +63,12 @@ fn choose(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("upstream_choose");
     let common = common();
     for count in [1_u16, 3, 100] {
-        let (choice, endpoints) = (Choice::default(), endpoints(&common, count));
-        let upstream = Upstream::new(Protocol::Http1, None, Arc::clone(&common), choice, endpoints);
-        let tried = Tried::default();
+        let (choice, members) = (Choice::default(), Members::written((0..count).map(spec)));
+        let upstream = Upstream::new(Protocol::Http1, None, Arc::clone(&common), choice, members);
+        let mut tried = Tried::default();
         let now = Instant::now();
         group.bench_function(format!("{count}_endpoints"), |bencher| {
-            bencher.iter(|| upstream.choose(black_box(&tried), Wish::default(), now));
+            bencher.iter(|| upstream.choose(black_box(&mut tried), Wish::default(), now));
         });
     }
     group.finish();

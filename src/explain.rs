@@ -102,8 +102,11 @@ pub struct Step {
 pub struct UpstreamView {
     /// The upstream's name.
     pub name: String,
-    /// Its endpoints.
+    /// Its endpoints, those that are found only as far as that is known.
     pub endpoints: Vec<String>,
+    /// Where more are looked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discover: Option<String>,
     /// How one of them is chosen.
     pub balance: String,
 }
@@ -181,6 +184,7 @@ impl Explanation {
                 self.upstream = Some(UpstreamView {
                     name: upstream.name().to_string(),
                     endpoints: endpoints.iter().map(|endpoint| endpoint.address().to_string()).collect(),
+                    discover: upstream.found().map(|found| found.finder().to_string()),
                     balance: upstream.choice().to_string(),
                 });
             }

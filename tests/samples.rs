@@ -253,6 +253,8 @@ fn here(config: &mut Config) {
     config.listeners.iter_mut().for_each(|listener| listener.address = free.into());
     for upstream in config.upstreams.values_mut() {
         upstream.endpoints = vec![Endpoint::new(echo)];
+        // Nobody knows its names here.
+        upstream.discover = None;
         // The environment of this process does not have its secret.
         if let Balance::Sticky(sticky) = &mut upstream.balance {
             sticky.secret = None;

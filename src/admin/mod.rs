@@ -8,6 +8,7 @@
 //!    head in time, whoever it is.
 
 mod access;
+mod endpoints;
 mod routes;
 mod status;
 mod views;
@@ -57,6 +58,8 @@ pub trait Control: Send + Sync {
     fn reload(&self) -> Result<u64, ControlError>;
     /// Checks a text as if it were the configuration; the errors for machines.
     fn check(&self, text: &str) -> Result<(), serde_json::Value>;
+    /// Hears that an upstream has other endpoints, or others are said of them.
+    fn endpoints_changed(&self);
     /// The metrics in Prometheus' text format.
     fn metrics(&self) -> Result<String, ControlError>;
 }

@@ -9,8 +9,9 @@ use pingora::protocols::http::ServerSession;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::endpoints::Place;
 use super::views::{self, json_of, problem, text};
-use super::{Admin, ControlError};
+use super::{Admin, ControlError, endpoints};
 use crate::explain::{Question, explain};
 use crate::telemetry::{TEXT_FORMAT, process_log};
 
@@ -38,26 +39,52 @@ pub(super) async fn answer(admin: &Arc<Admin>, session: &mut ServerSession) -> R
     let request = session.req_header();
     let path = request.uri.path().to_owned();
     let asked = if request.method == Method::HEAD { Method::GET } else { request.method.clone() };
+    if let Some(place) = Place::parse(&path) {
+        return endpoint(admin, session, place, &asked).await;
+    }
     let Some((_, method)) = PATHS.iter().find(|(known, _)| *known == path) else {
         return problem(StatusCode::NOT_FOUND, "not_found", "There is nothing here.");
     };
     if asked != *method {
-        let mut refusal =
-            problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path has another method.");
-        refusal.headers_mut().insert(ALLOW, allow(method));
-        return refusal;
+        return other_method(allow(method));
     }
     if asked == Method::GET {
         return get(admin, &path);
     }
     match body(session).await {
         Some(body) => change(admin, &path, body).await,
-        None => problem(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body_too_large",
-            "The body is too large or did not arrive.",
-        ),
+        None => no_body(),
     }
+}
+
+/// Changes one endpoint of an upstream.
+async fn endpoint(
+    admin: &Arc<Admin>,
+    session: &mut ServerSession,
+    place: Place,
+    method: &Method,
+) -> Response<Vec<u8>> {
+    if !matches!(*method, Method::PUT | Method::DELETE) {
+        return other_method(HeaderValue::from_static("PUT, DELETE"));
+    }
+    let Some(body) = body(session).await else { return no_body() };
+    let removes = method == Method::DELETE;
+    let work = move |admin: &Admin| match removes {
+        true => endpoints::remove(admin, &place),
+        false => endpoints::put(admin, &place, &body),
+    };
+    aside(admin, work).await
+}
+
+fn other_method(allowed: HeaderValue) -> Response<Vec<u8>> {
+    let mut refusal =
+        problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "This path has another method.");
+    refusal.headers_mut().insert(ALLOW, allowed);
+    refusal
+}
+
+fn no_body() -> Response<Vec<u8>> {
+    problem(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The body is too large or did not arrive.")
 }
 
 /// What a path answers, for the `Allow` field: HEAD wherever it answers GET.

@@ -128,7 +128,7 @@ pub(super) fn upstreams(admin: &Admin) -> Value {
     snapshot.upstreams.values().map(|upstream| upstream_view(upstream)).collect()
 }
 
-fn upstream_view(upstream: &Upstream) -> Value {
+pub(super) fn upstream_view(upstream: &Upstream) -> Value {
     let (set, now) = (upstream.endpoints(), Instant::now());
     let endpoints: Vec<_> = set
         .iter()
@@ -139,6 +139,8 @@ fn upstream_view(upstream: &Upstream) -> Value {
                 "weight": endpoint.weight(),
                 "zone": endpoint.zone(),
                 "priority": endpoint.priority(),
+                "origin": endpoint.spec().origin.word(),
+                "state": if endpoint.spec().draining { "draining" } else { "active" },
                 "healthy": endpoint.is_healthy(now),
                 "ejected_for_seconds": endpoint.ejected_for(now).map(|left| left.as_secs_f64()),
                 "circuit": endpoint.circuit(now).map(State::word),
@@ -155,6 +157,9 @@ fn upstream_view(upstream: &Upstream) -> Value {
     json!({
         "name": &**upstream.name(),
         "balance": upstream.choice().to_string(),
+        "discover": upstream.found().map(|found| {
+            json!({ "dns": found.finder().query.to_string(), "error": found.error().as_deref() })
+        }),
         "circuit": upstream.circuit(now).map(State::word),
         "panicking": upstream.is_panicking(now),
         "endpoints": endpoints,

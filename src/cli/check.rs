@@ -85,7 +85,12 @@ fn words(explanation: &Explanation) -> String {
         ));
     }
     if let Some(upstream) = &explanation.upstream {
-        lines.push(format!("upstream  {} ({})", upstream.name, upstream.endpoints.join(", ")));
+        let endpoints = match &*upstream.endpoints {
+            [] => "no endpoints yet".to_owned(),
+            endpoints => endpoints.join(", "),
+        };
+        lines.push(format!("upstream  {} ({endpoints})", upstream.name));
+        lines.extend(upstream.discover.iter().map(|finder| format!("discover  {finder}")));
         if upstream.balance != "round_robin" {
             lines.push(format!("balance   {}", upstream.balance));
         }

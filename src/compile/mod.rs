@@ -3,6 +3,7 @@
 mod acme;
 mod balance;
 mod chains;
+mod discover;
 mod health;
 mod limits;
 mod listeners;

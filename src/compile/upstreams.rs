@@ -6,17 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Inputs, balance, resilience};
+use super::{Inputs, balance, discover, resilience};
 use crate::config::{
     Config, Endpoint as EndpointWords, Upstream as Words, UpstreamProtocol, UpstreamTls as TlsWords,
 };
 use crate::document::{ConfigError, Errors, join};
 use crate::tls::{Identity, IdentityPart, Trust, TrustedRoots, Unusable, UpstreamTls};
 use crate::types::HostPattern;
-use crate::upstream::{Common, Endpoint, EndpointSpec, Protocol, Rules, Shared, Standing, Upstream};
-
-/// The most endpoints of one upstream.
-const MOST: usize = 4096;
+use crate::upstream::{
+    Common, EndpointSpec, Found, MOST_ENDPOINTS, Members, Protocol, Roster, Rules, Shared, Upstream,
+};
 
 pub(super) fn compile(
     config: &Config,
@@ -30,11 +29,11 @@ pub(super) fn compile(
         let name: Arc<str> = Arc::from(name.as_str());
         let rules = resilience::rules(&path, words, inputs.registry, errors);
         let common = common(&name, rules, inputs);
-        let endpoints = endpoints(&common, words, inputs);
+        let members = members(&name, words, inputs, errors);
         let choice = balance::choice(&name, &words.balance, config.server.zone.as_deref(), inputs, errors);
         let tls = words.tls.as_ref().and_then(|words| tls(&join(&path, "tls"), words, inputs, errors));
         let protocol = protocol(words.protocol);
-        let upstream = Upstream::new(protocol, tls.map(Arc::new), common, choice, endpoints);
+        let upstream = Upstream::new(protocol, tls.map(Arc::new), common, choice, members);
         compiled.insert(Arc::clone(&name), Arc::new(upstream));
     }
     compiled
@@ -53,17 +52,24 @@ fn common(name: &Arc<str>, rules: Rules, inputs: Inputs<'_>) -> Arc<Common> {
     Arc::new(Common { name: Arc::clone(name), rules, shared, metrics: inputs.metrics.upstream(name) })
 }
 
-fn endpoints(common: &Arc<Common>, words: &Words, inputs: Inputs<'_>) -> Vec<Endpoint> {
-    // Ids are counted in half a word; what is beyond them is refused.
-    let specs = words.endpoints.iter().take(MOST).map(|words| EndpointSpec {
+fn members(name: &Arc<str>, words: &Words, inputs: Inputs<'_>, errors: &mut Errors) -> Members {
+    // What is beyond the most is refused.
+    let specs = words.endpoints.iter().take(MOST_ENDPOINTS).map(|words| EndpointSpec {
         zone: words.zone.as_deref().map(Arc::from),
         priority: words.priority,
         ..EndpointSpec::new(words.address, words.weight)
     });
-    common.endpoints(specs, |spec| {
-        let key = format!("{} {}", common.name, spec.address);
-        inputs.state.adopt(key, || Standing::new(Instant::now()))
-    })
+    let finder = words.discover.as_ref().and_then(|words| discover::finder(name, words, errors));
+    let found = |finder| {
+        // The same words mean the same: what was found is kept as long as they stay.
+        let key = format!("discover {name} {finder:?}");
+        inputs.state.adopt(key, || Found::new(finder))
+    };
+    Members {
+        written: specs.collect(),
+        roster: inputs.state.adopt(format!("roster {name}"), Roster::default),
+        found: finder.map(found),
+    }
 }
 
 /// TLS with the servers; `None` when something is wrong with it, or nothing may be read.
@@ -123,10 +129,10 @@ pub fn upstream_files(upstream: &Words) -> impl Iterator<Item = &Path> {
 
 fn check(path: &str, words: &Words, errors: &mut Errors) {
     let mut error = |path: String, message: &str| errors.push(ConfigError::new(path, message));
-    if words.endpoints.is_empty() {
-        error(format!("{path}.endpoints"), "an upstream needs at least one endpoint");
+    if words.endpoints.is_empty() && words.discover.is_none() {
+        error(format!("{path}.endpoints"), "an upstream needs at least one endpoint, or `discover`");
     }
-    if words.endpoints.len() > MOST {
+    if words.endpoints.len() > MOST_ENDPOINTS {
         error(format!("{path}.endpoints"), "an upstream has at most 4096 endpoints");
     }
     let mut seen = HashSet::new();
@@ -140,7 +146,8 @@ fn check(path: &str, words: &Words, errors: &mut Errors) {
         }
         rank(&path, endpoint, &mut error);
     }
-    if !words.endpoints.is_empty() && words.endpoints.iter().all(|endpoint| endpoint.weight == 0) {
+    let alone = !words.endpoints.is_empty() && words.discover.is_none();
+    if alone && words.endpoints.iter().all(|endpoint| endpoint.weight == 0) {
         error(format!("{path}.endpoints"), "every endpoint has weight 0: nobody would be asked");
     }
     let timeouts = &words.timeouts;

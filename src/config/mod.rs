@@ -5,6 +5,7 @@
 mod acme;
 mod admin;
 mod balance;
+mod discover;
 mod filters;
 mod forms;
 mod health;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use acme::{Acme, AcmeChallenge, AcmeStore, ExternalAccount};
 pub use admin::{Admin, SecretSource};
 pub use balance::{Balance, ConsistentHash, Ring, Selectors, Sticky};
+pub use discover::{Discover, DnsNames, NameServer};
 pub use filters::FilterUse;
 pub use health::{ActiveHealth, BodyMatch, BodyRegex, GrpcCheck, HttpCheck, StatusRange, TcpCheck};
 pub use limits::{AdaptiveConcurrency, Limits, Priority};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::forms::{ADDRESS, address, parse_address, word_or_map};
 use super::limits::{AdaptiveConcurrency, Limits};
 use super::resilience::{Breaker, Health, RetryBudget};
-use super::{Balance, CertificateFiles};
+use super::{Balance, CertificateFiles, Discover};
 use crate::types::Duration;
 
 /// A set of servers that answer alike.
@@ -17,7 +17,11 @@ use crate::types::Duration;
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
     /// The servers: `"10.0.0.1:8080"`, or `{ address: "10.0.0.2:8080", weight: 3, zone: a, priority: 1 }`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<Endpoint>,
+    /// Where more servers are looked for, beside `endpoints` or in their place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discover: Option<Discover>,
     /// The version of HTTP that the servers are spoken to in. `http2` begins with the preface (prior knowledge).
     #[serde(default)]
     pub protocol: UpstreamProtocol,
@@ -27,8 +31,8 @@ pub struct Upstream {
     /// How an endpoint is chosen.
     #[serde(default)]
     pub balance: Balance,
-    /// How long an endpoint that comes back into the choice takes to get its whole share: from a tenth of it on, evenly. At
-    /// once unless named.
+    /// How long an endpoint that comes back into the choice, or joins the others at run time, takes to get its whole share:
+    /// from a tenth of it on, evenly. At once unless named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<Duration>,
     /// Who of the servers is asked, by how they are.

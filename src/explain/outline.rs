@@ -93,6 +93,9 @@ fn target(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
     match &route.target {
         Target::Upstream(upstream) => {
             row(f, "upstream", &endpoints(upstream))?;
+            if let Some(found) = upstream.found() {
+                row(f, "discover", found.finder())?;
+            }
             balance(f, upstream)?;
             upstream.limits().map_or(Ok(()), |policy| {
                 let words = limits(policy);
@@ -111,14 +114,18 @@ fn endpoints(upstream: &Upstream) -> String {
         let weight = Some(endpoint.weight()).filter(|weight| *weight != 1).map(|it| format!("weight {it}"));
         let zone = endpoint.zone().map(|it| format!("zone {it}"));
         let priority = Some(endpoint.priority()).filter(|it| *it != 0).map(|it| format!("priority {it}"));
-        match [weight, zone, priority].into_iter().flatten().collect::<Vec<_>>() {
+        let draining = endpoint.spec().draining.then(|| "draining".to_owned());
+        match [weight, zone, priority, draining].into_iter().flatten().collect::<Vec<_>>() {
             said if said.is_empty() => endpoint.address().to_string(),
             said => format!("{} ({})", endpoint.address(), said.join(", ")),
         }
     };
-    let endpoints: Vec<_> = upstream.endpoints().iter().map(endpoint).collect();
+    let endpoints = match upstream.endpoints() {
+        none if none.is_empty() => "no endpoints yet".to_owned(),
+        set => set.iter().map(endpoint).collect::<Vec<_>>().join(", "),
+    };
     let tls = upstream.tls().map_or(String::new(), |tls| format!(" by TLS, {tls}"));
-    format!("{}: {}{tls}", upstream.name(), endpoints.join(", "))
+    format!("{}: {endpoints}{tls}", upstream.name())
 }
 
 /// What there is to say of the choice, beside that endpoints take turns.

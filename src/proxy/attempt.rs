@@ -97,7 +97,7 @@ pub(super) fn choose(context: &mut Context, now: Instant) -> Result<Result<Permi
     if !std::mem::replace(&mut tries.counted, true) {
         upstream.asked(now);
     }
-    let chosen = upstream.choose(&tries.tried, tries.wish, now);
+    let chosen = upstream.choose(&mut tries.tried, tries.wish, now);
     if !matches!(chosen, Err(Unavailable::NoneHealthy | Unavailable::CircuitOpen { .. }))
         || tries.retries == 0
         || tries.tried.is_empty()
@@ -106,7 +106,7 @@ pub(super) fn choose(context: &mut Context, now: Instant) -> Result<Result<Permi
     }
     // There is no other: one that failed before may have recovered in the pause.
     tries.tried = Tried::default();
-    Ok(upstream.choose(&tries.tried, tries.wish, now))
+    Ok(upstream.choose(&mut tries.tried, tries.wish, now))
 }
 
 fn begin(context: &mut Context, permit: Permit, now: Instant) -> Result<Box<HttpPeer>> {

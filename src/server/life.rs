@@ -126,6 +126,7 @@ impl Life {
     async fn start(&self) -> Result<Listeners, StartError> {
         let mut readiness = std::mem::take(&mut *self.readiness.lock());
         let listeners = readiness.all().await?;
+        tokio::spawn(self.reloader.discover(self.drain.clone()));
         self.reloader.recall().await;
         if let Some(socket) = &self.upgrade_socket {
             let path = socket.path().to_owned();

@@ -1,5 +1,6 @@
 //! Assembles everything: listeners, background tasks, reload, shutdown, upgrade. The only wiring room.
 
+mod discovery;
 mod engine;
 mod error;
 mod expiry;
@@ -225,6 +226,10 @@ impl Parts {
         self.metrics.certificates(expiry::by_host(snapshot));
         self.metrics.acme_directories(snapshot.acme.iter().map(|managed| &*managed.directory.name));
         expiry::warn(snapshot);
+        for upstream in snapshot.upstreams.values() {
+            // What was changed or found while it was compiled; and what holds no more with it.
+            upstream.refresh();
+        }
     }
 
     /// Makes a snapshot fit to be put in force.

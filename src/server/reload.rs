@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::Parts;
 use super::frame::Frame;
-use super::{probing, renewal};
+use super::{discovery, probing, renewal};
 use crate::admin::{Control, ControlError, Status};
 use crate::edge::Drain;
 use crate::snapshot::{Live, Snapshot};
@@ -37,6 +37,8 @@ pub struct Reloader {
     handed_over: AtomicBool,
     /// Told whenever another configuration is in force.
     changed: Arc<Notify>,
+    /// The same, for whoever looks for endpoints.
+    names_changed: Arc<Notify>,
     /// Told whenever other endpoints are, or in another way.
     endpoints_changed: Arc<Notify>,
 }
@@ -52,6 +54,7 @@ impl Reloader {
             files,
             handed_over: AtomicBool::new(false),
             changed: Arc::default(),
+            names_changed: Arc::default(),
             endpoints_changed: Arc::default(),
         }
     }
@@ -67,9 +70,15 @@ impl Reloader {
         probing::keep(Arc::clone(&self.live), Arc::clone(&self.endpoints_changed), drain)
     }
 
-    /// Serves the certificates that other machines have got.
+    /// Looks for endpoints until draining starts.
+    pub(super) fn discover(&self, drain: Drain) -> impl Future<Output = ()> + Send + use<> {
+        let (changed, news) = (Arc::clone(&self.names_changed), Arc::clone(&self.endpoints_changed));
+        discovery::keep(Arc::clone(&self.live), changed, news, drain)
+    }
+
+    /// Serves the certificates that other machines have got, and the endpoints that are found at once.
     pub(super) async fn recall(&self) {
-        renewal::recall(&self.parts, &self.live).await;
+        tokio::join!(renewal::recall(&self.parts, &self.live), discovery::first(&self.live));
     }
 
     /// From here on a new process reads the configuration.
@@ -103,6 +112,7 @@ impl Reloader {
                     started.elapsed().as_millis()
                 );
                 self.changed.notify_one();
+                self.names_changed.notify_one();
                 self.endpoints_changed.notify_one();
                 drop(current);
                 self.retire(old);
@@ -190,6 +200,10 @@ impl Control for Reloader {
         super::source::check_text(text, &self.parts)
     }
 
+    fn endpoints_changed(&self) {
+        self.endpoints_changed.notify_one();
+    }
+
     fn metrics(&self) -> Result<String, ControlError> {
         self.parts.metrics.render().map_err(|error| ControlError::Bug(error.to_string()))
     }
@@ -205,10 +219,10 @@ mod tests {
     use crate::server::source::Source;
     use crate::telemetry::Buckets;
 
-    /// Two endpoints of one upstream: three values in the state.
+    /// One upstream: two values in the state.
     const GOOD: &str = "listeners: [{ name: web, address: 127.0.0.1:0 }]
 telemetry: { access_log: { output: \"off\" } }
-upstreams: { app: { endpoints: [127.0.0.1:1, 127.0.0.1:2] } }
+upstreams: { app: { endpoints: [127.0.0.1:1] } }
 ";
 
     fn reloader(path: PathBuf) -> Reloader {
@@ -227,18 +241,18 @@ upstreams: { app: { endpoints: [127.0.0.1:1, 127.0.0.1:2] } }
         let path = folder.path().join("portcullis.yaml");
         fs::write(&path, GOOD).unwrap();
         let reloader = reloader(path.clone());
-        assert_eq!(reloader.parts.state.len(), 3);
+        assert_eq!(reloader.parts.state.len(), 2);
 
-        let others = GOOD.replace(":1,", ":3, 127.0.0.1:4,");
+        let others = GOOD.replace("upstreams: {", "upstreams: { other: { endpoints: [127.0.0.1:2] },");
         for wrong in [format!("{others}filters: [none]"), others.replace("name: web", "name: other")] {
             fs::write(&path, &wrong).unwrap();
             assert!(matches!(reloader.reload(), Err(ControlError::Refused(_))));
-            assert_eq!(reloader.parts.state.len(), 3, "after a reload of {wrong}");
+            assert_eq!(reloader.parts.state.len(), 2, "after a reload of {wrong}");
             assert!(reloader.check(&format!("{others}filters: [none]")).is_err());
-            assert_eq!(reloader.parts.state.len(), 3, "after a check of {wrong}");
+            assert_eq!(reloader.parts.state.len(), 2, "after a check of {wrong}");
         }
         assert!(reloader.check(&others).is_ok());
-        assert_eq!(reloader.parts.state.len(), 3, "what is checked is not put in force");
+        assert_eq!(reloader.parts.state.len(), 2, "what is checked is not put in force");
 
         fs::write(&path, &others).unwrap();
         assert!(reloader.reload().is_ok());

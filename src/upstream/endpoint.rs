@@ -33,6 +33,21 @@ pub struct EndpointSpec {
     pub zone: Option<Arc<str>>,
     /// Its rank: lower numbers are preferred.
     pub priority: u8,
+    /// Whose word this is.
+    pub origin: Origin,
+    /// It ends what it has and gets nothing new, from sticky clients neither.
+    pub draining: bool,
+}
+
+/// Whose word there is on an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The configuration's.
+    File,
+    /// An operator's, since.
+    Admin,
+    /// That of DNS.
+    Dns,
 }
 
 /// What an endpoint that has just come back gets of its share.
@@ -53,9 +68,25 @@ pub struct Endpoint {
 }
 
 impl EndpointSpec {
-    /// An endpoint in no zone and of the first rank.
+    /// An endpoint of the configuration, in no zone and of the first rank.
     pub fn new(address: SocketAddr, weight: u16) -> Self {
-        Self { address, weight, zone: None, priority: 0 }
+        Self { address, weight, zone: None, priority: 0, origin: Origin::File, draining: false }
+    }
+
+    /// Whether a balancer may pick it.
+    pub fn is_picked(&self) -> bool {
+        self.weight > 0 && !self.draining
+    }
+}
+
+impl Origin {
+    /// As it is called in the API.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Admin => "admin",
+            Self::Dns => "dns",
+        }
     }
 }
 
@@ -96,6 +127,11 @@ impl Endpoint {
     /// Its rank: lower numbers are preferred.
     pub fn priority(&self) -> u8 {
         self.spec.priority
+    }
+
+    /// What is said of it.
+    pub fn spec(&self) -> &EndpointSpec {
+        &self.spec
     }
 
     /// What is known of it.

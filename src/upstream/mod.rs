@@ -6,6 +6,7 @@ mod balance;
 mod born;
 mod breaker;
 mod budget;
+mod change;
 mod choice;
 mod discovery;
 mod endpoint;
@@ -16,6 +17,7 @@ mod outcome;
 mod passive;
 mod retry;
 mod room;
+mod roster;
 mod rules;
 mod set;
 mod standing;
@@ -39,8 +41,8 @@ pub use balance::{
 pub use breaker::{Breaker, BreakerPolicy, SlowCall, State};
 pub use budget::{RetryBudget, RetryBudgetPolicy};
 pub use choice::{Choice, Wish};
-pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, DnsQuery, DnsResolver};
-pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Permit};
+pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, DnsQuery, DnsResolver, Finder, Found};
+pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Origin, Permit};
 pub use health::{
     ActiveHealth, BodyMatch, BoxFuture, Change, Check, Checked, GrpcProbe, HealthCheck, HealthKeeper,
     HealthReport, HttpExpected, HttpProbe, HttpProbeRequest, LastProbe, Policy, ProbeConnector, ProbeError,
@@ -52,6 +54,7 @@ pub use outcome::{End, Outcome, Verdict};
 pub use passive::{Ejections, Passive, PassivePolicy};
 pub use retry::{Causes, Methods, RetryOn, RetryPolicy};
 pub use room::{LimitPolicy, STREAMS, Sockets};
+pub use roster::{MOST_ENDPOINTS, Members, Roster, Wanted};
 pub use rules::{BreakerScope, Common, Rules, Shared, WhenNoneHealthy};
 pub use set::EndpointSet;
 pub use standing::Standing;
@@ -66,6 +69,7 @@ pub struct Upstream {
     tls: Option<Arc<UpstreamTls>>,
     common: Arc<Common>,
     choice: Choice,
+    members: Members,
     endpoints: ArcSwap<EndpointSet>,
 }
 
@@ -97,34 +101,47 @@ pub enum Unavailable {
 /// How often an endpoint that another thread took the last place at is passed over.
 const RACES: usize = 4;
 
-/// The endpoints that one exchange has tried.
+/// The endpoints that one exchange has tried, of one set. Where endpoints have changed meanwhile nobody was tried: better an
+/// endpoint is asked again than that another is passed over in its place.
 #[derive(Debug, Default, Clone)]
-pub struct Tried(smallvec::SmallVec<[EndpointId; 4]>);
+pub struct Tried {
+    ids: smallvec::SmallVec<[EndpointId; 4]>,
+    /// The set that they are of.
+    of: u64,
+}
 
 impl Tried {
     /// Notes a try.
     pub fn insert(&mut self, id: EndpointId) {
-        self.0.push(id);
+        self.ids.push(id);
     }
 
     /// Whether this endpoint was tried.
     pub fn contains(&self, id: EndpointId) -> bool {
-        self.0.contains(&id)
+        self.ids.contains(&id)
     }
 
     /// Forgets a try that told nothing of the endpoint.
     pub fn remove(&mut self, id: EndpointId) {
-        self.0.retain(|tried| *tried != id);
+        self.ids.retain(|tried| *tried != id);
+    }
+
+    /// Looks at another set.
+    fn turn_to(&mut self, set: &EndpointSet) {
+        if self.of != set.generation() {
+            self.ids.clear();
+            self.of = set.generation();
+        }
     }
 
     /// How many were tried.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.ids.len()
     }
 
     /// Whether none was tried.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.ids.is_empty()
     }
 }
 
@@ -134,16 +151,22 @@ fn is_drawn(chance: f64) -> bool {
 }
 
 impl Upstream {
-    /// An upstream with its first endpoints.
+    /// An upstream with the endpoints that hold now.
     pub fn new(
         protocol: Protocol,
         tls: Option<Arc<UpstreamTls>>,
         common: Arc<Common>,
         choice: Choice,
-        endpoints: Vec<Endpoint>,
+        members: Members,
     ) -> Self {
+        let now = Instant::now();
+        let endpoints = {
+            let mut kept = members.lock();
+            let specs = members.list(&kept);
+            common.endpoints(specs, |spec| kept.standing(spec.address, now))
+        };
         let endpoints = ArcSwap::from_pointee(choice.over(endpoints));
-        Self { protocol, tls, common, choice, endpoints }
+        Self { protocol, tls, common, choice, members, endpoints }
     }
 
     /// The version of HTTP that its servers are spoken to in.
@@ -223,7 +246,9 @@ impl Upstream {
     /// Tells the metrics how it and its endpoints stand.
     pub fn report(&self, now: Instant) {
         self.common.metrics.report(self.circuit(now).map(State::number));
-        self.endpoints.load().iter().for_each(|endpoint| endpoint.report(now));
+        let set = self.endpoints.load();
+        self.common.metrics.report_size(set.len());
+        set.iter().for_each(|endpoint| endpoint.report(now));
     }
 
     /// Begins an attempt at an endpoint that was not tried: the one that a sticky cookie stands for, or whom the balancer
@@ -232,8 +257,9 @@ impl Upstream {
     /// # Errors
     ///
     /// When nobody can be asked.
-    pub fn choose(&self, tried: &Tried, wish: Wish, now: Instant) -> Result<Permit, Unavailable> {
+    pub fn choose(&self, tried: &mut Tried, wish: Wish, now: Instant) -> Result<Permit, Unavailable> {
         let set = self.endpoints.load();
+        tried.turn_to(&set);
         let mut shared = self.common.begin(now)?;
         let all = set.spares_nobody(&self.common, now);
         let stuck = wish.session.and_then(|tag| set.stuck(tag));
@@ -271,8 +297,9 @@ impl Upstream {
 
     /// Begins an attempt at an endpoint that was waited for; `None` when it is not to be asked any more.
     pub fn begin(&self, endpoint: Arc<Endpoint>, slot: Slot, now: Instant) -> Option<Permit> {
-        let all = self.endpoints.load().spares_nobody(&self.common, now);
-        if !all && !endpoint.is_healthy(now) {
+        let set = self.endpoints.load();
+        let all = set.spares_nobody(&self.common, now);
+        if !set.takes(&endpoint) || (!all && !endpoint.is_healthy(now)) {
             return None;
         }
         let shared = self.common.begin(now).ok()?;

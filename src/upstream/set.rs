@@ -18,6 +18,8 @@ pub struct EndpointSet {
     tiers: Box<[Tier]>,
     spread: Spread,
     tags: Tags,
+    /// Which of its upstream's sets it is: ids of another are of no use.
+    generation: u64,
     /// How many are healthy, in the lower half, as counted at the turn in the upper half.
     healthy: AtomicU64,
 }
@@ -36,10 +38,10 @@ const OF_TIERS: u64 = 0x5851_f42d_4c95_7f2d;
 
 impl EndpointSet {
     /// Endpoints in order, an endpoint's id being its place; `zone` is the gateway's own, if it is known. Those of weight
-    /// zero are in no tier: nothing but a sticky cookie finds them.
+    /// zero are in no tier: nothing but a sticky cookie finds them. Those that drain are found by nothing.
     pub fn new(endpoints: Vec<Endpoint>, balance: &Balance, zone: Option<&str>) -> Self {
         let endpoints: Box<[Arc<Endpoint>]> = endpoints.into_iter().map(Arc::new).collect();
-        let picked = endpoints.iter().filter(|endpoint| endpoint.weight() > 0);
+        let picked = endpoints.iter().filter(|endpoint| endpoint.spec().is_picked());
         let ranks = picked.map(|endpoint| (endpoint.id(), endpoint.priority(), endpoint.zone()));
         let build = |ids: Vec<EndpointId>| {
             let known = ids.iter().filter_map(|id| endpoints.get(usize::from(id.0)));
@@ -48,7 +50,14 @@ impl EndpointSet {
         };
         let tiers: Box<[Tier]> = tiers::split(ranks, zone).into_iter().map(build).collect();
         let spread = Spread::new(tiers.len(), Instant::now());
-        Self { endpoints, tiers, spread, tags: Tags::default(), healthy: AtomicU64::new(NEVER) }
+        Self {
+            endpoints,
+            tiers,
+            spread,
+            tags: Tags::default(),
+            generation: 0,
+            healthy: AtomicU64::new(NEVER),
+        }
     }
 
     /// Endpoints in order, with round robin over their weights.
@@ -59,8 +68,20 @@ impl EndpointSet {
     /// The same, found by sticky cookies also.
     #[must_use]
     pub fn with_sticky(mut self, sticky: &Sticky) -> Self {
-        self.tags = Tags::new(sticky, self.iter());
+        self.tags = Tags::new(sticky, self.iter().filter(|endpoint| !endpoint.spec().draining));
         self
+    }
+
+    /// The same, as its upstream's set of this number.
+    #[must_use]
+    pub(super) fn numbered(mut self, generation: u64) -> Self {
+        self.generation = generation;
+        self
+    }
+
+    /// Which of its upstream's sets it is.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Picks an endpoint that is admitted; `None` when none is. Who is `healthy` decides how much each tier bears; it is
@@ -107,7 +128,7 @@ impl EndpointSet {
 
     /// Those that the balancers pick from.
     fn picked(&self) -> impl Iterator<Item = &Endpoint> {
-        self.iter().filter(|endpoint| endpoint.weight() > 0)
+        self.iter().filter(|endpoint| endpoint.spec().is_picked())
     }
 
     /// Whom to wait for when all who could be asked are at their limits: one that the key leads to, or else one that the
@@ -120,7 +141,8 @@ impl EndpointSet {
         now: Instant,
     ) -> Option<Arc<Endpoint>> {
         let could = |id: EndpointId| {
-            let endpoint = self.get(id).filter(|_| !tried.contains(id))?;
+            let endpoint =
+                self.get(id).filter(|endpoint| !endpoint.spec().draining && !tried.contains(id))?;
             ((all || endpoint.is_healthy(now)) && endpoint.is_let(now)).then_some(endpoint)
         };
         let ids = self.iter().map(Endpoint::id);
@@ -135,9 +157,16 @@ impl EndpointSet {
         pick(&roomy).or_else(|| pick(&any)).and_then(|id| self.endpoint(id))
     }
 
+    /// Whether an endpoint of this set or an earlier one gets new requests still.
+    pub(super) fn takes(&self, endpoint: &Endpoint) -> bool {
+        let spec = |known: &Endpoint| (known.address() == endpoint.address()).then(|| !known.spec().draining);
+        let own = self.get(endpoint.id()).and_then(spec);
+        own.or_else(|| self.iter().find_map(spec)).unwrap_or(false)
+    }
+
     /// Why nobody was chosen.
     pub(super) fn why_not(&self, tried: &Tried, all: bool, now: Instant) -> Unavailable {
-        let left = self.iter().filter(|endpoint| !tried.contains(endpoint.id()));
+        let left = self.iter().filter(|endpoint| !endpoint.spec().draining && !tried.contains(endpoint.id()));
         let closed = left.filter(|endpoint| all || endpoint.is_healthy(now));
         match closed.filter_map(|endpoint| endpoint.closed_for(now)).min() {
             Some(retry_after) => Unavailable::CircuitOpen { retry_after },

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure here is a failed test")]
 
 mod client;
+pub mod dns;
 mod gateway;
 mod http2;
 mod message;

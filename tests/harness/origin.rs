@@ -95,6 +95,31 @@ impl Origin {
         Self::answering(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len()))
     }
 
+    /// Several of these, with one port and addresses of their own, from 127.0.0.1 on.
+    pub fn named_on_one_port(names: &[&str]) -> Vec<Self> {
+        loop {
+            let free = TcpListener::bind("127.0.0.1:0").unwrap();
+            let port = free.local_addr().unwrap().port();
+            let bind = |last| TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), port)).ok();
+            let others: Option<Vec<_>> = (2..).take(names.len() - 1).map(bind).collect();
+            // Somebody else may have one of them.
+            let Some(others) = others else { continue };
+            let listeners = std::iter::once(free).chain(others);
+            let origin = |(name, listener): (&&str, _)| {
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len());
+                let script: Arc<Script> = Arc::new(move |visit| match visit.read_body() {
+                    Ok(()) => visit.answer(answer.as_bytes()),
+                    Err(error) => visit.seen.broken(&error),
+                });
+                let raw = |seen: Arc<Seen>| -> Arc<Raw> {
+                    Arc::new(move |index, stream| seen.clone().serve(index, stream, &*script))
+                };
+                Self::listen_on(listener, raw)
+            };
+            return names.iter().zip(listeners).map(origin).collect();
+        }
+    }
+
     /// Does as the script says as soon as a head is there; the body is the script's to read.
     pub fn on_head(script: impl Fn(&mut Visit<'_>) -> Then + Send + Sync + 'static) -> Self {
         let script: Arc<Script> = Arc::new(script);
@@ -107,7 +132,10 @@ impl Origin {
     }
 
     fn listen(script: impl FnOnce(Arc<Seen>) -> Arc<Raw>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::listen_on(TcpListener::bind("127.0.0.1:0").unwrap(), script)
+    }
+
+    fn listen_on(listener: TcpListener, script: impl FnOnce(Arc<Seen>) -> Arc<Raw>) -> Self {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
         let script = script(Arc::clone(&seen));

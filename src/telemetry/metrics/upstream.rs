@@ -53,6 +53,12 @@ pub(super) const FAMILIES: &[Family] = &[
         labels: &["upstream"],
     },
     Family {
+        name: "upstream_endpoints",
+        help: "Endpoints, those that drain or are out of the choice among them.",
+        kind: MetricType::GAUGE,
+        labels: &["upstream"],
+    },
+    Family {
         name: "health_checks_total",
         help: "Probes of active health, by what came of them.",
         kind: MetricType::COUNTER,
@@ -82,6 +88,8 @@ pub struct UpstreamMetrics {
     circuit: Gauge,
     keys_missing: AtomicU64,
     endpoints: Adopted<EndpointCounts>,
+    /// How many endpoints it was said to have, and 1.
+    size: AtomicU64,
 }
 
 impl UpstreamMetrics {
@@ -94,6 +102,7 @@ impl UpstreamMetrics {
             circuit: Gauge::default(),
             keys_missing: AtomicU64::new(0),
             endpoints: Adopted::default(),
+            size: AtomicU64::new(0),
         }
     }
 
@@ -124,6 +133,11 @@ impl UpstreamMetrics {
         self.circuit.set(circuit.map(u64::from));
     }
 
+    /// How many endpoints it has.
+    pub fn report_size(&self, size: usize) {
+        self.size.store(size as u64 + 1, Ordering::Relaxed);
+    }
+
     fn observe(&self, duration: Duration) {
         self.duration.get_or_init(|| Histogram::new(Arc::clone(&self.buckets))).observe(duration);
     }
@@ -131,7 +145,8 @@ impl UpstreamMetrics {
 
 impl Series for UpstreamMetrics {
     fn collect(&self, families: &mut [Samples]) {
-        let [duration, requests, retries, healthy, circuit, keys_missing, probes, limit, queue] = families
+        let [duration, requests, retries, healthy, circuit, keys_missing, size, probes, limit, queue] =
+            families
         else {
             return;
         };
@@ -147,6 +162,9 @@ impl Series for UpstreamMetrics {
         match self.keys_missing.load(Ordering::Relaxed) {
             0 => {}
             count => keys_missing.counter(&[&self.name], count),
+        }
+        if let Some(known) = self.size.load(Ordering::Relaxed).checked_sub(1) {
+            size.gauge(&[&self.name], i64::try_from(known).unwrap_or(i64::MAX));
         }
         for endpoint in self.endpoints.living() {
             if let Some(state) = endpoint.healthy.get() {

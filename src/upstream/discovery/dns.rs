@@ -8,6 +8,7 @@
 //! 4. After a failure the name is asked for again after 1 s, and ever later, up to a minute.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 use smallvec::SmallVec;
 
 use super::{Discovery, DiscoveryError};
-use crate::upstream::EndpointSpec;
+use crate::upstream::{EndpointSpec, Origin};
 
 /// Bounds of what a TTL may say.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -177,6 +178,16 @@ impl DnsResolver {
     }
 }
 
+/// As messages name it: `orders.internal (port 8080)`, or `_http._tcp.orders.internal (SRV)`.
+impl fmt::Display for DnsQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Addresses { name, port } => write!(f, "{name} (port {port})"),
+            Self::Services { name } => write!(f, "{name} (SRV)"),
+        }
+    }
+}
+
 impl DnsDiscovery {
     /// Asks this resolver for that.
     pub fn new(resolver: DnsResolver, query: DnsQuery) -> Self {
@@ -264,7 +275,7 @@ impl Answer {
 }
 
 fn spec(address: SocketAddr, weight: u16, priority: u8) -> EndpointSpec {
-    EndpointSpec { address, weight, zone: None, priority }
+    EndpointSpec { priority, origin: Origin::Dns, ..EndpointSpec::new(address, weight) }
 }
 
 /// Services with the addresses of their targets, as endpoints.

@@ -6,6 +6,7 @@
 //! 3. A watch has no end; it is over when it is dropped.
 
 mod dns;
+mod found;
 
 use futures_util::stream::BoxStream;
 use thiserror::Error;
@@ -13,6 +14,7 @@ use thiserror::Error;
 use super::EndpointSpec;
 
 pub use dns::{DnsDiscovery, DnsQuery, DnsResolver};
+pub use found::{Finder, Found};
 
 /// Finds the endpoints of an upstream.
 pub trait Discovery: Send + Sync {

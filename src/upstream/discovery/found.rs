@@ -1,0 +1,129 @@
+//! What was found so far.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::sync::watch;
+
+use super::{Discovery, DiscoveryError, DnsDiscovery, DnsQuery, DnsResolver};
+use crate::upstream::EndpointSpec;
+
+/// How long until a resolver that cannot be made is made again.
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// Where endpoints are looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finder {
+    /// What is asked for.
+    pub query: DnsQuery,
+    /// Who is asked; the system's name servers when there is none.
+    pub servers: Box<[SocketAddr]>,
+}
+
+/// What was found so far. Its identity is the upstream and where its endpoints are looked for.
+#[derive(Debug)]
+pub struct Found {
+    finder: Finder,
+    told: watch::Sender<Told>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Told {
+    /// The last answer.
+    specs: Option<Arc<[EndpointSpec]>>,
+    /// Why there is none since.
+    error: Option<Arc<str>>,
+}
+
+/// For people: `orders.internal (port 8080), by dns 10.0.0.2:53`.
+impl fmt::Display for Finder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, by dns", self.query)?;
+        for (at, server) in self.servers.iter().enumerate() {
+            write!(f, "{} {server}", if at == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+impl Finder {
+    fn discovery(&self) -> Result<DnsDiscovery, DiscoveryError> {
+        let resolver = match &*self.servers {
+            [] => DnsResolver::system(),
+            servers => DnsResolver::new(servers),
+        };
+        Ok(DnsDiscovery::new(resolver?, self.query.clone()))
+    }
+}
+
+impl Found {
+    /// Nothing so far.
+    pub fn new(finder: Finder) -> Self {
+        Self { finder, told: watch::Sender::default() }
+    }
+
+    /// Where endpoints are looked for.
+    pub fn finder(&self) -> &Finder {
+        &self.finder
+    }
+
+    /// The last answer, if there was one.
+    pub fn specs(&self) -> Option<Arc<[EndpointSpec]>> {
+        self.told.borrow().specs.clone()
+    }
+
+    /// Why there is no answer at the moment.
+    pub fn error(&self) -> Option<Arc<str>> {
+        self.told.borrow().error.clone()
+    }
+
+    /// Waits until there was a first answer, or none could be had.
+    pub async fn told(&self) {
+        let mut told = self.told.subscribe();
+        // The sender is here.
+        let _ = told.wait_for(|told| told.specs.is_some() || told.error.is_some()).await;
+    }
+
+    /// Looks for endpoints, and again whenever an answer is over, without an end; `news` is called for every new answer.
+    pub async fn follow(&self, upstream: &str, news: impl Fn()) {
+        loop {
+            match self.finder.discovery() {
+                Ok(discovery) => {
+                    let mut watch = discovery.watch();
+                    while let Some(told) = watch.next().await {
+                        match told {
+                            Ok(specs) => {
+                                self.answered(upstream, specs);
+                                news();
+                            }
+                            Err(error) => self.failed(upstream, &error),
+                        }
+                    }
+                }
+                Err(error) => self.failed(upstream, &error),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    pub(in crate::upstream) fn answered(&self, upstream: &str, specs: Vec<EndpointSpec>) {
+        log::info!("upstream {upstream}: {} has {} endpoints", self.finder.query, specs.len());
+        self.told.send_replace(Told { specs: Some(specs.into()), error: None });
+    }
+
+    /// The last answer holds. Only the first failure in a row is news.
+    fn failed(&self, upstream: &str, error: &DiscoveryError) {
+        let mut first = false;
+        let error: Arc<str> = error.to_string().into();
+        self.told.send_modify(|told| {
+            first = told.error.is_none();
+            told.error = Some(Arc::clone(&error));
+        });
+        let known = self.specs().map_or(0, |specs| specs.len());
+        let level = if first { log::Level::Warn } else { log::Level::Debug };
+        log::log!(level, "upstream {upstream}: {error}; the {known} endpoints that are known stay");
+    }
+}

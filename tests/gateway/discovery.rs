@@ -1,0 +1,184 @@
+//! Endpoints that are found by DNS, before a real name server.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use crate::harness::dns::{NameServer, Service};
+use crate::harness::{Gateway, Origin, eventually, process_log};
+
+/// A gateway's words: one upstream with these.
+fn words(upstream: &str) -> String {
+    format!(
+        "upstreams: {{ origin: {{ {upstream} }} }}\nroutes: [{{ name: all, path: /*, upstream: origin }}]\n"
+    )
+}
+
+fn by_name(name: &str, port: u16, server: &NameServer) -> String {
+    format!("discover: {{ dns: {{ name: {name}, port: {port}, resolver: [\"{}\"] }} }}", server.address())
+}
+
+fn by_service(server: &NameServer) -> String {
+    format!("discover: {{ dns: {{ name: _http._tcp.app.internal, resolver: [\"{}\"] }} }}", server.address())
+}
+
+fn port(origins: &[Origin]) -> u16 {
+    origins[0].address().port()
+}
+
+fn view(gateway: &Gateway) -> Value {
+    gateway.admin_get("/upstreams").json()[0].take()
+}
+
+/// The last parts of the endpoints' addresses.
+fn known(gateway: &Gateway) -> Vec<String> {
+    let view = view(gateway);
+    let addresses = view["endpoints"].as_array().unwrap().iter();
+    addresses.map(|it| it["address"].as_str().unwrap().trim_start_matches("127.0.0.").into()).collect()
+}
+
+fn answers(gateway: &Gateway, count: usize) -> BTreeMap<String, usize> {
+    let mut client = gateway.client();
+    let mut seen = BTreeMap::new();
+    for _ in 0..count {
+        *seen.entry(client.get("/").text()).or_insert(0) += 1;
+    }
+    seen
+}
+
+fn who(gateway: &Gateway) -> BTreeSet<String> {
+    answers(gateway, 8).into_keys().collect()
+}
+
+fn names<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
+    names.map(str::to_owned).into()
+}
+
+#[test]
+fn endpoints_appear_and_vanish_without_a_lost_request() {
+    let origins = Origin::named_on_one_port(&["a", "b", "c"]);
+    let server = NameServer::start(&["127.0.0.1"]);
+    let gateway = Gateway::start(&words(&by_name("app.internal", port(&origins), &server)));
+    assert_eq!(who(&gateway), names(["a"]), "they are there when the gateway is ready");
+    assert_eq!(view(&gateway)["endpoints"][0]["origin"], "dns");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut client = gateway.client();
+                while !done.load(Ordering::Relaxed) {
+                    assert_eq!(client.get("/").status, 200);
+                }
+            });
+        }
+        server.tell(&["127.0.0.1", "127.0.0.2"]);
+        eventually("the second is found", || who(&gateway) == names(["a", "b"]));
+        server.tell(&["127.0.0.3", "127.0.0.2"]);
+        eventually("the first has gone", || who(&gateway) == names(["b", "c"]));
+        server.tell(&["127.0.0.3"]);
+        eventually("the third is left", || who(&gateway) == names(["c"]));
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(known(&gateway), [format!("3:{}", port(&origins))]);
+    assert_eq!(gateway.metric("portcullis_upstream_endpoints{upstream=\"origin\"}"), 1.0);
+}
+
+#[test]
+fn services_bring_ports_weights_and_priorities() {
+    let [a, b, c] = ["a", "b", "c"].map(Origin::named);
+    let service = |origin: &Origin, priority, weight| Service { address: origin.address(), priority, weight };
+    let mut server = NameServer::away();
+    server.serve(&[service(&a, 10, 3), service(&b, 10, 1), service(&c, 20, 1)]);
+    let gateway = Gateway::start(&words(&by_service(&server)));
+    assert_eq!(answers(&gateway, 8), BTreeMap::from([("a".into(), 6), ("b".into(), 2)]));
+    let shown = view(&gateway);
+    let of = |origin: &Origin| {
+        let address = origin.address().to_string();
+        let endpoints = shown["endpoints"].as_array().unwrap();
+        let endpoint = endpoints.iter().find(|endpoint| endpoint["address"] == address).unwrap();
+        [endpoint["priority"].clone(), endpoint["weight"].clone()]
+    };
+    assert_eq!([of(&a), of(&b), of(&c)], [[json!(0), json!(3)], [json!(0), json!(1)], [json!(1), json!(1)]]);
+    server.serve(&[service(&b, 1, 0), service(&c, 0, 0)]);
+    eventually("the ranks are others", || who(&gateway) == names(["c"]));
+}
+
+#[test]
+fn what_is_known_stays_while_the_name_server_is_away() {
+    let origins = Origin::named_on_one_port(&["a", "b"]);
+    let mut server = NameServer::start(&["127.0.0.1"]);
+    let upstream = by_name("app.internal", port(&origins), &server);
+    let gateway = Gateway::start_file(&words(&upstream));
+    assert_eq!(view(&gateway)["discover"]["error"], Value::Null);
+    server.stop();
+    eventually("the failure is shown", || view(&gateway)["discover"]["error"].is_string());
+    let told =
+        process_log::heard(&["`app.internal` cannot be looked up", "the 1 endpoints that are known stay"]);
+    assert!(told.starts_with("WARN") || told.contains("upstream origin"), "{told}");
+    assert_eq!(who(&gateway), names(["a"]));
+    // The same words, among others.
+    gateway.rewrite(&words(&format!("{upstream}, balance: random")));
+    gateway.reload().unwrap();
+    assert_eq!(who(&gateway), names(["a"]), "what was found outlives a reload");
+    assert!(view(&gateway)["discover"]["error"].is_string());
+
+    server.arrive(&["127.0.0.2"]);
+    eventually("it answers again", || who(&gateway) == names(["b"]));
+    assert_eq!(view(&gateway)["discover"]["error"], Value::Null);
+}
+
+#[test]
+fn before_the_first_answer_nobody_can_be_asked() {
+    let origins = Origin::named_on_one_port(&["a"]);
+    let mut server = NameServer::away();
+    let gateway = Gateway::start(&words(&by_name("app.internal", port(&origins), &server)));
+    assert_eq!(gateway.get("/").problem(), (503, "no_healthy_upstream".into()));
+    assert_eq!(gateway.admin_get("/readyz").status, 200);
+    server.arrive(&["127.0.0.1"]);
+    eventually("it is found", || gateway.get("/").status == 200);
+}
+
+#[test]
+fn the_files_endpoints_stand_beside_those_that_are_found() {
+    let origins = Origin::named_on_one_port(&["a", "b"]);
+    let (own, server) = (Origin::named("own"), NameServer::start(&["127.0.0.1"]));
+    let endpoints = format!("endpoints: [\"{}\"]", own.address());
+    let with = |name| words(&format!("{endpoints}, {}", by_name(name, port(&origins), &server)));
+    let gateway = Gateway::start_file(&with("app.internal"));
+    assert_eq!(who(&gateway), names(["a", "own"]));
+    // Other words ask anew, and know nothing before.
+    gateway.rewrite(&with("none.internal"));
+    gateway.reload().unwrap();
+    assert_eq!(who(&gateway), names(["own"]));
+    eventually("nothing is found", || {
+        view(&gateway)["discover"]["error"] == "`none.internal` has no endpoints"
+    });
+    gateway.rewrite(&with("app.internal"));
+    gateway.reload().unwrap();
+    eventually("they are found again", || who(&gateway) == names(["a", "own"]));
+    gateway.rewrite(&words(&endpoints));
+    gateway.reload().unwrap();
+    assert_eq!(who(&gateway), names(["own"]));
+    assert_eq!(view(&gateway)["discover"], Value::Null);
+}
+
+#[test]
+fn an_operator_changes_what_was_found() {
+    let origins = Origin::named_on_one_port(&["a", "b"]);
+    let server = NameServer::start(&["127.0.0.1", "127.0.0.2"]);
+    let gateway = Gateway::start_file(&words(&by_name("app.internal", port(&origins), &server)));
+    let change = |method, origin: &Origin, body| {
+        let place = format!("/upstreams/origin/endpoints/{}", origin.address());
+        assert_eq!(gateway.admin_ask(method, &place, body).status, 200);
+    };
+    change("PUT", &origins[0], "{ \"state\": \"draining\" }");
+    assert_eq!(who(&gateway), names(["b"]));
+    gateway.reload().unwrap();
+    assert_eq!(who(&gateway), names(["b"]));
+    // Once it is not found any more the change is over.
+    server.tell(&["127.0.0.2"]);
+    eventually("it is gone", || known(&gateway).len() == 1);
+    server.tell(&["127.0.0.1", "127.0.0.2"]);
+    eventually("it is back", || who(&gateway) == names(["a", "b"]));
+}
