@@ -332,7 +332,7 @@ fn status_config_routes_and_upstreams_say_what_is_in_force() {
         latency.as_f64().is_some_and(|seconds| seconds < 20.0)
             && upstreams
                 == json!([{ "name": "echo", "balance": "round_robin", "circuit": null, "panicking": false, "endpoints": [{
-                "address": origin.address().to_string(), "weight": 1, "active": 0, "requests": 1, "failures": 0,
+                "address": origin.address().to_string(), "weight": 1, "active": 0, "requests": 1, "failures": 0, "waiting": 0, "limit": null,
                 "zone": null, "priority": 0, "latency_seconds": null,
                 "healthy": true, "ejected_for_seconds": null, "circuit": null, "health": { "active": null },
             }] }])

@@ -317,10 +317,11 @@ fn one_that_comes_back_starts_slowly() {
         let (back, ill) = sickly("back");
         let good = Origin::named("good");
         let words =
-            format!("{slow_start}health: {{ passive: {{ consecutive_errors: 1, eject_for: 100ms }} }}");
+            format!("{slow_start}health: {{ passive: {{ consecutive_errors: 1, eject_for: 500ms }} }}");
         let before = gateway(&[&back, &good], &words);
         eventually("an error", || before.get("/").status == 500);
         ill.store(false, Ordering::SeqCst);
+        eventually("it to be out", || upstream(&before)["endpoints"][0]["healthy"] == false);
         eventually("it to be back", || upstream(&before)["endpoints"][0]["healthy"] == true);
         // A tenth of its half.
         let share = sent(&before, &back, 100);

@@ -108,8 +108,20 @@ fn every_line_that_the_demo_prints_works() {
     let mut demo = home.spawn(command);
     eventually("the demo", || demo.get("/").ok());
     let lines: Vec<_> = demo.out().into_iter().filter(|line| line.contains("curl ")).collect();
-    let expected =
-        [" 200 OK", " 200 OK", " 200 OK", " 405 ", " 403 ", " 200 OK", " 413 ", "shop", "requests_total"];
+    let expected = [
+        " 200 OK",
+        " 200 OK",
+        " 200 OK",
+        " 405 ",
+        " 403 ",
+        " 200 OK",
+        " 413 ",
+        "shop",
+        "breaks down",
+        " 200 OK",
+        "healthy",
+        "requests_total",
+    ];
     assert_eq!(lines.len(), expected.len(), "{lines:?}");
     for (line, expected) in lines.iter().zip(expected) {
         let output = Command::new("sh").arg("-c").arg(line).output().unwrap();
