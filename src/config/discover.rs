@@ -34,7 +34,7 @@ pub struct DnsNames {
     pub port: Option<u16>,
     /// The name servers that are asked: `10.0.0.2`, or `"10.0.0.2:5353"`. Those of the system (`/etc/resolv.conf`) unless
     /// named.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub resolver: Vec<NameServer>,
 }
 

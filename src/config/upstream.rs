@@ -17,7 +17,7 @@ use crate::types::Duration;
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
     /// The servers: `"10.0.0.1:8080"`, or `{ address: "10.0.0.2:8080", weight: 3, zone: a, priority: 1 }`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub endpoints: Vec<Endpoint>,
     /// Where more servers are looked for, beside `endpoints` or in their place.
     #[serde(default, skip_serializing_if = "Option::is_none")]

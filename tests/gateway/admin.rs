@@ -331,9 +331,9 @@ fn status_config_routes_and_upstreams_say_what_is_in_force() {
         let latency = upstreams[0]["endpoints"][0]["latency_seconds"].take();
         latency.as_f64().is_some_and(|seconds| seconds < 20.0)
             && upstreams
-                == json!([{ "name": "echo", "balance": "round_robin", "circuit": null, "panicking": false, "endpoints": [{
+                == json!([{ "name": "echo", "balance": "round_robin", "discover": null, "circuit": null, "panicking": false, "endpoints": [{
                 "address": origin.address().to_string(), "weight": 1, "active": 0, "requests": 1, "failures": 0, "waiting": 0, "limit": null,
-                "zone": null, "priority": 0, "latency_seconds": null,
+                "zone": null, "priority": 0, "origin": "file", "state": "active", "latency_seconds": null,
                 "healthy": true, "ejected_for_seconds": null, "circuit": null, "health": { "active": null },
             }] }])
     });
