@@ -121,6 +121,7 @@ fn families() -> BTreeSet<String> {
     let upstream = metrics.upstream("shop");
     upstream.retry("success");
     upstream.key_missing();
+    upstream.report_size(2);
     let endpoint = upstream.endpoint("10.0.0.1:8080");
     endpoint.record("success", Some(Duration::from_millis(2)));
     endpoint.probed("success");
