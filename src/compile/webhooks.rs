@@ -42,31 +42,27 @@ impl Compiler<'_> {
             self.error(join(path, "timeout"), format!("a timeout is above 0s and up to {LONGEST}"));
         }
         let mut headers = self.headers(&join(path, "headers"), words);
-        let token = match &words.token {
-            None => Some(None),
-            Some(source) => self.secret_at(&join(path, "token"), source).map(Some),
-        };
-        let url = self.secret_at(&join(path, "url"), &words.url);
-        let url = url.and_then(|url| self.url(&join(path, "url"), &url));
-        let ca = words.ca.as_ref().filter(|_| self.inputs.certificates);
-        let ca = match ca.map(|ca| authorities_text(ca)) {
-            Some(read) => Some(self.usable(join(path, "ca"), read)?),
-            None => None,
-        };
-        if let Some(token) = token? {
-            headers.insert(AUTHORIZATION, self.bearer(&join(path, "token"), &token)?);
-        }
-        let url = url?;
-        if words.ca.is_some() && url.scheme() != Some(&Scheme::HTTPS) {
+        let token = words.token.as_ref().map(|source| self.bearer(&join(path, "token"), source));
+        let url = self.url(&join(path, "url"), &words.url);
+        let clear = url.as_ref().is_some_and(|url| url.scheme() == Some(&Scheme::HTTP));
+        if words.ca.is_some() && clear {
             let message = "authorities are of no use without TLS";
             let hint = "write `https://` in the URL";
             self.errors.push(ConfigError::new(join(path, "ca"), message).with_hint(hint));
         }
+        let ca = words.ca.as_ref().filter(|_| self.inputs.certificates);
+        let ca = ca.map(|ca| self.usable(join(path, "ca"), authorities_text(ca)));
+        if let Some(token) = token {
+            headers.insert(AUTHORIZATION, token?);
+        }
         Some(Webhook {
-            url,
+            url: url?,
             headers,
             on: words.on.as_slice().into(),
-            ca: ca.map(Vec::into_boxed_slice),
+            ca: match ca {
+                Some(text) => Some(text?.into()),
+                None => None,
+            },
             timeout: words.timeout.get(),
         })
     }
@@ -81,8 +77,8 @@ impl Compiler<'_> {
     }
 
     /// Errors say nothing of its words: there may be a key in them.
-    fn url(&mut self, path: &str, text: &str) -> Option<Uri> {
-        let url = text.parse::<Uri>().ok();
+    fn url(&mut self, path: &str, source: &SecretSource) -> Option<Uri> {
+        let url = self.secret_at(path, source)?.parse::<Uri>().ok();
         let fits = |url: &Uri| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some();
         let Some(url) = url.filter(fits) else {
             let hint = "it begins with `https://` and a host, or `http://`";
@@ -97,7 +93,8 @@ impl Compiler<'_> {
         Some(url)
     }
 
-    fn bearer(&mut self, path: &str, token: &str) -> Option<HeaderValue> {
+    fn bearer(&mut self, path: &str, source: &SecretSource) -> Option<HeaderValue> {
+        let token = self.secret_at(path, source)?;
         let fits = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
         match HeaderValue::try_from(format!("Bearer {token}")).ok().filter(|_| fits) {
             Some(mut value) => {
