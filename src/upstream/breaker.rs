@@ -73,16 +73,6 @@ pub enum State {
     HalfOpen,
 }
 
-impl Change {
-    /// Writes it to the log. `whose` circuit it is comes first.
-    pub(super) fn tell(self, whose: fmt::Arguments<'_>) {
-        match self.to {
-            State::Open => log::warn!("{whose} is open: {}", self.why),
-            State::HalfOpen | State::Closed => log::info!("{whose} is {}: {}", self.to.word(), self.why),
-        }
-    }
-}
-
 impl State {
     /// Its number in metrics: the more, the less goes.
     pub fn number(self) -> u8 {

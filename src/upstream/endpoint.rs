@@ -14,7 +14,7 @@ use super::outcome::{Outcome, Verdict};
 use super::room::Turn;
 use super::rules::Common;
 use super::standing::Standing;
-use crate::telemetry::EndpointMetrics;
+use crate::telemetry::{EndpointMetrics, EventKind};
 
 pub(super) use active::Checks;
 
@@ -153,11 +153,8 @@ impl Endpoint {
             self.common.turned();
             self.standing.returns(now);
             if passes {
-                log::info!(
-                    "upstream {}: endpoint {} is back in the choice",
-                    self.common.name,
-                    self.address()
-                );
+                let what = format_args!("back in the choice");
+                self.common.tell_endpoint(EventKind::EndpointUp, self.address(), &"its time is over", what);
             }
         }
         passes
@@ -270,7 +267,7 @@ impl Endpoint {
         if change.to == State::Closed {
             self.standing.returns(now);
         }
-        change.tell(format_args!("upstream {}: the circuit of {}", self.common.name, self.address()));
+        self.common.tell_circuit(change, Some(self.address()));
     }
 
     /// Passive health hears how an attempt went.
@@ -280,12 +277,8 @@ impl Endpoint {
         if let Some(ejected) = passive.record(policy, now, verdict, ejections, self.of) {
             self.common.turned();
             let seconds = ejected.until.duration_since(now).as_secs_f64();
-            log::warn!(
-                "upstream {}: endpoint {} is out of the choice for {seconds:.1} s: {}",
-                self.common.name,
-                self.address(),
-                ejected.why
-            );
+            let what = format_args!("out of the choice for {seconds:.1} s: {}", ejected.why);
+            self.common.tell_endpoint(EventKind::EndpointDown, self.address(), &ejected.why, what);
         }
     }
 }

@@ -23,6 +23,7 @@ mod set;
 mod standing;
 mod sticky;
 pub mod tiers;
+mod told;
 mod window;
 
 use std::sync::Arc;
