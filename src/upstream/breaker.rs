@@ -206,6 +206,12 @@ impl Breaker {
         }
     }
 
+    /// Whether the call with this ticket is one of those by which it finds out.
+    pub fn is_trial(&self, ticket: &Ticket) -> bool {
+        let word = self.word();
+        word.state == State::HalfOpen && word.era == ticket.era
+    }
+
     /// Its state. It is half-open as soon as a call may go, even if none has yet.
     pub fn state(&self, policy: &BreakerPolicy, now: Instant) -> State {
         match self.word().state {

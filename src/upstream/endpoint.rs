@@ -50,6 +50,8 @@ pub enum Origin {
     Dns,
 }
 
+/// How long an attempt that failed is taken to have been, at least, where the fastest endpoint is looked for.
+const FAILED: Duration = Duration::from_secs(1);
 /// What an endpoint that has just come back gets of its share.
 const COLD: f64 = 0.1;
 
@@ -302,6 +304,15 @@ impl Permit {
         &self.endpoint
     }
 
+    /// Whether the attempt is one by which a half-open breaker finds out.
+    pub fn is_trial(&self) -> bool {
+        let breaker = match self.endpoint.common.rules.endpoint_breaker() {
+            Some(_) => &self.endpoint.standing.breaker,
+            None => &self.endpoint.common.shared.breaker,
+        };
+        self.ticket.as_ref().is_some_and(|ticket| breaker.is_trial(ticket))
+    }
+
     /// The attempt is one more, by the route's policy.
     pub fn as_retry(mut self) -> Self {
         self.is_retry = true;
@@ -340,8 +351,13 @@ impl Permit {
         if let Some(ticket) = self.ticket.take() {
             endpoint.end(ticket, verdict, outcome.to_head.unwrap_or_default(), now);
         }
-        // One that fails at once is not the fastest.
-        if let Some(latency) = outcome.to_head.filter(|_| verdict == Verdict::Success) {
+        let latency = match verdict {
+            Verdict::Success => outcome.to_head,
+            // One that fails at once is not the fastest.
+            Verdict::Failure => Some(outcome.to_head.unwrap_or_default().max(FAILED)),
+            Verdict::Neutral => None,
+        };
+        if let Some(latency) = latency {
             endpoint.standing.latency.record(now, latency);
         }
     }
