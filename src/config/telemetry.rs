@@ -21,7 +21,6 @@ pub struct Telemetry {
     /// Prometheus metrics, at `/metrics` of the admin listener.
     pub metrics: Metrics,
     /// Who is told what happens, beside the process log.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub events: Vec<EventSink>,
 }
 
@@ -107,7 +106,7 @@ pub struct Webhook {
     /// it, so it is a secret: never shown.
     pub url: SecretSource,
     /// The events that it gets. All of them where none is named.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub on: Vec<EventKind>,
     /// A token to send along, as `Authorization: Bearer TOKEN`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
