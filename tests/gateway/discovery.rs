@@ -121,8 +121,8 @@ fn what_is_known_stays_while_the_name_server_is_away() {
     assert_eq!(view(&gateway)["discover"]["error"], Value::Null);
     server.stop();
     eventually("the failure is shown", || view(&gateway)["discover"]["error"].is_string());
-    let words = ["upstream origin: `app.internal` cannot be looked up", "what was found stays (1 endpoints)"];
-    process_log::heard(&words);
+    let said = ["upstream origin: `app.internal` cannot be looked up", "what was found stays (1 endpoints)"];
+    process_log::heard(&said);
     assert_eq!(who(&gateway), names(["a"]));
     // The same words, among others.
     gateway.rewrite(&words(&format!("{upstream}, balance: random")));
