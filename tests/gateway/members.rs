@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use serde_json::{Value, json};
 
 use crate::ask::ask;
-use crate::harness::{Gateway, Origin, Response, Then, eventually, process_log, to};
+use crate::harness::{Gateway, Nobody, Origin, Response, Then, eventually, process_log, to};
 
 fn put(gateway: &Gateway, origin: &Origin, words: &Value) -> Value {
     let answer = change(gateway, "PUT", origin, &words.to_string());
@@ -296,4 +296,18 @@ fn who_waits_for_one_that_drains_goes_elsewhere() {
     put(&gateway, &a, &json!({ "state": "draining" }));
     go.send(()).unwrap();
     assert_eq!((first.response().text(), second.response().text()), ("a".into(), "b".into()));
+}
+
+#[test]
+fn an_endpoint_that_joins_is_probed() {
+    let (a, gone) = (Origin::named("a"), Nobody::new());
+    let health = "health: { active: { tcp: {}, interval: 10ms }, panic_threshold: 0% }";
+    let gateway = Gateway::start(&to(&[&a], "").replace("] } }\n", &format!("], {health} }} }}\n")));
+    let place = format!("/upstreams/origin/endpoints/{}", gone.address());
+    assert_eq!(gateway.admin_ask("PUT", &place, "").status, 200);
+    eventually("nobody is found to be there", || {
+        let endpoints = gateway.admin_get("/upstreams").json()[0]["endpoints"].take();
+        endpoints[1]["health"]["active"]["healthy"] == false
+    });
+    assert_eq!(answers(&gateway, 8), counts([("a", 8)]));
 }

@@ -122,8 +122,11 @@ impl Found {
             first = told.error.is_none();
             told.error = Some(Arc::clone(&error));
         });
-        let known = self.specs().map_or(0, |specs| specs.len());
+        let known = match self.specs() {
+            None => "nothing was found so far".to_owned(),
+            Some(specs) => format!("what was found stays ({} endpoints)", specs.len()),
+        };
         let level = if first { log::Level::Warn } else { log::Level::Debug };
-        log::log!(level, "upstream {upstream}: {error}; the {known} endpoints that are known stay");
+        log::log!(level, "upstream {upstream}: {error}; {known}");
     }
 }
