@@ -382,7 +382,7 @@ fn a_callers_haste_is_not_the_endpoints_fault() {
         visit.wait_for_close();
         Then::Close
     });
-    let before = gateway(&[&origin], "protocol: http2, breaker: { consecutive_failures: 1 }");
+    let before = gateway(&[&origin], "breaker: { consecutive_failures: 1 }");
     for _ in 0..3 {
         let mut client = Http2::connect(before.address());
         let request = client

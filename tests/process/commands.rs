@@ -116,7 +116,6 @@ fn every_line_that_the_demo_prints_works() {
         " 403 ",
         " 200 OK",
         " 413 ",
-        "shop",
         "breaks down",
         " 200 OK",
         "healthy",

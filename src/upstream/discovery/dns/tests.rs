@@ -60,7 +60,13 @@ struct Dnsmasq {
 }
 
 impl Dnsmasq {
+    /// Starts one, on another port where somebody else takes the first; `None` where there is no such program.
     fn start(hosts: &str, options: &[&str]) -> Option<Self> {
+        (0..10).find_map(|_| Self::try_start(hosts, options).transpose())?.ok()
+    }
+
+    /// `Ok(None)` when it ended at once.
+    fn try_start(hosts: &str, options: &[&str]) -> Result<Option<Self>, std::io::Error> {
         let free = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let mut file = NamedTempFile::new().unwrap();
         file.write_all(hosts.as_bytes()).unwrap();
@@ -76,13 +82,16 @@ impl Dnsmasq {
         command.args(["--local=/test/", "--user=root"]).arg(format!("--port={}", free.port()));
         command.arg(format!("--addn-hosts={}", file.path().display())).args(options);
         let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let server = Self { process: process.ok()?, address: free, hosts: file };
+        let mut server = Self { process: process?, address: free, hosts: file };
         let patience = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(server.address).is_err() {
+            if server.process.try_wait()?.is_some() {
+                return Ok(None);
+            }
             assert!(Instant::now() < patience, "dnsmasq does not listen");
             std::thread::sleep(Duration::from_millis(10));
         }
-        Some(server)
+        Ok(Some(server))
     }
 
     fn rewrite(&mut self, hosts: &str) {
