@@ -48,6 +48,8 @@ pub enum Origin {
     Admin,
     /// That of DNS.
     Dns,
+    /// That of a discovery made in code.
+    Custom,
 }
 
 /// What an endpoint that has just come back gets of its share.
@@ -86,6 +88,7 @@ impl Origin {
             Self::File => "file",
             Self::Admin => "admin",
             Self::Dns => "dns",
+            Self::Custom => "custom",
         }
     }
 }
