@@ -21,12 +21,14 @@ pub mod cli;
 mod compile;
 mod edge;
 mod handler;
+mod outbound;
 mod proxy;
 mod registry;
 mod server;
 mod snapshot;
 mod state;
 mod stores;
+mod webhooks;
 
 pub mod chain;
 pub mod coding;

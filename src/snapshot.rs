@@ -18,6 +18,7 @@ use crate::telemetry::{AccessLog, RouteMetrics};
 use crate::tls::{Certificate, Issued, ServerPolicy};
 use crate::types::{MemoryMark, Trust};
 use crate::upstream::{Priority, RetryPolicy, Upstream};
+use crate::webhooks::Webhook;
 
 /// One compiled configuration.
 pub struct Snapshot {
@@ -45,6 +46,8 @@ pub struct Snapshot {
     pub trusted_proxies: Trust,
     /// Where new requests begin to be refused.
     pub shed: Watermarks,
+    /// Who is told what happens.
+    pub webhooks: Arc<[Webhook]>,
     /// The access log.
     pub access_log: Arc<AccessLog>,
     /// How long requests in flight may go on at shutdown.

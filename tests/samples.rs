@@ -244,6 +244,11 @@ fn start_with(sample: &str, certificates: &Certificates) -> Running {
     for Store::Redis(store) in config.stores.values_mut() {
         store.ca = store.ca.as_ref().map(|file| certificates.0.path(file.to_str().unwrap()));
     }
+    for sink in &mut config.telemetry.events {
+        let hook = &mut sink.webhook;
+        hook.ca = hook.ca.as_ref().map(|file| certificates.0.path(file.to_str().unwrap()));
+        hook.token = Some(portcullis::config::SecretSource::Word(portcullis::types::Secret::new(TOKEN)));
+    }
     Gateway::from_config(config).start().unwrap_or_else(|error| panic!("{sample}: {error}"))
 }
 

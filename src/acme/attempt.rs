@@ -12,8 +12,9 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use super::challenges::{Answer, Challenges};
 use super::client::{Client, Told};
 use super::directory::{Challenge, Directory};
-use super::error::{Error, whole};
+use super::error::Error;
 use super::store::{Offer, Store};
+use crate::outbound::whole;
 use crate::tls::Certificate;
 
 /// How often the same is asked again because the directory does not like its own nonce any more.

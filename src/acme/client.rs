@@ -9,19 +9,14 @@ use bytes::Bytes;
 use http::Request;
 use http::header::RETRY_AFTER;
 use http_body_util::{BodyExt, Limited};
-use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Pooled;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use parking_lot::Mutex;
-use rustls::client::Resumption;
-use rustls::crypto::aws_lc_rs::default_provider;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 
-use super::error::{Error, whole};
+use super::error::Error;
+use crate::outbound::{self, Authorities, Connector, whole};
+use crate::tls::authorities_text;
 
 /// How long one answer of a directory may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,7 +28,7 @@ type Outcome = Result<BytesResponse, instant_acme::Error>;
 /// Asks by HTTPS, within bounds. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Client {
-    pooled: Pooled<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
+    pooled: Pooled<Connector, BodyWrapper<Bytes>>,
     told: Told,
 }
 
@@ -50,15 +45,7 @@ impl Told {
 impl Client {
     /// A client that believes the authorities in a file; without one, those whom the system trusts.
     pub(super) fn new(ca: Option<&Path>) -> Result<Self, Error> {
-        let mut connector = HttpConnector::new();
-        connector.enforce_http(false);
-        connector.set_connect_timeout(Some(PATIENCE));
-        let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(config(ca)?)
-            .https_only()
-            .enable_http1()
-            .wrap_connector(connector);
-        let pooled = Pooled::builder(TokioExecutor::new()).pool_idle_timeout(PATIENCE).build(connector);
+        let pooled = Pooled::builder(TokioExecutor::new()).pool_idle_timeout(PATIENCE).build(connector(ca)?);
         Ok(Self { pooled, told: Told::default() })
     }
 
@@ -88,29 +75,11 @@ impl HttpClient for Client {
     }
 }
 
-/// Sessions are not resumed: directories are asked rarely, and one on another port of a host knows nothing of them.
-fn config(ca: Option<&Path>) -> Result<ClientConfig, Error> {
-    let mut config = trusting(ca)?;
-    config.resumption = Resumption::disabled();
-    Ok(config)
-}
-
-fn trusting(ca: Option<&Path>) -> Result<ClientConfig, Error> {
-    let unusable = |message: String| Error::Directory { message, retry_at: None };
-    let builder = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| Error::Bug(error.to_string()))?;
-    let Some(ca) = ca else {
-        let trusting = builder.with_native_roots();
-        let unread = |error| unusable(format!("the system's authorities cannot be read: {error}"));
-        return Ok(trusting.map_err(unread)?.with_no_client_auth());
-    };
-    let mut roots = RootCertStore::empty();
-    let unread = |error: &dyn std::fmt::Display| unusable(format!("cannot use `{}`: {error}", ca.display()));
-    for certificate in CertificateDer::pem_file_iter(ca).map_err(|error| unread(&error))? {
-        roots.add(certificate.map_err(|error| unread(&error))?).map_err(|error| unread(&error))?;
-    }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+fn connector(ca: Option<&Path>) -> Result<Connector, Error> {
+    let unusable = |message| Error::Directory { message, retry_at: None };
+    let text = ca.map(authorities_text).transpose().map_err(|fault| unusable(fault.to_string()))?;
+    let authorities = text.as_deref().map_or(Authorities::System, Authorities::Text);
+    outbound::connector(authorities, PATIENCE).map_err(unusable)
 }
 
 /// A time by `Retry-After` (RFC 9110, section 10.2.3).

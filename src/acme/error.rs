@@ -51,18 +51,3 @@ impl Error {
         }
     }
 }
-
-/// An error with all that led to it: what a client of HTTP says at the top is not enough.
-pub(super) fn whole(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut told = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_told = cause.to_string();
-        if !told.contains(&cause_told) {
-            told.push_str(": ");
-            told.push_str(&cause_told);
-        }
-        next = cause.source();
-    }
-    told
-}

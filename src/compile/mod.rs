@@ -14,6 +14,7 @@ mod stores;
 mod telemetry;
 mod tls;
 mod upstreams;
+mod webhooks;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use crate::document::{ConfigError, Environment, Errors, closest};
 use crate::registry::Registry;
 use crate::snapshot::{Bounds, Snapshot, Watermarks};
 use crate::state::State;
-use crate::telemetry::{AccessLog, Metrics, Settings};
+use crate::telemetry::{AccessLog, Events, Metrics, Settings};
 use crate::types::CredentialFields;
 use crate::upstream::Upstream;
 
@@ -34,6 +35,7 @@ pub use shown::shown;
 pub use stores::store_files;
 pub use tls::tls_files;
 pub use upstreams::upstream_files;
+pub use webhooks::webhook_files;
 
 /// What a configuration is compiled against.
 #[derive(Clone, Copy)]
@@ -44,6 +46,8 @@ pub struct Inputs<'a> {
     pub state: &'a State,
     /// The metrics that routes and upstreams count in.
     pub metrics: &'a Metrics,
+    /// Where what happens to upstreams is told.
+    pub events: &'a Events,
     /// The environment, for secrets that are named by their variable.
     pub environment: &'a Environment,
     /// Whether certificates and keys may be read. Else nothing is said of their files, and TLS is left out.
@@ -86,6 +90,7 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
     compiler.unplaced_chains();
     let access_log = telemetry::access_log(&config.telemetry.access_log, &mut compiler.errors);
     telemetry::metrics(&config.telemetry.metrics, &mut compiler.errors);
+    let webhooks = compiler.webhooks();
     compiler.admin();
     if config.server.upgrade_timeout.get().is_zero() {
         compiler.error("server.upgrade_timeout", "a timeout cannot be zero");
@@ -120,6 +125,7 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
                 memory: shed.memory,
                 connections: shed.connections,
             }),
+            webhooks,
             access_log: Arc::new(AccessLog::off()),
             grace_period: config.server.grace_period.get(),
             drain_delay: config.server.drain_delay.get(),

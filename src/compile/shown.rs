@@ -15,6 +15,8 @@ pub fn shown(config: &Config, registry: &Registry) -> Config {
     let checks =
         config.upstreams.values_mut().filter_map(|upstream| upstream.health.active.as_mut()?.http.as_mut());
     checks.flat_map(|check| &mut check.headers).for_each(|(name, value)| fields.mask(name, value));
+    let sinks = config.telemetry.events.iter_mut().flat_map(|sink| &mut sink.webhook.headers);
+    sinks.for_each(|(name, value)| fields.mask(name, value));
     let listeners = config.listeners.iter_mut().flat_map(|listener| &mut listener.filters);
     let routes = config.routes.iter_mut().flat_map(|route| &mut route.filters);
     let chains = config.chains.values_mut().flatten();

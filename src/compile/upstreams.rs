@@ -49,7 +49,8 @@ pub(super) fn protocol(words: UpstreamProtocol) -> Protocol {
 
 fn common(name: &Arc<str>, rules: Rules, inputs: Inputs<'_>) -> Arc<Common> {
     let shared = inputs.state.adopt(format!("upstream {name}"), || Shared::new(Instant::now()));
-    Arc::new(Common { name: Arc::clone(name), rules, shared, metrics: inputs.metrics.upstream(name) })
+    let (metrics, events) = (inputs.metrics.upstream(name), inputs.events.clone());
+    Arc::new(Common { name: Arc::clone(name), rules, shared, metrics, events })
 }
 
 fn members(name: &Arc<str>, words: &Words, inputs: Inputs<'_>, errors: &mut Errors) -> Members {

@@ -44,7 +44,7 @@ pub use route::{
 };
 pub use server::{Server, Shed, Threads};
 pub use stores::{RedisStore, Store};
-pub use telemetry::{AccessLog, Metrics, ProcessLog, Sample, Telemetry};
+pub use telemetry::{AccessLog, EventSink, Metrics, ProcessLog, Sample, Telemetry, Webhook};
 pub use tls::{
     CertificateFiles, CertificateSource, Ciphers, ClientAuth, ClientAuthMode, HostTls, Hsts, RedirectToHttps,
     Tls, TlsVersion,

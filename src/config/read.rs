@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 
+use super::unread::EVENTS;
 use super::{Config, Telemetry, Unread};
 use crate::document::{ConfigError, Document, Errors, Node, Value, decode, join, suggest};
 
@@ -24,7 +25,7 @@ const SECTIONS: [&str; 12] = [
 ];
 
 /// The parts of `telemetry`.
-const TELEMETRY: [&str; 3] = ["log", "access_log", "metrics"];
+const TELEMETRY: [&str; 4] = ["log", "access_log", "metrics", "events"];
 
 impl Config {
     /// Reads a document. What could not be read is left out and told in `errors`.
@@ -91,6 +92,7 @@ fn telemetry(root: &Node, errors: &mut Errors) -> Telemetry {
         log: part(node, path, "log", errors).unwrap_or_default(),
         access_log: part(node, path, "access_log", errors).unwrap_or_default(),
         metrics: part(node, path, "metrics", errors).unwrap_or_default(),
+        events: section(node, "events").map(|node| items(node, EVENTS, errors)).unwrap_or_default(),
     }
 }
 
@@ -100,9 +102,11 @@ fn part<T: DeserializeOwned>(section: &Node, path: &str, name: &str, errors: &mu
 }
 
 fn list<T: DeserializeOwned>(root: &Node, path: &str, errors: &mut Errors) -> Vec<T> {
-    let Some(node) = section(root, path) else {
-        return Vec::new();
-    };
+    section(root, path).map(|node| items(node, path, errors)).unwrap_or_default()
+}
+
+/// The items of the list that stands at `path`.
+fn items<T: DeserializeOwned>(node: &Node, path: &str, errors: &mut Errors) -> Vec<T> {
     if !matches!(node.value, Value::List(_)) {
         errors.push(ConfigError::new(path, format!("expected a list, found {}", node.kind())).at(node.mark));
     }

@@ -5,12 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::document::{Document, Errors};
 
+/// The one list that is read item by item and does not stand at the top.
+pub(super) const EVENTS: &str = "telemetry.events";
+
 /// What of a document is left out of the words.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Unread {
     /// Document paths of what is wrong.
     paths: Vec<String>,
-    /// By list at the top, the items that are left out.
+    /// By list that is read item by item, the items that are left out.
     items: BTreeMap<String, BTreeSet<usize>>,
 }
 
@@ -20,7 +23,7 @@ impl Unread {
         let paths: Vec<String> = errors.sorted().into_iter().map(|error| error.path.clone()).collect();
         let mut items: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
         for (list, at, _) in paths.iter().filter_map(|path| item(path)) {
-            if document.root.get(list).is_some() {
+            if list == EVENTS || document.root.get(list).is_some() {
                 items.entry(list.to_owned()).or_default().insert(at);
             }
         }
@@ -90,6 +93,9 @@ mod tests {
         assert_eq!(place("routes[2].filters[0]"), "routes[4].filters[0]");
         assert_eq!(place("listeners[1]"), "listeners[1]");
         assert_eq!(place("upstreams.app.endpoints[1]"), "upstreams.app.endpoints[1]");
+        let unread = self::unread("telemetry: { events: [1, { webhook: { url: a } }] }");
+        let place = |path| unread.as_written(ConfigError::new(path, "wrong").into()).sorted()[0].path.clone();
+        assert_eq!(place("telemetry.events[0].webhook.url"), "telemetry.events[1].webhook.url");
     }
 
     #[test]

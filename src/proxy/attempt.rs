@@ -5,33 +5,29 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{HeaderName, RETRY_AFTER};
 use pingora::http::ResponseHeader;
-use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::context::{Attempt, Context, Pinned};
-use super::dial::Dialer;
 use super::obstacle::Obstacle;
-use super::{failure, queue, sockets, wish};
+use super::{failure, peer, queue, sockets, wish};
 use crate::edge::{Arrival, Timer};
 use crate::exchange::{Reason, grpc};
-use crate::snapshot::{Route, Target};
-use crate::upstream::{
-    End, Endpoint, Permit, Protocol, RetryOn, STREAMS, Tried, Unavailable, Upstream, retry_after,
-};
+use crate::snapshot::Target;
+use crate::upstream::{End, Outcome, Permit, RetryOn, Tried, Unavailable, Upstream, retry_after};
 
 /// Says that a request may be sent twice (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// What an endpoint may send on one stream, and on all of a connection, before the client has taken it. Streams whose clients
-/// take nothing leave room for the others.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
+/// How soon a connection that had been closed before breaks, and how many of those one request may meet.
+const SOON: Duration = Duration::from_secs(1);
+const STALE: u32 = 4;
 
 /// The next endpoint to try, after the pause that a retry has.
 pub(super) async fn next(session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
     if let Some(pause) = context.pinned()?.tries.pause.take() {
-        tokio::time::sleep(pause).await;
+        Box::pin(queue::or_client_leaves(session, tokio::time::sleep(pause))).await?;
     }
     let failed = context.reason.take();
     let pinned = context.pinned()?;
@@ -41,7 +37,10 @@ pub(super) async fn next(session: &mut Session, context: &mut Context) -> Result
     let now = Instant::now();
     match permit(session, context, now).await {
         Ok((permit, now)) => begin(context, permit, now),
-        Err(obstacle) => obstacle.tell(context, failed),
+        Err(obstacle) => {
+            let failed = context.reason.take().or(failed);
+            obstacle.tell(context, failed)
+        }
     }
 }
 
@@ -51,21 +50,33 @@ async fn permit(
     context: &mut Context,
     now: Instant,
 ) -> Result<(Permit, Instant), Obstacle> {
-    // What few requests need is boxed, so that the others do not carry the room for it.
-    let (mut permit, now) = match choose(context, now)? {
-        Ok(permit) => (permit, now),
-        Err(Unavailable::Busy(endpoint)) => {
-            let permit = Box::pin(queue::for_room(session, context, endpoint)).await?;
-            (permit, Instant::now())
+    let mut now = now;
+    loop {
+        // What few requests need is boxed, so that the others do not carry the room for it.
+        let mut permit = match choose(context, now)? {
+            Ok(permit) => permit,
+            Err(Unavailable::Busy(endpoint)) => {
+                let permit = Box::pin(queue::for_room(session, context, endpoint)).await?;
+                now = Instant::now();
+                permit
+            }
+            Err(unavailable) => return Err(Obstacle::Nobody(unavailable)),
+        };
+        if permit.endpoint().max_sockets().is_none() || context.arrival()?.head.upgrade {
+            return Ok((permit, now));
         }
-        Err(unavailable) => return Err(Obstacle::Nobody(unavailable)),
-    };
-    if permit.endpoint().max_sockets().is_none() || context.arrival()?.head.upgrade {
-        return Ok((permit, now));
+        let most = context.pinned()?.route.bounds.upstream.connect.min(left(context)?.0);
+        let is_next = Box::pin(queue::for_turn(session, &mut permit, most)).await?;
+        now = Instant::now();
+        if is_next {
+            return Ok((permit, now));
+        }
+        // Those before it have not got one in all this time: others may be easier to come by.
+        let outcome = Outcome { end: End::ConnectTimeout, to_head: None };
+        permit.judge(outcome, now);
+        context.reason = Some(Reason::UPSTREAM_CONNECT_TIMEOUT);
+        context.pinned()?.tries.tried.insert(permit.endpoint().id());
     }
-    let most = context.pinned()?.route.bounds.upstream.connect.min(left(context)?.0);
-    Box::pin(queue::for_turn(session, &mut permit, most)).await?;
-    Ok((permit, Instant::now()))
 }
 
 /// The upstream of the exchange's route.
@@ -117,7 +128,7 @@ fn begin(context: &mut Context, permit: Permit, now: Instant) -> Result<Box<Http
     let (left, _) = pinned.left(arrival, now);
     let deadlines = &pinned.route.bounds.deadlines;
     let left = deadlines.per_try.map_or(left, |per_try| left.min(per_try));
-    let mut peer = peer(upstream, permit.endpoint(), arrival, &pinned.route, left);
+    let mut peer = peer::to(permit.endpoint(), upstream, arrival, &pinned.route, left);
     let tries = &mut pinned.tries;
     if let Some(most) = permit.endpoint().max_sockets() {
         sockets::count(&mut peer, permit.endpoint(), most, tries.looked);
@@ -129,56 +140,6 @@ fn begin(context: &mut Context, permit: Permit, now: Instant) -> Result<Box<Http
     let permit = if tries.retries > 0 { permit.as_retry() } else { permit };
     tries.current = Some(Attempt { permit, begun: now, to_head: None, status: None });
     Ok(peer)
-}
-
-fn peer(
-    upstream: &Upstream,
-    endpoint: &Endpoint,
-    arrival: &Arrival,
-    route: &Route,
-    left: Duration,
-) -> Box<HttpPeer> {
-    let mut peer = match upstream.tls() {
-        None => Box::new(HttpPeer::new(endpoint.address(), false, String::new())),
-        Some(tls) => tls.peer(endpoint.address()),
-    };
-    let timeouts = &route.bounds.upstream;
-    let connect = timeouts.connect.min(left);
-    peer.options.connection_timeout = Some(connect);
-    peer.options.total_connection_timeout = Some(connect);
-    peer.options.write_timeout = Some(timeouts.write);
-    peer.options.idle_timeout = Some(timeouts.idle);
-    let oldest = match upstream.protocol() {
-        Protocol::Http2 => 2,
-        Protocol::Auto if upstream.tls().is_some() => 1,
-        Protocol::Auto | Protocol::Http1 => 0,
-    };
-    if arrival.head.upgrade {
-        // A WebSocket begins in HTTP/1.1, on a connection that nobody has used.
-        peer.group_key = !peer.group_key;
-        peer.options.custom_l4 = Some(Arc::new(Dialer(Arc::clone(&arrival.connection))));
-    } else if oldest > 0 {
-        peer.options.set_http_version(2, oldest);
-        peer.options.max_h2_streams = STREAMS as usize;
-        peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
-        peer.options.h2_connection_window_size = Some(CONNECTION_WINDOW);
-    }
-    let http2 = match upstream.protocol() {
-        Protocol::Http1 => false,
-        Protocol::Http2 => true,
-        Protocol::Auto => endpoint.standing().is_http2(),
-    };
-    if arrival.has_body() && !http2 {
-        // While a body waits for room on its way up, nothing but the engine watches. It also counts the client's
-        // pauses, which are allowed to be as long as `stream_idle`. Over HTTP/2 it would count all of the body's time, and
-        // `write` bounds the wait for room.
-        peer.options.read_timeout = Some(timeouts.read.max(route.bounds.deadlines.stream_idle));
-    }
-    if !arrival.head.hop_by_hop {
-        // The guard has seen that there is nothing to strip.
-        peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
-    }
-    peer
 }
 
 /// Whether the two sides did not come to speak TLS.
@@ -219,23 +180,29 @@ pub(super) fn not_connected(session: &Session, context: &mut Context, mut error:
     let retry = context.parts().is_ok_and(|(arrival, pinned)| {
         if let Some(attempt) = pinned.tries.current.take() {
             log::debug!("upstream endpoint {}: {error}", attempt.endpoint().address());
-            attempt.settle(end, now);
+            let bounds = &pinned.route.bounds;
+            let due = bounds
+                .deadlines
+                .per_try
+                .map_or(bounds.upstream.connect, |own| own.min(bounds.upstream.connect));
+            // The client's haste is not the endpoint's fault.
+            let hurried = end == End::ConnectTimeout && now.duration_since(attempt.begun) < due;
+            attempt.settle(if hurried { End::Aborted } else { end }, now);
         }
         late.is_none()
-            && (goes_elsewhere(pinned) || goes_again(session, arrival, pinned, end.cause(), None, now))
+            && (goes_elsewhere(pinned, now) || goes_again(session, arrival, pinned, end.cause(), None, now))
     });
     error.set_retry(retry);
     error
 }
 
 /// Whether there is an endpoint that was not tried yet, and the route lets failed connections be made up for.
-fn goes_elsewhere(pinned: &Pinned) -> bool {
+fn goes_elsewhere(pinned: &Pinned, now: Instant) -> bool {
     let policy = &pinned.route.bounds.retry;
     let Target::Upstream(upstream) = &pinned.route.target else { return false };
     // Once each, not once each time.
     let first = pinned.tries.retries == 0;
-    let left = || upstream.endpoints().len() > pinned.tries.tried.len();
-    first && policy.wants(RetryOn::ConnectFailure, 0, true) && left()
+    first && policy.wants(RetryOn::ConnectFailure, 0, true) && upstream.has_other(&pinned.tries.tried, now)
 }
 
 /// Whether the request goes again, by its route's policy and its upstream's budget; notes the pause before it.
@@ -285,30 +252,40 @@ pub(super) fn broken(
     // The engine knows of HTTP/2 streams that the server has not looked at (RFC 9113, section 8.7).
     let unseen = *error.etype() == ErrorType::H2Error && error.retry();
     let whole = !session.as_ref().retry_buffer_truncated() && !failure::has_begun(session);
+    let had_its_time = context.pinned.as_ref().is_some_and(|pinned| had_its_time(pinned));
     let end = context.arrival().map_or(End::Aborted, |arrival| match arrival.connection.fired() {
         Some(Timer::UpstreamRead) => End::ReadTimeout,
+        Some(Timer::Request | Timer::Total) if had_its_time => End::ReadTimeout,
         Some(Timer::Try) => End::TryTimeout,
         _ if *error.esource() != ErrorSource::Upstream => End::Aborted,
         _ if unseen => End::Refused,
         _ => failure::upstream_end(&error),
     });
     let stale = end == End::Reset && reused && whole && session.req_header().method.is_idempotent();
-    let free = stale || (end == End::Refused && whole);
     if end == End::Refused {
         // What is told when nobody else can be asked.
         context.reason = Some(Reason::NO_HEALTHY_UPSTREAM);
     }
     let now = Instant::now();
-    let retry = context.parts().is_ok_and(|(arrival, pinned)| {
+    let Context { arrival: Some(arrival), pinned: Some(pinned), reason, .. } = context else { return error };
+    let mut go_on = |pinned: &mut Pinned| {
         let Some(attempt) = pinned.tries.current.take() else {
             // Its answer was one to try again after: that is settled.
             return pinned.tries.pause.is_some();
         };
-        if !free {
+        let tries = &mut pinned.tries;
+        let stale = stale && now.duration_since(attempt.begun) < SOON && tries.stale < STALE;
+        if !(stale || end == End::Refused && whole) {
             attempt.settle(end, now);
-            return whole && goes_again(session, arrival, pinned, end.cause(), None, now);
+            let again = whole && goes_again(session, arrival, pinned, end.cause(), None, now);
+            if again {
+                *reason = failure::of_the_end(end);
+            }
+            return again;
         }
-        let (tries, id) = (&mut pinned.tries, attempt.endpoint().id());
+        tries.stale += u32::from(stale);
+        arrival.connection.rearm();
+        let id = attempt.endpoint().id();
         if end != End::Refused || !tries.refused.contains(id) {
             tries.tried.remove(id);
         }
@@ -317,9 +294,17 @@ pub(super) fn broken(
         }
         attempt.settle(if stale { End::Stale } else { end }, now);
         true
-    });
-    error.set_retry(retry);
+    };
+    error.set_retry(go_on(pinned));
     error
+}
+
+/// Whether the attempt under way had so much time for its answer that it is the endpoint who took too long.
+fn had_its_time(pinned: &Pinned) -> bool {
+    let bounds = &pinned.route.bounds;
+    let enough = bounds.upstream.read.min(bounds.deadlines.request / 2);
+    let mut attempts = pinned.tries.current.iter();
+    attempts.any(|attempt| attempt.status.is_none() && attempt.begun.elapsed() >= enough)
 }
 
 /// Whether the client has its whole answer, and only the rest of its request was missing.
@@ -346,6 +331,10 @@ pub(super) fn answered(session: &Session, head: &ResponseHeader, context: &mut C
     }
     arrival.connection.responding(now);
     let tries = &mut pinned.tries;
+    if let Some(attempt) = tries.current.as_mut().filter(|attempt| attempt.permit.is_trial()) {
+        // A half-open breaker has few places, and a body may take its time.
+        attempt.judge(End::Answered(head.status.as_u16(), grpc::status(&head.headers)), now);
+    }
     tries.to_head = tries.first.map(|first| now.duration_since(first));
     context.reason = None;
     Ok(())

@@ -74,6 +74,8 @@ pub(super) struct Tries {
     pub(super) count: u32,
     /// Whether the upstream has counted the request.
     pub(super) counted: bool,
+    /// How many of them met a connection that had been closed.
+    pub(super) stale: u32,
     /// How many of them were retries by the route's policy.
     pub(super) retries: u32,
     /// How often it looked for a connection again.

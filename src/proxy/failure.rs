@@ -87,8 +87,20 @@ fn of_the_upstream(error: &Error) -> Reason {
         | ErrorType::SocketError => Reason::UPSTREAM_CONNECT_FAILED,
         ErrorType::ReadTimedout => Reason::UPSTREAM_READ_TIMEOUT,
         ErrorType::WriteTimedout => Reason::UPSTREAM_WRITE_TIMEOUT,
-        ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => Reason::UPSTREAM_RESET,
+        ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed | ErrorType::H2Error => {
+            Reason::UPSTREAM_RESET
+        }
         _ => Reason::UPSTREAM_INVALID_RESPONSE,
+    }
+}
+
+/// What the client is to hear of an attempt that ended so, when none follows after all.
+pub(super) fn of_the_end(end: End) -> Option<Reason> {
+    match end {
+        End::Reset => Some(Reason::UPSTREAM_RESET),
+        End::ReadTimeout => Some(Reason::UPSTREAM_READ_TIMEOUT),
+        End::TryTimeout => Some(Reason::TRY_TIMEOUT),
+        _ => None,
     }
 }
 

@@ -19,6 +19,7 @@ mod failure;
 mod finish;
 mod forward;
 mod obstacle;
+mod peer;
 mod queue;
 mod reply;
 mod settle;

@@ -13,7 +13,6 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::obstacle::Obstacle;
 use super::{attempt, failure};
-use crate::exchange::Reason;
 use crate::upstream::{Endpoint, Permit, Refused, Unavailable};
 
 /// Waits for this endpoint, or another, to have room.
@@ -50,21 +49,19 @@ pub(super) async fn for_room(
     }
 }
 
-/// Waits until nobody else looks for a connection to the attempt's endpoint, for as long as it may take to get one.
+/// Waits until nobody else looks for a connection to the attempt's endpoint, for as long as it may take to get one. False when
+/// others still do.
 pub(super) async fn for_turn(
     session: &mut Session,
     permit: &mut Permit,
     most: Duration,
-) -> Result<(), Obstacle> {
+) -> Result<bool, Obstacle> {
     let turn = tokio::time::timeout(most, permit.wait_for_turn());
-    match or_client_leaves(session, turn).await? {
-        Ok(()) => Ok(()),
-        Err(_) => Err(Obstacle::Fails(Reason::UPSTREAM_CONNECT_TIMEOUT)),
-    }
+    Ok(or_client_leaves(session, turn).await?.is_ok())
 }
 
 /// What is waited for, unless the client leaves first or a clock of its exchange runs out.
-async fn or_client_leaves<T>(
+pub(super) async fn or_client_leaves<T>(
     session: &mut Session,
     waited: impl Future<Output = T>,
 ) -> Result<T, Box<Error>> {

@@ -9,12 +9,15 @@ use crate::exchange::{Exchange, cookies};
 use crate::snapshot::Target;
 use crate::upstream::{HashKey, Upstream, Wish};
 
+/// How many cookies of a sticky session's name are looked at: each costs a signature.
+const COOKIES: usize = 4;
+
 /// What a request brings to the choice of an endpoint.
 pub(super) fn of(pinned: &mut Pinned, request: &RequestHeader) -> Wish {
     let Target::Upstream(upstream) = &pinned.route.target else { return Wish::default() };
     let choice = upstream.choice();
     let session = choice.sticky.as_ref().and_then(|sticky| {
-        let mut values = cookies(&request.headers, sticky.name());
+        let mut values = cookies(&request.headers, sticky.name()).take(COOKIES);
         values.find_map(|value| sticky.read(std::str::from_utf8(value).ok()?))
     });
     if choice.keys.is_empty() {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::acme::Managed;
-use crate::snapshot::{ListenerPolicy, Live, Snapshot};
+use crate::snapshot::{Live, Snapshot};
+use crate::telemetry::{EventKind, Events, Subject};
 use crate::tls::Certificate;
 
 /// From how long before the end of a certificate on its operator is warned.
@@ -20,18 +21,38 @@ pub(super) fn by_host(snapshot: &Snapshot) -> impl Iterator<Item = (String, u64)
     })
 }
 
+/// A certificate that ends soon, has ended, or has not begun.
+struct Ending {
+    subject: Subject,
+    /// What is wrong with it.
+    why: String,
+    /// The whole sentence.
+    warning: String,
+}
+
 /// A sentence for every certificate that ends soon, has ended, or has not begun.
 pub(super) fn warnings(snapshot: &Snapshot, now: SystemTime) -> Vec<String> {
-    let warning = |(listener, certificate): (&ListenerPolicy, Arc<Certificate>)| {
-        Some(format!(
-            "listener {}: the certificate for {} ({}) {}",
-            listener.name,
-            certificate.names(),
-            certificate.file.display(),
-            what_of(certificate.not_before, certificate.not_after, soon(snapshot, &certificate), now)?
-        ))
-    };
-    snapshot.certificates().filter_map(warning).collect()
+    ending(snapshot, now).map(|ending| ending.warning).collect()
+}
+
+/// Tells of every such certificate.
+pub(super) fn tell(snapshot: &Snapshot, events: &Events) {
+    for Ending { subject, why, warning } in ending(snapshot, SystemTime::now()) {
+        events.tell(EventKind::CertificateExpiring, subject, &why, format_args!("{warning}"));
+    }
+}
+
+fn ending(snapshot: &Snapshot, now: SystemTime) -> impl Iterator<Item = Ending> {
+    snapshot.certificates().filter_map(move |(listener, certificate)| {
+        let soon = soon(snapshot, &certificate);
+        let why = what_of(certificate.not_before, certificate.not_after, soon, now)?;
+        let (names, file) = (certificate.names(), certificate.file.display());
+        let warning = format!("listener {}: the certificate for {names} ({file}) {why}", listener.name);
+        let hosts = certificate.hosts.iter().map(|host| host.to_string().into()).collect();
+        let subject =
+            Subject { listener: Some(Arc::clone(&listener.name)), hosts: Some(hosts), ..Subject::default() };
+        Some(Ending { subject, why, warning })
+    })
 }
 
 /// From how long before its end on a certificate ends soon. One that is ordered is renewed in time: it is told of when
@@ -60,16 +81,11 @@ fn what_of(not_before: SystemTime, not_after: SystemTime, soon: Duration, now: S
     })
 }
 
-/// Tells them to the process log.
-pub(super) fn warn(snapshot: &Snapshot) {
-    warnings(snapshot, SystemTime::now()).iter().for_each(|warning| log::warn!("{warning}"));
-}
-
 /// Looks once a day. Ends with the runtime.
-pub(super) async fn watch(live: Arc<Live>) {
+pub(super) async fn watch(live: Arc<Live>, events: Events) {
     loop {
         tokio::time::sleep(Duration::from_secs(DAY)).await;
-        warn(&live.load_full());
+        tell(&live.load_full(), &events);
     }
 }
 

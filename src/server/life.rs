@@ -16,7 +16,7 @@ use super::readiness::{Listeners, Readiness};
 use super::sockets::Sockets;
 use super::upgrade_socket::{Asker, UpgradeSocket};
 use super::watch::Watch;
-use super::{Reloader, expiry, notify};
+use super::{Reloader, notify};
 use crate::edge::Drain;
 use crate::snapshot::Live;
 
@@ -133,7 +133,8 @@ impl Life {
             socket.publish(&self.commands).map_err(|error| StartError::UpgradeSocket { path, error })?;
         }
         readiness.go();
-        tokio::spawn(expiry::watch(Arc::clone(&self.live)));
+        tokio::spawn(self.reloader.tell());
+        tokio::spawn(self.reloader.watch_certificates());
         tokio::spawn(self.reloader.probe(self.drain.clone()));
         *self.renewing.lock() = Some(tokio::spawn(self.reloader.renew(self.drain.clone())));
         match &self.audience {

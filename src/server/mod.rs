@@ -18,6 +18,7 @@ mod signals;
 mod sockets;
 mod source;
 mod successors;
+mod telling;
 mod upgrade_socket;
 mod watch;
 
@@ -27,6 +28,8 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
 use crate::admin::{Admin, Status};
 use crate::compile::{Compiled, Inputs, admin_token, compile};
 use crate::config::{Config, Threads};
@@ -35,7 +38,7 @@ use crate::edge::Drain;
 use crate::registry::Registry;
 use crate::snapshot::{Live, Snapshot};
 use crate::state::State;
-use crate::telemetry::{AccessLog, Buckets, Metrics, process_log};
+use crate::telemetry::{AccessLog, Buckets, Events, Inbox, Metrics, process_log};
 use crate::tls::Tickets;
 use crate::types::ListenAddress;
 
@@ -86,6 +89,9 @@ pub(crate) struct Parts {
     pub(crate) environment: Environment,
     pub(crate) state: State,
     pub(crate) metrics: Metrics,
+    pub(crate) events: Events,
+    /// Taken by who tells events to webhooks.
+    inbox: Mutex<Option<Inbox>>,
 }
 
 impl Server {
@@ -203,7 +209,9 @@ impl Parts {
         buckets: Buckets,
     ) -> prometheus::Result<Self> {
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), buckets)?;
-        Ok(Self { source, registry, environment, state: State::default(), metrics })
+        let (events, inbox) = Events::open(metrics.events_dropped());
+        let inbox = Mutex::new(Some(inbox));
+        Ok(Self { source, registry, environment, state: State::default(), metrics, events, inbox })
     }
 
     /// Compiles against what is shared; `certificates` says whether their files may be read.
@@ -214,6 +222,7 @@ impl Parts {
                 registry: &self.registry,
                 state: &self.state,
                 metrics: &self.metrics,
+                events: &self.events,
                 environment: &self.environment,
                 certificates,
             },
@@ -225,7 +234,8 @@ impl Parts {
         self.metrics.config_published(snapshot.generation);
         self.metrics.certificates(expiry::by_host(snapshot));
         self.metrics.acme_directories(snapshot.acme.iter().map(|managed| &*managed.directory.name));
-        expiry::warn(snapshot);
+        self.events.want(!snapshot.webhooks.is_empty());
+        expiry::tell(snapshot, &self.events);
         for upstream in snapshot.upstreams.values() {
             // What was changed or found while it was compiled; and what holds no more with it.
             upstream.refresh();

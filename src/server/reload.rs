@@ -15,10 +15,11 @@ use tokio::sync::Notify;
 
 use super::Parts;
 use super::frame::Frame;
-use super::{discovery, probing, renewal};
+use super::{discovery, expiry, probing, renewal, telling};
 use crate::admin::{Control, ControlError, Status};
 use crate::edge::Drain;
 use crate::snapshot::{Live, Snapshot};
+use crate::telemetry::{EventKind, Subject};
 
 /// How nice the compiling thread is to the workers, 0 to 19.
 const NICE: i32 = 15;
@@ -41,6 +42,8 @@ pub struct Reloader {
     names_changed: Arc<Notify>,
     /// Told whenever other endpoints are, or in another way.
     endpoints_changed: Arc<Notify>,
+    /// Told whenever others are to be told of events.
+    webhooks_changed: Arc<Notify>,
 }
 
 impl Reloader {
@@ -56,6 +59,7 @@ impl Reloader {
             changed: Arc::default(),
             names_changed: Arc::default(),
             endpoints_changed: Arc::default(),
+            webhooks_changed: Arc::default(),
         }
     }
 
@@ -68,6 +72,16 @@ impl Reloader {
     /// Asks endpoints how they are until draining starts.
     pub(super) fn probe(&self, drain: Drain) -> impl Future<Output = ()> + Send + use<> {
         probing::keep(Arc::clone(&self.live), Arc::clone(&self.endpoints_changed), drain)
+    }
+
+    /// Tells webhooks what happens.
+    pub(super) fn tell(&self) -> impl Future<Output = ()> + Send + use<> {
+        telling::keep(Arc::clone(&self.parts), Arc::clone(&self.live), Arc::clone(&self.webhooks_changed))
+    }
+
+    /// Warns of certificates that end soon.
+    pub(super) fn watch_certificates(&self) -> impl Future<Output = ()> + Send + use<> {
+        expiry::watch(Arc::clone(&self.live), self.parts.events.clone())
     }
 
     /// Looks for endpoints until draining starts.
@@ -104,6 +118,8 @@ impl Reloader {
                 let generation = snapshot.generation;
                 let snapshot = Arc::new(snapshot);
                 let old = self.live.swap(Arc::clone(&snapshot));
+                // First whom to tell, then what.
+                self.webhooks_changed.notify_one();
                 self.parts.published(&snapshot);
                 *current = frame;
                 self.status.reloaded(None);
@@ -122,7 +138,12 @@ impl Reloader {
                 self.parts.state.sweep();
                 self.parts.metrics.config_refused();
                 self.status.reloaded(Some(message.clone()));
-                log::error!("the new configuration is refused, the old one stays in force:\n{message}");
+                self.parts.events.tell(
+                    EventKind::ReloadRefused,
+                    Subject::default(),
+                    &message,
+                    format_args!("the new configuration is refused, the old one stays in force:\n{message}"),
+                );
                 Err(ControlError::Refused(message))
             }
         }

@@ -73,16 +73,6 @@ pub enum State {
     HalfOpen,
 }
 
-impl Change {
-    /// Writes it to the log. `whose` circuit it is comes first.
-    pub(super) fn tell(self, whose: fmt::Arguments<'_>) {
-        match self.to {
-            State::Open => log::warn!("{whose} is open: {}", self.why),
-            State::HalfOpen | State::Closed => log::info!("{whose} is {}: {}", self.to.word(), self.why),
-        }
-    }
-}
-
 impl State {
     /// Its number in metrics: the more, the less goes.
     pub fn number(self) -> u8 {
@@ -214,6 +204,12 @@ impl Breaker {
             }
             (State::Closed, Verdict::Neutral) | (State::Open, _) => None,
         }
+    }
+
+    /// Whether the call with this ticket is one of those by which it finds out.
+    pub fn is_trial(&self, ticket: &Ticket) -> bool {
+        let word = self.word();
+        word.state == State::HalfOpen && word.era == ticket.era
     }
 
     /// Its state. It is half-open as soon as a call may go, even if none has yet.

@@ -14,7 +14,7 @@ use super::outcome::{Outcome, Verdict};
 use super::room::Turn;
 use super::rules::Common;
 use super::standing::Standing;
-use crate::telemetry::EndpointMetrics;
+use crate::telemetry::{EndpointMetrics, EventKind};
 
 pub(super) use active::Checks;
 
@@ -52,6 +52,8 @@ pub enum Origin {
     Custom,
 }
 
+/// How long an attempt that failed is taken to have been, at least, where the fastest endpoint is looked for.
+const FAILED: Duration = Duration::from_secs(1);
 /// What an endpoint that has just come back gets of its share.
 const COLD: f64 = 0.1;
 
@@ -156,11 +158,8 @@ impl Endpoint {
             self.common.turned();
             self.standing.returns(now);
             if passes {
-                log::info!(
-                    "upstream {}: endpoint {} is back in the choice",
-                    self.common.name,
-                    self.address()
-                );
+                let what = format_args!("back in the choice");
+                self.common.tell_endpoint(EventKind::EndpointUp, self.address(), &"its time is over", what);
             }
         }
         passes
@@ -273,7 +272,7 @@ impl Endpoint {
         if change.to == State::Closed {
             self.standing.returns(now);
         }
-        change.tell(format_args!("upstream {}: the circuit of {}", self.common.name, self.address()));
+        self.common.tell_circuit(change, Some(self.address()));
     }
 
     /// Passive health hears how an attempt went.
@@ -283,12 +282,8 @@ impl Endpoint {
         if let Some(ejected) = passive.record(policy, now, verdict, ejections, self.of) {
             self.common.turned();
             let seconds = ejected.until.duration_since(now).as_secs_f64();
-            log::warn!(
-                "upstream {}: endpoint {} is out of the choice for {seconds:.1} s: {}",
-                self.common.name,
-                self.address(),
-                ejected.why
-            );
+            let what = format_args!("out of the choice for {seconds:.1} s: {}", ejected.why);
+            self.common.tell_endpoint(EventKind::EndpointDown, self.address(), &ejected.why, what);
         }
     }
 }
@@ -310,6 +305,15 @@ impl Permit {
     /// The endpoint that is tried.
     pub fn endpoint(&self) -> &Endpoint {
         &self.endpoint
+    }
+
+    /// Whether the attempt is one by which a half-open breaker finds out.
+    pub fn is_trial(&self) -> bool {
+        let breaker = match self.endpoint.common.rules.endpoint_breaker() {
+            Some(_) => &self.endpoint.standing.breaker,
+            None => &self.endpoint.common.shared.breaker,
+        };
+        self.ticket.as_ref().is_some_and(|ticket| breaker.is_trial(ticket))
     }
 
     /// The attempt is one more, by the route's policy.
@@ -350,8 +354,13 @@ impl Permit {
         if let Some(ticket) = self.ticket.take() {
             endpoint.end(ticket, verdict, outcome.to_head.unwrap_or_default(), now);
         }
-        // One that fails at once is not the fastest.
-        if let Some(latency) = outcome.to_head.filter(|_| verdict == Verdict::Success) {
+        let latency = match verdict {
+            Verdict::Success => outcome.to_head,
+            // One that fails at once is not the fastest.
+            Verdict::Failure => Some(outcome.to_head.unwrap_or_default().max(FAILED)),
+            Verdict::Neutral => None,
+        };
+        if let Some(latency) = latency {
             endpoint.standing.latency.record(now, latency);
         }
     }

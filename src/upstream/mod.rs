@@ -23,6 +23,7 @@ mod set;
 mod standing;
 mod sticky;
 pub mod tiers;
+mod told;
 mod window;
 
 use std::sync::Arc;
@@ -231,6 +232,12 @@ impl Upstream {
         self.endpoints.load().spares_nobody(&self.common, now)
     }
 
+    /// Whether an endpoint that was not tried could be asked.
+    pub fn has_other(&self, tried: &Tried, now: Instant) -> bool {
+        let set = self.endpoints.load();
+        set.has_other(tried, set.spares_nobody(&self.common, now), now)
+    }
+
     /// Counts a request, before its first attempt.
     pub fn asked(&self, now: Instant) {
         self.common.shared.budget.deposit(now);
@@ -270,7 +277,8 @@ impl Upstream {
             let admits = |id: EndpointId, cold: bool| {
                 let endpoint = set.get(id).filter(|_| !tried.contains(id) && !lost.contains(id));
                 endpoint.is_some_and(|endpoint| {
-                    (all || endpoint.is_healthy(now))
+                    // Health is asked for all the same: it is by this that an ejection ends.
+                    (endpoint.is_healthy(now) || all)
                         && endpoint.admits(now)
                         && (cold || is_drawn(endpoint.warmth(now)))
                 })

@@ -10,7 +10,7 @@ use super::health::ActiveHealth;
 use super::outcome::Verdict;
 use super::passive::{Ejections, PassivePolicy};
 use super::{Endpoint, EndpointId, EndpointSpec, LimitPolicy, Standing, Unavailable};
-use crate::telemetry::UpstreamMetrics;
+use crate::telemetry::{Events, UpstreamMetrics};
 
 /// What the configuration says of an upstream's resilience.
 #[derive(Debug, Clone, PartialEq)]
@@ -62,6 +62,8 @@ pub struct Common {
     pub shared: Arc<Shared>,
     /// Its counters.
     pub metrics: Arc<UpstreamMetrics>,
+    /// Where to tell what happens to it.
+    pub events: Events,
 }
 
 /// What is known of an upstream as a whole. Its identity is its name.
@@ -118,7 +120,7 @@ impl Common {
     /// That of an upstream nothing is known of.
     pub fn new(rules: Rules, metrics: Arc<UpstreamMetrics>) -> Self {
         let shared = Arc::new(Shared::new(Instant::now()));
-        Self { name: Arc::clone(metrics.name()), rules, shared, metrics }
+        Self { name: Arc::clone(metrics.name()), rules, shared, metrics, events: Events::default() }
     }
 
     /// Its endpoints, in order; `standing` finds what is known of each.
@@ -145,7 +147,7 @@ impl Common {
             return Err(Unavailable::CircuitOpen { retry_after });
         };
         if let Some(change) = ticket.change() {
-            change.tell(format_args!("upstream {}: the circuit", self.name));
+            self.tell_circuit(change, None);
         }
         Ok(Some(ticket))
     }
@@ -155,7 +157,7 @@ impl Common {
         if let Some(policy) = self.rules.upstream_breaker()
             && let Some(change) = self.shared.breaker.end(policy, now, ticket, verdict, took)
         {
-            change.tell(format_args!("upstream {}: the circuit", self.name));
+            self.tell_circuit(change, None);
         }
     }
 

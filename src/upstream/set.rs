@@ -142,7 +142,7 @@ impl EndpointSet {
     ) -> Option<Arc<Endpoint>> {
         let could = |id: EndpointId| {
             let endpoint =
-                self.get(id).filter(|endpoint| !endpoint.spec().draining && !tried.contains(id))?;
+                self.get(id).filter(|endpoint| endpoint.spec().is_picked() && !tried.contains(id))?;
             ((all || endpoint.is_healthy(now)) && endpoint.is_let(now)).then_some(endpoint)
         };
         let ids = self.iter().map(Endpoint::id);
@@ -155,6 +155,13 @@ impl EndpointSet {
         let healthy = |id| self.get(id).is_some_and(|endpoint| endpoint.is_healthy(now));
         let pick = |admits: &dyn Fn(EndpointId) -> bool| self.pick(&Pick { key, now, admits }, &healthy);
         pick(&roomy).or_else(|| pick(&any)).and_then(|id| self.endpoint(id))
+    }
+
+    /// Whether an endpoint that was not tried could be asked.
+    pub(super) fn has_other(&self, tried: &Tried, all: bool, now: Instant) -> bool {
+        let others = self.picked().filter(|endpoint| !tried.contains(endpoint.id()));
+        let mut fit = others.filter(|endpoint| all || endpoint.is_healthy(now));
+        fit.any(|endpoint| endpoint.is_let(now))
     }
 
     /// Whether an endpoint of this set or an earlier one gets new requests still.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Gateway, Origin, Then, eventually, eventually_some};
+use crate::harness::{Gateway, Http2, Origin, Then, eventually, eventually_some};
 
 /// A configuration with these words for its upstream, and no retries.
 fn config(origins: &[&Origin], words: &str) -> String {
@@ -354,4 +354,71 @@ fn a_client_that_leaves_is_not_held_against_the_endpoint() {
     eventually("three to be aborted", || before.metric(&counted) == 3.0);
     let told = &upstream(&before)["endpoints"][0];
     assert_eq!((&told["healthy"], &told["circuit"]), (&true.into(), &"closed".into()));
+}
+
+#[test]
+fn one_that_is_silent_until_the_requests_own_end_counts_as_silent() {
+    let (silent, good) = (
+        Origin::start(|visit| {
+            visit.wait_for_close();
+            Then::Close
+        }),
+        Origin::named("good"),
+    );
+    let before = Gateway::start(&format!(
+        "upstreams: {{ origin: {{ endpoints: [\"{}\", \"{}\"], health: {{ passive: {{ consecutive_errors: 1 }} }} }} }}\n\
+         routes: [{{ name: all, path: /*, upstream: origin, timeouts: {{ request: 200ms }} }}]",
+        silent.address(),
+        good.address()
+    ));
+    eventually("a timeout", || before.get("/").status == 504);
+    let out = || upstream(&before)["endpoints"][0]["healthy"] == false;
+    eventually("it to be out", out);
+}
+
+#[test]
+fn a_callers_haste_is_not_the_endpoints_fault() {
+    let origin = Origin::on_head(|visit| {
+        visit.wait_for_close();
+        Then::Close
+    });
+    let before = gateway(&[&origin], "protocol: http2, breaker: { consecutive_failures: 1 }");
+    for _ in 0..3 {
+        let mut client = Http2::connect(before.address());
+        let request = client
+            .request("POST", "/a.B/C")
+            .header("content-type", "application/grpc")
+            .header("grpc-timeout", "5m");
+        drop(client.send(request, b""));
+    }
+    assert_eq!(upstream(&before)["endpoints"][0]["circuit"], "closed");
+}
+
+#[test]
+fn a_trial_is_judged_by_its_head() {
+    let (release, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let first = AtomicBool::new(true);
+    let origin = Origin::start(move |visit| {
+        if first.swap(false, Ordering::SeqCst) {
+            return visit.answer("HTTP/1.1 500 Error\r\ncontent-length: 0\r\n\r\n");
+        }
+        visit.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no");
+        let _ = gate.lock().unwrap().recv();
+        visit.answer("k")
+    });
+    let before = gateway(
+        &[&origin],
+        "breaker: { consecutive_failures: 1, open_for: 50ms, half_open_requests: 1, close_after: 1 }",
+    );
+    assert_eq!(before.get("/").status, 500);
+    let mut client = before.client();
+    eventually("a trial", || {
+        client = before.client();
+        client.send_get("/").head().status == 200
+    });
+    // Its body is still on the way.
+    eventually("the circuit closes", || upstream(&before)["endpoints"][0]["circuit"] == "closed");
+    release.send(()).unwrap();
+    assert_eq!(client.read(2), b"ok");
 }

@@ -18,6 +18,7 @@ mod canonical_path;
 mod compression;
 mod decompression;
 mod discovery;
+mod events;
 mod exchange;
 mod failover;
 mod filters;

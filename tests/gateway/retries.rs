@@ -288,3 +288,37 @@ fn a_budget_is_not_earned_anew_by_a_reload() {
     let after = ask(20) - sent;
     assert!(after <= 22, "{after}");
 }
+
+#[test]
+fn an_endpoint_that_cannot_be_asked_is_no_other() {
+    // The other one is out for an hour, so the one that comes back in a moment is asked again.
+    let (nobody, bad) = (Nobody::new(), answering(&["500 Error"]));
+    let address = nobody.address();
+    let words = ", health: { passive: { consecutive_errors: 1, eject_for: 1h } }";
+    let retry = "max_retries: 9, backoff: { fixed: 100ms }, methods: [GET]";
+    let before = gateway(&[bad.address(), address], retry, words, "");
+    eventually("it to be out", || {
+        before.ask(GET);
+        before.admin_get("/upstreams").json()[0]["endpoints"][0]["healthy"] == false
+    });
+    let mut client = before.client();
+    client.send(GET);
+    // It comes back: whoever holds its port gives it up.
+    drop(nobody);
+    let origin = Origin::at(address);
+    assert_eq!(client.response().status, 200);
+    assert_eq!(origin.heads().len(), 1);
+}
+
+#[test]
+fn a_client_that_leaves_in_a_pause_is_noticed() {
+    let origin = answering(&["503 Unavailable"]);
+    let before = gateway(&[origin.address()], "backoff: { fixed: 50s }", "", "request: 60s");
+    let mut client = before.client();
+    client.send(GET);
+    eventually("the first attempt", || origin.heads().len() == 1);
+    drop(client);
+    let line = before.log_of("/");
+    assert_eq!((&line["status"], &line["reason"]), (&499.into(), &"client_closed".into()));
+    assert_eq!(origin.heads().len(), 1);
+}

@@ -131,6 +131,18 @@ impl Origin {
         Self::listen(|_| Arc::new(script))
     }
 
+    /// Answers 200 with the body `ok`, at an address that is free.
+    pub fn at(address: SocketAddr) -> Self {
+        let script: Arc<Script> = Arc::new(|visit: &mut Visit<'_>| match visit.read_body() {
+            Ok(()) => visit.answer(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"),
+            Err(error) => visit.seen.broken(&error),
+        });
+        let listener = TcpListener::bind(address).unwrap();
+        Self::listen_on(listener, |seen| {
+            Arc::new(move |index, stream| seen.clone().serve(index, stream, &*script))
+        })
+    }
+
     fn listen(script: impl FnOnce(Arc<Seen>) -> Arc<Raw>) -> Self {
         Self::listen_on(TcpListener::bind("127.0.0.1:0").unwrap(), script)
     }

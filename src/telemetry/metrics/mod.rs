@@ -48,6 +48,8 @@ pub struct Metrics {
     config_generation: IntGauge,
     config_reloads: IntCounterVec,
     access_log_dropped: IntCounter,
+    events_dropped: IntCounter,
+    events_sent: IntCounterVec,
 }
 
 impl Metrics {
@@ -91,6 +93,14 @@ impl Metrics {
                 "access_log_dropped_total",
                 "Access log lines lost: no room, or a failed write.",
             ))?,
+            events_dropped: IntCounter::with_opts(opts(
+                "events_dropped_total",
+                "Events that a webhook was not told of: no room to wait in.",
+            ))?,
+            events_sent: IntCounterVec::new(
+                opts("events_sent_total", "Events told to webhooks, by what became of it."),
+                &["result"],
+            )?,
         };
         metrics.register(version)?;
         Ok(metrics)
@@ -162,6 +172,16 @@ impl Metrics {
         self.access_log_dropped.clone()
     }
 
+    /// Counts events lost; hand it to whoever tells them.
+    pub fn events_dropped(&self) -> IntCounter {
+        self.events_dropped.clone()
+    }
+
+    /// Events told to webhooks, by result.
+    pub fn events_sent(&self) -> IntCounterVec {
+        self.events_sent.clone()
+    }
+
     /// Every series in Prometheus' text format 0.0.4 ([`TEXT_FORMAT`] is its media type).
     ///
     /// # Errors
@@ -185,8 +205,9 @@ impl Metrics {
         // Alerts on failures need their series before the first one.
         for result in ["success", "failure"] {
             self.config_reloads.get_metric_with_label_values(&[result])?;
+            self.events_sent.get_metric_with_label_values(&[result])?;
         }
-        let collectors: [Box<dyn Collector>; 10] = [
+        let collectors: [Box<dyn Collector>; 12] = [
             Box::new(build_info),
             Box::new(self.connections_active.clone()),
             Box::new(self.tls_handshakes.clone()),
@@ -195,6 +216,8 @@ impl Metrics {
             Box::new(self.config_generation.clone()),
             Box::new(self.config_reloads.clone()),
             Box::new(self.access_log_dropped.clone()),
+            Box::new(self.events_dropped.clone()),
+            Box::new(self.events_sent.clone()),
             Box::new(SeriesCollector::new(Arc::clone(&self.routes), route::FAMILIES)?),
             Box::new(SeriesCollector::new(Arc::clone(&self.upstreams), upstream::FAMILIES)?),
         ];

@@ -6,6 +6,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::{Endpoint, Standing};
+use crate::telemetry::EventKind;
 use crate::upstream::health::{ActiveHealth, Change, Check, Checked, HealthCheck, Target};
 
 /// What probes have told, by what they asked: another question knows nothing of the old one's answers.
@@ -53,19 +54,18 @@ impl Endpoint {
         self.metrics.probed(result);
         let Some(change) = change else { return };
         self.common.turned();
-        let (name, address) = (&self.common.name, self.address());
         match change {
             Change::Healthy => {
                 self.standing.returns(now);
-                log::info!("upstream {name}: endpoint {address} is healthy again");
+                let what = format_args!("healthy again");
+                self.common.tell_endpoint(EventKind::EndpointUp, self.address(), &"probes pass again", what);
             }
             Change::Unhealthy => {
                 let last = self.checked().and_then(|checked| checked.report().last);
-                let why = last.and_then(|last| last.error);
-                log::warn!(
-                    "upstream {name}: endpoint {address} is unhealthy: {}",
-                    why.as_deref().unwrap_or(result)
-                );
+                let error = last.and_then(|last| last.error);
+                let why = error.as_deref().unwrap_or(result);
+                let what = format_args!("unhealthy: {why}");
+                self.common.tell_endpoint(EventKind::EndpointDown, self.address(), &why, what);
             }
         }
     }

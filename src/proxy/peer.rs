@@ -1,0 +1,71 @@
+//! An endpoint as the engine connects to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+
+use super::dial::Dialer;
+use crate::edge::Arrival;
+use crate::snapshot::Route;
+use crate::upstream::{Endpoint, Protocol, STREAMS, Upstream};
+
+/// What an endpoint may send on one stream, and on all of a connection, before the client has taken it. Streams whose clients
+/// take nothing leave room for the others.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
+
+/// How often an HTTP/2 connection is asked whether anybody is there.
+const PING: Duration = Duration::from_secs(10);
+/// The endpoint, for an attempt that has so much time left.
+pub(super) fn to(
+    endpoint: &Endpoint,
+    upstream: &Upstream,
+    arrival: &Arrival,
+    route: &Route,
+    left: Duration,
+) -> Box<HttpPeer> {
+    let mut peer = match upstream.tls() {
+        None => Box::new(HttpPeer::new(endpoint.address(), false, String::new())),
+        Some(tls) => tls.peer(endpoint.address()),
+    };
+    let timeouts = &route.bounds.upstream;
+    let connect = timeouts.connect.min(left);
+    peer.options.connection_timeout = Some(connect);
+    peer.options.total_connection_timeout = Some(connect);
+    peer.options.write_timeout = Some(timeouts.write);
+    peer.options.idle_timeout = Some(timeouts.idle);
+    let oldest = match upstream.protocol() {
+        Protocol::Http2 => 2,
+        Protocol::Auto if upstream.tls().is_some() => 1,
+        Protocol::Auto | Protocol::Http1 => 0,
+    };
+    if arrival.head.upgrade {
+        // A WebSocket begins in HTTP/1.1, on a connection that nobody has used.
+        peer.group_key = !peer.group_key;
+        peer.options.custom_l4 = Some(Arc::new(Dialer(Arc::clone(&arrival.connection))));
+    } else if oldest > 0 {
+        peer.options.set_http_version(2, oldest);
+        // Clocks that run out end streams, not the connection: one that is dead has to be found out.
+        peer.options.h2_ping_interval = Some(PING);
+        peer.options.max_h2_streams = STREAMS as usize;
+        peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
+        peer.options.h2_connection_window_size = Some(CONNECTION_WINDOW);
+    }
+    let http2 = match upstream.protocol() {
+        Protocol::Http1 => false,
+        Protocol::Http2 => true,
+        Protocol::Auto => endpoint.standing().is_http2(),
+    };
+    if arrival.has_body() && !http2 {
+        // While a body waits for room on its way up, nothing but the engine watches. It also counts the client's
+        // pauses, which are allowed to be as long as `stream_idle`. Over HTTP/2 it would count all of the body's time, and
+        // `write` bounds the wait for room.
+        peer.options.read_timeout = Some(timeouts.read.max(route.bounds.deadlines.stream_idle));
+    }
+    if !arrival.head.hop_by_hop {
+        // The guard has seen that there is nothing to strip.
+        peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
+    }
+    peer
+}
