@@ -14,7 +14,7 @@ use crate::filters;
 use crate::handler::{Handler, handler_fn};
 use crate::registry::{FilterKind, Registry};
 use crate::server::{Running, Server, Source, StartError};
-use crate::upstream::{Balancer, Factory, HealthCheck, Member};
+use crate::upstream::{Balancer, Discovery, Factory, HealthCheck, Member};
 
 /// A gateway put together in code.
 ///
@@ -175,6 +175,14 @@ impl Gateway {
     #[must_use]
     pub fn health_check(mut self, name: &str, check: impl HealthCheck) -> Self {
         self.registry.add_health_check(name, check);
+        self
+    }
+
+    /// Makes what finds endpoints nameable by upstreams: `discover: { custom: NAME }`. A later one with the same name takes
+    /// its place.
+    #[must_use]
+    pub fn discovery(mut self, name: &str, discovery: impl Discovery + 'static) -> Self {
+        self.registry.add_discovery(name, discovery);
         self
     }
 

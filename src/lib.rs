@@ -54,7 +54,7 @@ pub use handler::{Handler, handler_fn};
 pub use registry::{FilterKind, Parameters, Registry, Scope};
 pub use server::{Running, StartError};
 pub use state::State;
-pub use upstream::{HealthCheck, ProbeError, Target};
+pub use upstream::{Discovery, DiscoveryError, EndpointSpec, HealthCheck, ProbeError, Target};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

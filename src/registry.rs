@@ -1,4 +1,4 @@
-//! What configuration can name: filters by kind, handlers, balancers and health checks by name.
+//! What configuration can name: filters by kind, handlers, balancers, health checks and discoveries by name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::document::{Errors, Node, decode};
 use crate::handler::{Handler, SharedHandler};
 use crate::state::State;
 use crate::types::{CredentialFields, MASK};
-use crate::upstream::{Factory, HealthCheck};
+use crate::upstream::{Discovery, Factory, HealthCheck};
 
 /// What makes a filter nameable in configuration files. A code-first filter need not have it.
 pub trait FilterKind: Filter + Sized {
@@ -58,7 +58,7 @@ pub enum Parameters<'a> {
     Any,
 }
 
-/// The filters, handlers, balancers and health checks that configuration can name.
+/// The filters, handlers, balancers, health checks and discoveries that configuration can name.
 #[derive(Default)]
 pub struct Registry {
     filters: BTreeMap<&'static str, Kind>,
@@ -66,6 +66,7 @@ pub struct Registry {
     handlers: BTreeMap<String, SharedHandler>,
     balancers: BTreeMap<String, Factory>,
     checks: BTreeMap<String, Arc<dyn HealthCheck>>,
+    discoveries: BTreeMap<String, Arc<dyn Discovery>>,
 }
 
 /// One kind of filter, its types forgotten.
@@ -147,6 +148,21 @@ impl Registry {
     /// Adds a health check, to be named by upstreams.
     pub fn add_health_check(&mut self, name: impl Into<String>, check: impl HealthCheck) {
         self.checks.insert(name.into(), Arc::new(check));
+    }
+
+    /// Adds what finds endpoints, to be named by upstreams.
+    pub fn add_discovery(&mut self, name: impl Into<String>, discovery: impl Discovery + 'static) {
+        self.discoveries.insert(name.into(), Arc::new(discovery));
+    }
+
+    /// What finds endpoints, by its name.
+    pub fn discovery(&self, name: &str) -> Option<&Arc<dyn Discovery>> {
+        self.discoveries.get(name)
+    }
+
+    /// The names of all that find endpoints.
+    pub fn discoveries(&self) -> impl Iterator<Item = &str> {
+        self.discoveries.keys().map(String::as_str)
     }
 
     /// A kind of filter by its name.

@@ -158,7 +158,7 @@ pub(super) fn upstream_view(upstream: &Upstream) -> Value {
         "name": &**upstream.name(),
         "balance": upstream.choice().to_string(),
         "discover": upstream.found().map(|found| {
-            json!({ "dns": found.finder().query.to_string(), "error": found.error().as_deref() })
+            json!({ "from": found.finder().to_string(), "error": found.error().as_deref() })
         }),
         "circuit": upstream.circuit(now).map(State::word),
         "panicking": upstream.is_panicking(now),

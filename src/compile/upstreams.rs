@@ -14,7 +14,7 @@ use crate::document::{ConfigError, Errors, join};
 use crate::tls::{Identity, IdentityPart, Trust, TrustedRoots, Unusable, UpstreamTls};
 use crate::types::HostPattern;
 use crate::upstream::{
-    Common, EndpointSpec, Found, MOST_ENDPOINTS, Members, Protocol, Roster, Rules, Shared, Upstream,
+    Common, EndpointSpec, Finder, Found, MOST_ENDPOINTS, Members, Protocol, Roster, Rules, Shared, Upstream,
 };
 
 pub(super) fn compile(
@@ -60,10 +60,11 @@ fn members(name: &Arc<str>, words: &Words, inputs: Inputs<'_>, errors: &mut Erro
         priority: words.priority,
         ..EndpointSpec::new(words.address, words.weight)
     });
-    let finder = words.discover.as_ref().and_then(|words| discover::finder(name, words, errors));
+    let finder: Option<Finder> =
+        words.discover.as_ref().and_then(|words| discover::finder(name, words, inputs.registry, errors));
     let found = |finder| {
         // The same words mean the same: what was found is kept as long as they stay.
-        let key = format!("discover {name} {finder:?}");
+        let key = format!("discover {name} {finder}");
         inputs.state.adopt(key, || Found::new(finder))
     };
     Members {

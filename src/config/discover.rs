@@ -11,12 +11,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub enum Discover {
     /// By DNS.
     Dns(DnsNames),
+    /// By a discovery that was registered in code under this name.
+    Custom(String),
 }
 
 impl Serialize for Discover {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self::Dns(words) = self;
-        serializer.collect_map([("dns", words)])
+        match self {
+            Self::Dns(words) => serializer.collect_map([("dns", words)]),
+            Self::Custom(name) => serializer.collect_map([("custom", name)]),
+        }
     }
 }
 

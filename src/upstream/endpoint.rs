@@ -48,6 +48,8 @@ pub enum Origin {
     Admin,
     /// That of DNS.
     Dns,
+    /// That of a discovery made in code.
+    Custom,
 }
 
 /// How long an attempt that failed is taken to have been, at least, where the fastest endpoint is looked for.
@@ -88,6 +90,7 @@ impl Origin {
             Self::File => "file",
             Self::Admin => "admin",
             Self::Dns => "dns",
+            Self::Custom => "custom",
         }
     }
 }

@@ -42,7 +42,9 @@ pub use balance::{
 pub use breaker::{Breaker, BreakerPolicy, SlowCall, State};
 pub use budget::{RetryBudget, RetryBudgetPolicy};
 pub use choice::{Choice, Wish};
-pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, DnsQuery, DnsResolver, Finder, Found};
+pub use discovery::{
+    BoxStream, Discovery, DiscoveryError, DnsDiscovery, DnsQuery, DnsResolver, Finder, Found,
+};
 pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Origin, Permit};
 pub use health::{
     ActiveHealth, BodyMatch, BoxFuture, Change, Check, Checked, GrpcProbe, HealthCheck, HealthKeeper,

@@ -1,8 +1,11 @@
-//! Endpoints that are found by DNS, before a real name server.
+//! Endpoints that are found: by DNS, before a real name server, and by code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::stream::unfold;
+use portcullis::upstream::BoxStream;
+use portcullis::{Discovery, DiscoveryError, EndpointSpec};
 use serde_json::{Value, json};
 
 use crate::harness::dns::{NameServer, Service};
@@ -188,4 +191,48 @@ fn an_operator_changes_what_was_found() {
     eventually("it is gone", || known(&gateway).len() == 1);
     server.tell(&["127.0.0.1", "127.0.0.2"]);
     eventually("it is back", || who(&gateway) == names(["a", "b"]));
+}
+
+/// Tells what a test tells it.
+struct Told(tokio::sync::watch::Sender<Result<Vec<EndpointSpec>, DiscoveryError>>);
+
+impl Discovery for Told {
+    fn watch(&self) -> BoxStream<'static, Result<Vec<EndpointSpec>, DiscoveryError>> {
+        Box::pin(unfold((self.0.subscribe(), true), |(mut news, first)| async move {
+            if !first {
+                news.changed().await.ok()?;
+            }
+            let told = news.borrow_and_update().clone();
+            Some((told, (news, false)))
+        }))
+    }
+}
+
+#[test]
+fn a_discovery_in_code_finds_endpoints() {
+    let [a, b] = ["a", "b"].map(Origin::named);
+    let spec = |origin: &Origin, weight| EndpointSpec::new(origin.address(), weight);
+    let teller = tokio::sync::watch::Sender::new(Ok(vec![spec(&a, 1), spec(&a, 7)]));
+    let discovery = Told(teller.clone());
+    let words = words("discover: { custom: teller }");
+    let gateway = Gateway::start_with(&words, |gateway| gateway.discovery("teller", discovery));
+    assert_eq!(who(&gateway), names(["a"]));
+    let shown = view(&gateway);
+    assert_eq!(shown["discover"], json!({ "from": "custom teller", "error": null }));
+    assert_eq!(shown["endpoints"].as_array().unwrap().len(), 1, "each address once");
+    assert_eq!(shown["endpoints"][0]["origin"], "custom");
+    teller.send(Ok(vec![spec(&a, 1), spec(&b, 3)])).unwrap();
+    eventually("b is found", || known(&gateway).len() == 2);
+    assert_eq!(answers(&gateway, 8), BTreeMap::from([("a".into(), 2), ("b".into(), 6)]));
+    teller.send(Err(DiscoveryError::Unanswered { name: "them".into(), cause: "no".into() })).unwrap();
+    eventually("the failure is shown", || {
+        view(&gateway)["discover"]["error"] == "`them` cannot be looked up: no"
+    });
+    teller.send(Ok(Vec::new())).unwrap();
+    eventually("nobody is no answer", || {
+        view(&gateway)["discover"]["error"] == "`custom teller` has no endpoints"
+    });
+    assert_eq!(who(&gateway), names(["a", "b"]));
+    teller.send(Ok(vec![spec(&b, 1)])).unwrap();
+    eventually("b is left", || who(&gateway) == names(["b"]));
 }

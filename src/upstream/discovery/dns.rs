@@ -23,7 +23,7 @@ use hickory_resolver::proto::rr::{RData, RecordType};
 use smallvec::SmallVec;
 
 use super::{Discovery, DiscoveryError};
-use crate::upstream::{EndpointSpec, Origin};
+use crate::upstream::EndpointSpec;
 
 /// Bounds of what a TTL may say.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -275,7 +275,7 @@ impl Answer {
 }
 
 fn spec(address: SocketAddr, weight: u16, priority: u8) -> EndpointSpec {
-    EndpointSpec { priority, origin: Origin::Dns, ..EndpointSpec::new(address, weight) }
+    EndpointSpec { priority, ..EndpointSpec::new(address, weight) }
 }
 
 /// Services with the addresses of their targets, as endpoints.

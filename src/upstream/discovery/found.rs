@@ -1,5 +1,6 @@
 //! What was found so far.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,18 +10,28 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 
 use super::{Discovery, DiscoveryError, DnsDiscovery, DnsQuery, DnsResolver};
-use crate::upstream::EndpointSpec;
+use crate::upstream::{EndpointSpec, Origin};
 
-/// How long until a resolver that cannot be made is made again.
+/// How long until a resolver that cannot be made is made again, and a watch that has ended is begun again.
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// Where endpoints are looked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finder {
-    /// What is asked for.
-    pub query: DnsQuery,
-    /// Who is asked; the system's name servers when there is none.
-    pub servers: Box<[SocketAddr]>,
+#[derive(Clone)]
+pub enum Finder {
+    /// In DNS.
+    Dns {
+        /// What is asked for.
+        query: DnsQuery,
+        /// Who is asked; the system's name servers when there is none.
+        servers: Box<[SocketAddr]>,
+    },
+    /// By a discovery made in code.
+    Custom {
+        /// Its name.
+        name: Box<str>,
+        /// What finds them.
+        discovery: Arc<dyn Discovery>,
+    },
 }
 
 /// What was found so far. Its identity is the upstream and where its endpoints are looked for.
@@ -38,24 +49,45 @@ struct Told {
     error: Option<Arc<str>>,
 }
 
-/// For people: `orders.internal (port 8080), by dns 10.0.0.2:53`.
+/// For people: `dns app.internal (port 8080) by 10.0.0.2:53`. Two that are told alike are alike.
 impl fmt::Display for Finder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, by dns", self.query)?;
-        for (at, server) in self.servers.iter().enumerate() {
-            write!(f, "{} {server}", if at == 0 { "" } else { "," })?;
+        let (query, servers) = match self {
+            Self::Custom { name, .. } => return write!(f, "custom {name}"),
+            Self::Dns { query, servers } => (query, servers),
+        };
+        write!(f, "dns {query}")?;
+        for (at, server) in servers.iter().enumerate() {
+            write!(f, "{} {server}", if at == 0 { " by" } else { "," })?;
         }
         Ok(())
     }
 }
 
+impl fmt::Debug for Finder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl Finder {
-    fn discovery(&self) -> Result<DnsDiscovery, DiscoveryError> {
-        let resolver = match &*self.servers {
+    fn discovery(&self) -> Result<Arc<dyn Discovery>, DiscoveryError> {
+        let (query, servers) = match self {
+            Self::Custom { discovery, .. } => return Ok(Arc::clone(discovery)),
+            Self::Dns { query, servers } => (query, servers),
+        };
+        let resolver = match &**servers {
             [] => DnsResolver::system(),
             servers => DnsResolver::new(servers),
         };
-        Ok(DnsDiscovery::new(resolver?, self.query.clone()))
+        Ok(Arc::new(DnsDiscovery::new(resolver?, query.clone())))
+    }
+
+    fn origin(&self) -> Origin {
+        match self {
+            Self::Dns { .. } => Origin::Dns,
+            Self::Custom { .. } => Origin::Custom,
+        }
     }
 }
 
@@ -95,6 +127,10 @@ impl Found {
                     let mut watch = discovery.watch();
                     while let Some(told) = watch.next().await {
                         match told {
+                            Ok(specs) if specs.is_empty() => {
+                                let name = self.finder.to_string().into();
+                                self.failed(upstream, &DiscoveryError::NotFound { name });
+                            }
                             Ok(specs) => {
                                 self.answered(upstream, specs);
                                 news();
@@ -109,8 +145,11 @@ impl Found {
         }
     }
 
-    pub(in crate::upstream) fn answered(&self, upstream: &str, specs: Vec<EndpointSpec>) {
-        log::info!("upstream {upstream}: {} has {} endpoints", self.finder.query, specs.len());
+    pub(in crate::upstream) fn answered(&self, upstream: &str, mut specs: Vec<EndpointSpec>) {
+        let mut known = HashSet::new();
+        specs.retain(|spec| known.insert(spec.address));
+        specs.iter_mut().for_each(|spec| spec.origin = self.finder.origin());
+        log::info!("upstream {upstream}: {} endpoints are found by {}", specs.len(), self.finder);
         self.told.send_replace(Told { specs: Some(specs.into()), error: None });
     }
 

@@ -8,13 +8,13 @@
 mod dns;
 mod found;
 
-use futures_util::stream::BoxStream;
 use thiserror::Error;
 
 use super::EndpointSpec;
 
 pub use dns::{DnsDiscovery, DnsQuery, DnsResolver};
 pub use found::{Finder, Found};
+pub use futures_util::stream::BoxStream;
 
 /// Finds the endpoints of an upstream.
 pub trait Discovery: Send + Sync {

@@ -29,7 +29,7 @@ fn reloaded(members: &Members, written: impl IntoIterator<Item = EndpointSpec>) 
 
 fn looked_for() -> Arc<Found> {
     let query = DnsQuery::Addresses { name: "a".into(), port: 1 };
-    Arc::new(Found::new(Finder { query, servers: Box::default() }))
+    Arc::new(Found::new(Finder::Dns { query, servers: Box::default() }))
 }
 
 /// Port, weight, whose word; a draining one's weight is told as below zero.
