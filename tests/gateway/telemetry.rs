@@ -271,6 +271,8 @@ fn every_metric_family_moves() {
         ("portcullis_gateway_replies_total{route=\"-\",reason=\"bad_path\"}".to_owned(), 1.0),
         ("portcullis_filter_verdicts_total{route=\"denied\",filter=\"ip_restriction\",verdict=\"ip_denied\"}".to_owned(), 1.0),
         ("portcullis_access_log_dropped_total".to_owned(), 0.0),
+        ("portcullis_events_dropped_total".to_owned(), 0.0),
+        ("portcullis_events_sent_total{result=\"failure\"}".to_owned(), 0.0),
     ] {
         let text = gateway.admin_get("/metrics").text();
         let shown = text.lines().any(|line| line.starts_with(&format!("{series} ")));
@@ -288,6 +290,8 @@ fn every_metric_family_moves() {
         "config_reloads_total",
         "connections_active",
         "endpoint_healthy",
+        "events_dropped_total",
+        "events_sent_total",
         "filter_verdicts_total",
         "gateway_replies_total",
         "request_duration_seconds",
