@@ -263,6 +263,7 @@ fn every_metric_family_moves() {
         ("portcullis_requests_active{route=\"all\"}".to_owned(), 0.0),
         ("portcullis_request_duration_seconds_count{route=\"all\"}".to_owned(), 3.0),
         ("portcullis_request_duration_seconds_bucket{route=\"all\",le=\"10\"}".to_owned(), 3.0),
+        ("portcullis_upstream_endpoints{upstream=\"echo\"}".to_owned(), 1.0),
         ("portcullis_upstream_request_duration_seconds_count{upstream=\"echo\"}".to_owned(), 3.0),
         (format!("portcullis_upstream_requests_total{{upstream=\"echo\",endpoint=\"{endpoint}\",outcome=\"success\"}}"), 2.0),
         (format!("portcullis_endpoint_healthy{{upstream=\"echo\",endpoint=\"{endpoint}\"}}"), 1.0),
@@ -297,6 +298,7 @@ fn every_metric_family_moves() {
         "request_duration_seconds",
         "requests_active",
         "requests_total",
+        "upstream_endpoints",
         "upstream_request_duration_seconds",
         "upstream_requests_total",
     ];
