@@ -263,6 +263,7 @@ fn every_metric_family_moves() {
         ("portcullis_requests_active{route=\"all\"}".to_owned(), 0.0),
         ("portcullis_request_duration_seconds_count{route=\"all\"}".to_owned(), 3.0),
         ("portcullis_request_duration_seconds_bucket{route=\"all\",le=\"10\"}".to_owned(), 3.0),
+        ("portcullis_upstream_endpoints{upstream=\"echo\"}".to_owned(), 1.0),
         ("portcullis_upstream_request_duration_seconds_count{upstream=\"echo\"}".to_owned(), 3.0),
         (format!("portcullis_upstream_requests_total{{upstream=\"echo\",endpoint=\"{endpoint}\",outcome=\"success\"}}"), 2.0),
         (format!("portcullis_endpoint_healthy{{upstream=\"echo\",endpoint=\"{endpoint}\"}}"), 1.0),
@@ -271,6 +272,8 @@ fn every_metric_family_moves() {
         ("portcullis_gateway_replies_total{route=\"-\",reason=\"bad_path\"}".to_owned(), 1.0),
         ("portcullis_filter_verdicts_total{route=\"denied\",filter=\"ip_restriction\",verdict=\"ip_denied\"}".to_owned(), 1.0),
         ("portcullis_access_log_dropped_total".to_owned(), 0.0),
+        ("portcullis_events_dropped_total".to_owned(), 0.0),
+        ("portcullis_events_sent_total{result=\"failure\"}".to_owned(), 0.0),
     ] {
         let text = gateway.admin_get("/metrics").text();
         let shown = text.lines().any(|line| line.starts_with(&format!("{series} ")));
@@ -288,11 +291,14 @@ fn every_metric_family_moves() {
         "config_reloads_total",
         "connections_active",
         "endpoint_healthy",
+        "events_dropped_total",
+        "events_sent_total",
         "filter_verdicts_total",
         "gateway_replies_total",
         "request_duration_seconds",
         "requests_active",
         "requests_total",
+        "upstream_endpoints",
         "upstream_request_duration_seconds",
         "upstream_requests_total",
     ];
