@@ -169,8 +169,11 @@ pub(super) fn not_connected(session: &Session, context: &mut Context, mut error:
         _ if is_of_tls(&error) => End::TlsFailed,
         _ => End::ConnectFailed,
     };
+    // The exchange's own haste is not the endpoint's fault.
+    let hurried =
+        end == End::ConnectTimeout && context.pinned.as_ref().is_some_and(|pinned| is_hurried(pinned, now));
     let clock = context.arrival().ok().and_then(|arrival| arrival.connection.left_for_head(now));
-    let late = clock.filter(|(left, _)| left.is_zero()).map(|(_, timer)| timer);
+    let late = clock.filter(|(left, _)| left.is_zero() || hurried).map(|(_, timer)| timer);
     context.reason = Some(match (end, late) {
         (End::ConnectTimeout, Some(timer)) => failure::of_the_clock(timer),
         (End::ConnectTimeout, None) => Reason::UPSTREAM_CONNECT_TIMEOUT,
@@ -180,13 +183,6 @@ pub(super) fn not_connected(session: &Session, context: &mut Context, mut error:
     let retry = context.parts().is_ok_and(|(arrival, pinned)| {
         if let Some(attempt) = pinned.tries.current.take() {
             log::debug!("upstream endpoint {}: {error}", attempt.endpoint().address());
-            let bounds = &pinned.route.bounds;
-            let due = bounds
-                .deadlines
-                .per_try
-                .map_or(bounds.upstream.connect, |own| own.min(bounds.upstream.connect));
-            // The client's haste is not the endpoint's fault.
-            let hurried = end == End::ConnectTimeout && now.duration_since(attempt.begun) < due;
             attempt.settle(if hurried { End::Aborted } else { end }, now);
         }
         late.is_none()
@@ -194,6 +190,15 @@ pub(super) fn not_connected(session: &Session, context: &mut Context, mut error:
     });
     error.set_retry(retry);
     error
+}
+
+/// Whether the attempt under way had less time to be connected than its route gives it.
+fn is_hurried(pinned: &Pinned, now: Instant) -> bool {
+    let bounds = &pinned.route.bounds;
+    let connect = bounds.upstream.connect;
+    let due = bounds.deadlines.per_try.map_or(connect, |per_try| per_try.min(connect));
+    // Clocks differ a little.
+    pinned.tries.current.as_ref().is_some_and(|attempt| now.duration_since(attempt.begun) < due * 9 / 10)
 }
 
 /// Whether there is an endpoint that was not tried yet, and the route lets failed connections be made up for.
