@@ -40,7 +40,7 @@ fn scripted(script: &'static str) -> Origin {
         let at = count.fetch_add(1, Ordering::SeqCst);
         let step = script.as_bytes().get(at).copied().unwrap_or(b'.');
         if step == b's' {
-            std::thread::sleep(Duration::from_millis(120));
+            std::thread::sleep(Duration::from_millis(400));
         }
         let status = if step == b'f' { "500 Error" } else { "200 OK" };
         visit.answer(format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\n\r\nok"))
@@ -75,12 +75,12 @@ fn a_breaker_opens_by_what_its_words_say() {
         ("consecutive_failures: 1000, error_rate: 50%, min_requests: 5", ".f.ff", 5),
         (never, "ffffffffffff", 12),
         (
-            "consecutive_failures: 1000, min_requests: 4, slow_call_duration: 60ms, slow_call_rate: 75%",
+            "consecutive_failures: 1000, min_requests: 4, slow_call_duration: 250ms, slow_call_rate: 75%",
             ".sss",
             4,
         ),
         (
-            "consecutive_failures: 1000, min_requests: 4, slow_call_duration: 60ms, slow_call_rate: 80%",
+            "consecutive_failures: 1000, min_requests: 4, slow_call_duration: 250ms, slow_call_rate: 80%",
             ".sss",
             12,
         ),

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Client, Gateway, Nobody, Origin, Then, eventually};
+use crate::harness::{Client, Gateway, Http2, Nobody, Origin, Then, eventually};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody";
@@ -54,7 +54,7 @@ fn a_request_goes_again_after_what_its_route_names() {
     for (word, answers, otherwise) in rows {
         let origin = answering(answers);
         let words = format!("on: [{word}], max_retries: 5, backoff: {{ fixed: 1ms }}");
-        let before = gateway(&[origin.address()], &words, "", "read: 150ms");
+        let before = gateway(&[origin.address()], &words, "", "read: 400ms");
         assert_eq!(before.ask(GET).status, 200, "{word}");
         let sent = answers.len();
         assert_eq!(origin.heads().len(), sent, "{word}");
@@ -64,7 +64,7 @@ fn a_request_goes_again_after_what_its_route_names() {
         let origin = answering(answers);
         let other = if *word == "5xx" { "429" } else { "501" };
         let words = format!("on: [{other}], max_retries: 5, backoff: {{ fixed: 1ms }}");
-        let before = gateway(&[origin.address()], &words, "", "read: 150ms");
+        let before = gateway(&[origin.address()], &words, "", "read: 400ms");
         assert_eq!(before.ask(GET).status, *otherwise, "without {word}");
         assert_eq!(origin.heads().len(), 1, "without {word}");
     }
@@ -189,12 +189,12 @@ fn an_upstream_that_wants_to_be_left_alone_is_for_a_while() {
 
 #[test]
 fn an_attempt_has_its_own_time() {
-    let per_try = "per_try: 100ms, request: 5s";
+    let per_try = "per_try: 300ms, request: 10s";
     let origin = answering(&["silence", "silence", "200 OK"]);
     let before = gateway(&[origin.address()], "on: [timeout], max_retries: 2", "", per_try);
     let started = Instant::now();
     assert_eq!(before.ask(GET).status, 200);
-    assert!(started.elapsed() >= Duration::from_millis(200) && started.elapsed() < Duration::from_secs(4));
+    assert!(started.elapsed() >= Duration::from_millis(600) && started.elapsed() < Duration::from_secs(8));
 
     let origin = answering(&["silence", "200 OK"]);
     let before = gateway(&[origin.address()], "", "", per_try);
@@ -208,11 +208,23 @@ fn an_attempt_has_its_own_time() {
     // An answer that has begun takes its time.
     let origin = Origin::start(|visit| {
         visit.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no");
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(Duration::from_millis(700));
         visit.answer("k")
     });
     let before = gateway(&[origin.address()], "on: [timeout]", "", per_try);
     assert_eq!(before.ask(GET).text(), "ok");
+}
+
+#[test]
+fn over_http2_it_is_the_same() {
+    let origin = answering(&["silence", "503 Unavailable", "reset", "200 OK"]);
+    let words = "on: [timeout, 503, reset], max_retries: 3, backoff: { fixed: 1ms }, methods: [POST]";
+    let before = gateway(&[origin.address()], words, "", "per_try: 300ms, request: 10s");
+    let mut client = Http2::connect(before.address());
+    let answer = client.send(client.request("POST", "/"), b"body");
+    assert_eq!((answer.status.as_u16(), &*answer.body), (200, &b"ok"[..]));
+    assert_eq!(origin.heads().len(), 4);
+    assert_eq!(origin.last().content(), b"body");
 }
 
 #[test]
