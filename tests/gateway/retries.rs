@@ -334,3 +334,35 @@ fn a_client_that_leaves_in_a_pause_is_noticed() {
     assert_eq!((&line["status"], &line["reason"]), (&499.into(), &"client_closed".into()));
     assert_eq!(origin.heads().len(), 1);
 }
+
+#[test]
+fn a_call_goes_again_after_the_statuses_of_grpc_that_its_route_names() {
+    for (word, code) in [
+        ("grpc_cancelled", 1),
+        ("grpc_deadline_exceeded", 4),
+        ("grpc_resource_exhausted", 8),
+        ("grpc_internal", 13),
+        ("grpc_unavailable", 14),
+    ] {
+        for (named, sent) in [(word, 2), ("reset", 1)] {
+            let count = AtomicUsize::new(0);
+            let origin = Origin::start(move |visit| {
+                let status = if count.fetch_add(1, Ordering::Relaxed) == 0 { code } else { 0 };
+                visit.answer(format!(
+                    "HTTP/1.1 200 OK\r\ncontent-type: application/grpc\r\ngrpc-status: {status}\r\n\
+                     content-length: 0\r\n\r\n"
+                ))
+            });
+            let before = gateway(&[origin.address()], &format!("on: [{named}]"), "", "");
+            let mut client = Http2::connect(before.address());
+            let call = client.request("POST", "/a.B/C").header("content-type", "application/grpc");
+            let answer = client.send(call, b"\0\0\0\0\0");
+            let status = if sent == 2 { "0".to_owned() } else { code.to_string() };
+            assert_eq!(
+                (answer.field("grpc-status"), origin.heads().len()),
+                (&*status, sent),
+                "{named} {code}"
+            );
+        }
+    }
+}
