@@ -76,7 +76,8 @@ impl RetryPolicy {
         max_retry_after: Duration::ZERO,
     };
 
-    /// Whether an attempt that ended so is made again, when it was the `retries`th but one and the request `may_repeat`.
+    /// Whether an attempt that ended so is made again, after so many `retries`; `may_repeat` says that the request may be sent
+    /// twice.
     pub fn wants(&self, cause: RetryOn, retries: u32, may_repeat: bool) -> bool {
         // Nothing was sent; or who names a status of gRPC speaks of calls, whose method says nothing.
         let harmless = matches!(cause, RetryOn::ConnectFailure | RetryOn::Grpc(_));

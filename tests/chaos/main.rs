@@ -8,10 +8,11 @@ mod harness;
 mod load;
 mod server;
 
+use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::harness::Gateway;
+use crate::harness::{FullBacklog, Gateway};
 use crate::load::{Load, Told};
 use crate::server::{Mode, Server};
 
@@ -24,7 +25,12 @@ const ALL: &str = "breaker: { consecutive_failures: 5, open_for: 500ms, close_af
                    timeouts: { connect: 300ms }";
 
 fn config(servers: &[&Server], upstream: &str, route: &str) -> String {
-    let endpoints: Vec<_> = servers.iter().map(|server| format!("\"{}\"", server.address())).collect();
+    let addresses: Vec<_> = servers.iter().map(|server| server.address()).collect();
+    config_at(&addresses, upstream, route)
+}
+
+fn config_at(addresses: &[SocketAddr], upstream: &str, route: &str) -> String {
+    let endpoints: Vec<_> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
     format!(
         "server: {{ threads: 1 }}\n\
          upstreams: {{ origin: {{ endpoints: [{}], {upstream} }} }}\n\
@@ -76,9 +82,9 @@ fn one_of_three_is_killed() {
 
 #[test]
 fn one_of_three_is_a_black_hole() {
-    let mut servers = three();
-    servers[0] = Server::black_hole();
-    let gateway = start(&servers, ALL, "");
+    let (hole, servers) = (FullBacklog::new(), three());
+    let addresses = [hole.address(), servers[1].address(), servers[2].address()];
+    let gateway = Gateway::start(&config_at(&addresses, ALL, ""));
     let load = load(&gateway);
     sleep(3 * SECOND);
     let told = load.end();

@@ -8,8 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketType};
-
 /// How a server treats requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -32,8 +30,6 @@ pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
     accepting: Mutex<Option<JoinHandle<()>>>,
-    /// Connections that fill the queue of a black hole.
-    _held: Vec<TcpStream>,
 }
 
 struct Shared {
@@ -51,20 +47,6 @@ impl Server {
         server
     }
 
-    /// One that takes no connection, and refuses none: its queue is full, and the kernel drops who else comes.
-    pub fn black_hole() -> Self {
-        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-        rustix::net::bind(&socket, &"127.0.0.1:0".parse::<SocketAddr>().unwrap()).unwrap();
-        rustix::net::listen(&socket, 0).unwrap();
-        let listener = TcpListener::from(socket);
-        let mut server = Self::new(listener.local_addr().unwrap());
-        let fill = || TcpStream::connect_timeout(&server.address, Duration::from_millis(200)).ok();
-        server._held = std::iter::from_fn(fill).take(64).collect();
-        // The socket lives as long as the test.
-        std::mem::forget(listener);
-        server
-    }
-
     fn new(address: SocketAddr) -> Self {
         let shared = Shared {
             mode: Mutex::new(Mode::Answers),
@@ -72,7 +54,7 @@ impl Server {
             stopped: AtomicBool::new(false),
             open: Mutex::default(),
         };
-        Self { address, shared: Arc::new(shared), accepting: Mutex::default(), _held: Vec::new() }
+        Self { address, shared: Arc::new(shared), accepting: Mutex::default() }
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Gateway, Http2, Origin, Then, eventually, eventually_some};
+use crate::harness::{FullBacklog, Gateway, Http2, Origin, Then, eventually, eventually_some};
 
 /// A configuration with these words for its upstream, and no retries.
 fn config(origins: &[&Origin], words: &str) -> String {
@@ -378,19 +378,25 @@ fn one_that_is_silent_until_the_requests_own_end_counts_as_silent() {
 
 #[test]
 fn a_callers_haste_is_not_the_endpoints_fault() {
-    let origin = Origin::on_head(|visit| {
-        visit.wait_for_close();
-        Then::Close
-    });
-    let before = gateway(&[&origin], "breaker: { consecutive_failures: 1 }");
+    let full = FullBacklog::new();
+    let before = Gateway::start(&format!(
+        "upstreams: {{ origin: {{ endpoints: [\"{}\"], breaker: {{ consecutive_failures: 1 }} }} }}\n\
+         routes: [{{ name: all, path: /*, upstream: origin }}]",
+        full.address()
+    ));
     for _ in 0..3 {
         let mut client = Http2::connect(before.address());
         let request = client
             .request("POST", "/a.B/C")
             .header("content-type", "application/grpc")
-            .header("grpc-timeout", "5m");
-        drop(client.send(request, b""));
+            .header("grpc-timeout", "50m");
+        assert_eq!(client.send(request, b"").status.as_u16(), 200, "errors are told behind the answer");
     }
+    let counted = format!(
+        "portcullis_upstream_requests_total{{upstream=\"origin\",endpoint=\"{}\",outcome=\"aborted\"}}",
+        full.address()
+    );
+    eventually("three to be given up", || before.metric(&counted) == 3.0);
     assert_eq!(upstream(&before)["endpoints"][0]["circuit"], "closed");
 }
 

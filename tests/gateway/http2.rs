@@ -658,7 +658,7 @@ fn an_answer_of_http_2_that_breaks_off_is_broken_off() {
 /// A stream that its client has reset is none to the library, but may still be at work in the gateway.
 #[test]
 fn streams_that_were_reset_count_until_they_have_ended() {
-    let nobody = crate::timeouts::FullBacklog::new();
+    let nobody = crate::harness::FullBacklog::new();
     let gateway = Gateway::start(&format!(
         "listeners: [{{ name: web, address: \"127.0.0.1:0\", limits: {{ http2: {{ max_streams: 5 }} }} }}]\n\
          upstreams: {{ o: {{ endpoints: [\"{}\"], timeouts: {{ connect: 10s }} }} }}\n\

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Client, Gateway, Origin, Then, eventually};
+use crate::harness::{Client, FullBacklog, Gateway, Origin, Then, eventually};
 
 /// A configuration with timeouts at the three levels.
 fn config(address: impl std::fmt::Display, defaults: &str, upstream: &str, route: &str) -> String {
@@ -292,31 +292,5 @@ fn an_idle_pooled_connection_is_closed() {
             assert_eq!(gateway.get("/").status, 200);
         }
         assert_eq!(origin.connections(), if kept { 1 } else { 2 });
-    }
-}
-
-/// A listener whose backlog is full: a connect to it hangs.
-pub struct FullBacklog {
-    listener: std::os::fd::OwnedFd,
-    _waiting: Vec<std::net::TcpStream>,
-}
-
-impl FullBacklog {
-    pub fn new() -> Self {
-        use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
-        let listener = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-        bind(&listener, &"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap()).unwrap();
-        listen(&listener, 0).unwrap();
-        let mut full = Self { listener, _waiting: Vec::new() };
-        let address = full.address();
-        while let Ok(socket) = std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
-            full._waiting.push(socket);
-            assert!(full._waiting.len() < 100, "the backlog never fills");
-        }
-        full
-    }
-
-    pub fn address(&self) -> std::net::SocketAddr {
-        rustix::net::getsockname(&self.listener).unwrap().try_into().unwrap()
     }
 }

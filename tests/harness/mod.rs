@@ -23,7 +23,7 @@ pub use client::Client;
 pub use gateway::{Gateway, to};
 pub use http2::{Answer, Frame, Frames, Http2, fields};
 pub use message::{Fields, Request, Response, Stream};
-pub use origin::{Nobody, Origin, Then, Visit, reset, wait_for_close};
+pub use origin::{FullBacklog, Nobody, Origin, Then, Visit, reset, wait_for_close};
 
 /// How long anything may take that should happen at once. Long, for a busy machine: a test that passes never waits so
 /// long.

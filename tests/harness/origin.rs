@@ -318,6 +318,31 @@ impl Nobody {
     }
 }
 
+/// A listener whose backlog is full: a connect to it hangs.
+pub struct FullBacklog {
+    listener: OwnedFd,
+    _waiting: Vec<TcpStream>,
+}
+
+impl FullBacklog {
+    pub fn new() -> Self {
+        let listener = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&listener, &"127.0.0.1:0".parse::<SocketAddr>().unwrap()).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let mut full = Self { listener, _waiting: Vec::new() };
+        let address = full.address();
+        while let Ok(socket) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+            full._waiting.push(socket);
+            assert!(full._waiting.len() < 100, "the backlog never fills");
+        }
+        full
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        rustix::net::getsockname(&self.listener).unwrap().try_into().unwrap()
+    }
+}
+
 /// Waits until the other end has closed a connection.
 pub fn wait_for_close(stream: &mut Stream) {
     while matches!(stream.some(), Ok(bytes) if !bytes.is_empty()) {}
