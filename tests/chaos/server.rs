@@ -41,7 +41,16 @@ struct Shared {
 
 impl Server {
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_with(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// At every address of this machine.
+    pub fn start_everywhere() -> Self {
+        Self::start_with(TcpListener::bind("0.0.0.0:0").unwrap())
+    }
+
+    /// Behind a port that is open already.
+    pub fn start_with(listener: TcpListener) -> Self {
         let server = Self::new(listener.local_addr().unwrap());
         server.accept(listener);
         server
