@@ -41,14 +41,14 @@ impl Points {
             .zip(owners(&continuum, places))
             .map(|(hash, owner)| Point { hash, owner })
             .collect();
-        let bits = points.len().max(2).ilog2();
+        let bits = points.len().max(1).ilog2() + 1;
         let rest = u32::BITS - bits;
         Self { starts: starts(&points, bits, rest), points, rest }
     }
 
     /// Whose the points are from that of a key on, once around.
     pub(super) fn from(&self, key: u64) -> impl Iterator<Item = EndpointId> {
-        let hash = !crc32(!0, &key.to_le_bytes());
+        let hash = hash_of(key);
         let start = self.starts.get((hash >> self.rest) as usize).map_or(0, |start| *start as usize);
         let ahead = self.points.get(start..).unwrap_or_default();
         let at = start + ahead.iter().take_while(|point| point.hash < hash).count();
@@ -92,11 +92,19 @@ fn starts(points: &[Point], bits: u32, rest: u32) -> Box<[u32]> {
 
 /// CRC-32 as in Ethernet, a step for each byte; inverted before and after by whoever calls.
 fn crc32(state: u32, bytes: &[u8]) -> u32 {
-    bytes.iter().fold(state, |state, byte| (state >> 8) ^ TABLE[usize::from(state as u8 ^ byte)])
+    bytes.iter().fold(state, |state, byte| (state >> 8) ^ TABLES[0][usize::from(state as u8 ^ byte)])
 }
 
-const TABLE: [u32; 256] = {
-    let mut table = [0; 256];
+/// The CRC-32 of a key's bytes, the lowest first: all at once, since it is waited for by every request.
+fn hash_of(key: u64) -> u32 {
+    let bytes = (key ^ u64::from(u32::MAX)).to_le_bytes();
+    let shares = TABLES.iter().rev().zip(bytes).map(|(table, byte)| table[usize::from(byte)]);
+    !shares.fold(0, |sum, share| sum ^ share)
+}
+
+/// What a byte comes to, by how many zeros follow it.
+static TABLES: [[u32; 256]; 8] = {
+    let mut tables = [[0; 256]; 8];
     let mut at = 0;
     while at < 256 {
         let mut state = at as u32;
@@ -105,10 +113,20 @@ const TABLE: [u32; 256] = {
             state = (state >> 1) ^ if state & 1 == 1 { 0xedb8_8320 } else { 0 };
             bit += 1;
         }
-        table[at] = state;
+        tables[0][at] = state;
         at += 1;
     }
-    table
+    let mut zeros = 1;
+    while zeros < 8 {
+        let mut at = 0;
+        while at < 256 {
+            let before = tables[zeros - 1][at];
+            tables[zeros][at] = (before >> 8) ^ tables[0][(before & 0xff) as usize];
+            at += 1;
+        }
+        zeros += 1;
+    }
+    tables
 };
 
 #[cfg(test)]
@@ -156,6 +174,9 @@ mod tests {
     #[test]
     fn the_checksum_is_the_usual_one() {
         assert_eq!(!crc32(!0, b"123456789"), 0xcbf4_3926);
+        for key in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX] {
+            assert_eq!(hash_of(key), !crc32(!0, &key.to_le_bytes()));
+        }
         let (bare, none) = (Points::new(&[], |_| 1), 0);
         assert_eq!((bare.len(), bare.from(7).count()), (none, none));
     }
