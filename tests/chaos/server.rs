@@ -79,6 +79,11 @@ impl Server {
         self.shared.served.load(Ordering::SeqCst)
     }
 
+    /// Connections at the moment.
+    pub fn connections(&self) -> usize {
+        self.shared.open.lock().unwrap().len()
+    }
+
     /// Closes its port and all its connections, as the kernel does for a process that was killed.
     pub fn kill(&self) {
         let Some(accepting) = self.accepting.lock().unwrap().take() else { return };

@@ -13,7 +13,7 @@ use crate::{ALL, MILLIS, config_at, load, say};
 const SECONDS: &str = "PORTCULLIS_CHAOS_SECONDS";
 const FEWER: u64 = 8;
 /// What the process may grow by, MiB: the clients' notes in it, and whatever other tests do meanwhile.
-const GROWTH: u64 = 96;
+const GROWTH: u64 = 48;
 const SIZE: &str = "portcullis_upstream_endpoints{upstream=\"origin\"}";
 const ROUTE: &str = "retry: { max_retries: 2 }";
 
@@ -42,7 +42,10 @@ fn endpoints_come_and_go_by_the_admin_api_and_by_reload() {
     let seconds = std::env::var(SECONDS).map_or(FEWER, |seconds| seconds.parse().unwrap());
     let files = [(); 3].map(|()| Server::start());
     let (guest, written) = (Server::start_everywhere(), files.each_ref().map(|server| server.address()));
-    let gateway = Gateway::start_file(&config_at(&written, ALL, ROUTE));
+    // Kept connections to those that are gone are closed when they have been idle for so long.
+    let all = ALL.replace("timeouts: {", "timeouts: { idle: 1s,");
+    let config = |addresses: &[SocketAddr]| config_at(addresses, &all, ROUTE);
+    let gateway = Gateway::start_file(&config(&written));
     let admin = |method: &str, address: SocketAddr, body: &str| {
         let answer = gateway.admin_ask(method, &format!("/upstreams/origin/endpoints/{address}"), body);
         assert!(answer.status < 300, "{method} {address}: {} {}", answer.status, answer.text());
@@ -66,7 +69,7 @@ fn endpoints_come_and_go_by_the_admin_api_and_by_reload() {
         // A reload in between, with one that the file alone knows.
         let other = address(&guest, round + 30_000);
         let with: Vec<SocketAddr> = written.into_iter().chain([other]).collect();
-        gateway.rewrite(&config_at(&with, ALL, ROUTE));
+        gateway.rewrite(&config(&with));
         gateway.reload().unwrap();
         sleep(MILLIS(50));
         admin("PUT", own, r#"{"weight": 1, "state": "active"}"#);
@@ -76,7 +79,7 @@ fn endpoints_come_and_go_by_the_admin_api_and_by_reload() {
         sleep(MILLIS(50));
     }
     let after = resident();
-    gateway.rewrite(&config_at(&written, ALL, ROUTE));
+    gateway.rewrite(&config(&written));
     gateway.reload().unwrap();
     let told = load.end();
     say(&format!("{changes} changes of endpoints in {seconds} s"), &told);
@@ -86,5 +89,6 @@ fn endpoints_come_and_go_by_the_admin_api_and_by_reload() {
     assert!(guest.served() > 10, "the guests are asked, too");
     assert_eq!(gateway.metric(SIZE), 3.0);
     eventually("nothing is known of those that are gone", || traces(&gateway) == (0, 0));
+    eventually("their connections are closed", || guest.connections() == 0);
     assert!(after < before + GROWTH, "it grew from {before} MiB to {after} MiB");
 }
