@@ -103,7 +103,7 @@ fn hash_of(key: u64) -> u32 {
 }
 
 /// What a byte comes to, by how many zeros follow it.
-static TABLES: [[u32; 256]; 8] = {
+const TABLES: [[u32; 256]; 8] = {
     let mut tables = [[0; 256]; 8];
     let mut at = 0;
     while at < 256 {
