@@ -22,7 +22,7 @@ bench: setup-bench ## Measure the parts, then the whole beside nginx, HAProxy an
 	$(CARGO) bench --locked --bench end_to_end -- --markdown docs/benchmarks.md --svg docs/benchmarks.svg
 
 chaos: setup-test ## Let upstreams fail under load, and print what clients notice.
-	$(CARGO) test --locked --test chaos -- --nocapture --test-threads 1
+	PORTCULLIS_CHAOS_SECONDS=60 $(CARGO) test --locked --test chaos -- --nocapture --test-threads 1
 
 check: setup-build ## Formatting, lints, licences, known vulnerabilities.
 	$(CARGO) fmt --check

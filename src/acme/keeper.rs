@@ -15,6 +15,7 @@ use super::error::Error;
 use super::managed::{Managed, Progress, Task, validity};
 use super::schedule;
 use super::store::{Failed, Kept, Lock};
+use crate::telemetry::{EventKind, Events, Subject};
 
 /// Orders under way at once.
 const AT_ONCE: usize = 4;
@@ -38,6 +39,8 @@ pub struct Keeper {
     pub served: Arc<dyn Fn() + Send + Sync>,
     /// Orders by directory and result.
     pub orders: IntCounterVec,
+    /// Where failures are told.
+    pub events: Events,
 }
 
 /// What came of a look at a certificate.
@@ -113,9 +116,9 @@ impl Keeper {
         challenges: Arc<Challenges>,
         busy: Busy,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let (served, orders) = (Arc::clone(&self.served), self.orders.clone());
+        let (served, orders, events) = (Arc::clone(&self.served), self.orders.clone(), self.events.clone());
         async move {
-            let result = match managed.see_to(&challenges).await {
+            let result = match managed.see_to(&challenges, &events).await {
                 Ok(Outcome::Nothing) => None,
                 Ok(Outcome::Found) => {
                     served();
@@ -132,7 +135,7 @@ impl Keeper {
                     None
                 }
                 Err(error) => {
-                    managed.failed(&error, None).await;
+                    managed.failed(&error, None, &events).await;
                     Some("failure")
                 }
             };
@@ -212,7 +215,7 @@ impl Managed {
         self.hosts().join(", ")
     }
 
-    async fn see_to(&self, challenges: &Arc<Challenges>) -> Result<Outcome, Error> {
+    async fn see_to(&self, challenges: &Arc<Challenges>, events: &Events) -> Result<Outcome, Error> {
         let (store, now) = (&self.directory.store, SystemTime::now());
         let lock = store.lock(self.hosts()).await?;
         if self.recall(log::Level::Warn).await? {
@@ -234,7 +237,7 @@ impl Managed {
             return Ok(Outcome::Nothing);
         }
         if let Err(error) = self.order(challenges, &lock).await {
-            self.failed(&error, Some(&lock)).await;
+            self.failed(&error, Some(&lock), events).await;
             return Ok(Outcome::Failed);
         }
         Ok(Outcome::Ordered)
@@ -284,15 +287,22 @@ impl Managed {
     }
 
     /// Notes a failure, and when to try again; for others, too, where the lock is ours.
-    async fn failed(&self, error: &Error, lock: Option<&Lock>) {
+    async fn failed(&self, error: &Error, lock: Option<&Lock>, events: &Events) {
         let now = SystemTime::now();
         let failures = self.progress.failures().saturating_add(1);
         let at = schedule::retry_at(failures, now, error.retry_at(), fastrand::f64());
         let wait = at.duration_since(now).unwrap_or_default().as_secs();
-        log::warn!(
-            "acme {}: no certificate for {}: {error}; trying again in {wait} s",
-            self.directory.name,
-            self.names()
+        let (directory, names) = (&self.directory.name, self.names());
+        let subject = Subject {
+            directory: Some((&**directory).into()),
+            hosts: Some(self.hosts().into()),
+            ..Subject::default()
+        };
+        events.tell(
+            EventKind::CertificateFailed,
+            subject,
+            error,
+            format_args!("acme {directory}: no certificate for {names}: {error}; trying again in {wait} s"),
         );
         let retry_at = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let failed = Failed { failures, retry_at, error: error.to_string() };

@@ -113,7 +113,7 @@ impl Checks<'_, '_> {
                     self.error(path, "the system gives no random bytes for a key: name a `secret`");
                     return None;
                 };
-                self.inputs.state.adopt(format!("sticky {upstream}"), || fresh)
+                self.inputs.state.adopt(StickyKey::key(upstream), || fresh)
             }
         };
         Some(Sticky::new(&*words.cookie, key))

@@ -69,7 +69,7 @@ fn members(name: &Arc<str>, words: &Words, inputs: Inputs<'_>, errors: &mut Erro
     };
     Members {
         written: specs.collect(),
-        roster: inputs.state.adopt(format!("roster {name}"), Roster::default),
+        roster: inputs.state.adopt(Roster::key(name), Roster::default),
         found: finder.map(found),
     }
 }

@@ -82,7 +82,7 @@ pub struct Sticky {
     /// The cookie's name. Upstreams on the same host need different ones.
     pub cookie: String,
     /// What the cookie is signed with, at least 16 characters: gateways with the same secret take each other's cookies.
-    /// Without it a key is made at start and kept over reloads.
+    /// Without it a key is made at start and kept over reloads and upgrades.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<SecretSource>,
     /// How an endpoint is chosen for a client without the cookie, or whose endpoint is gone.

@@ -9,6 +9,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::edge::Drain;
 use crate::snapshot::Live;
+use crate::telemetry::Events;
 use crate::upstream::Found;
 
 /// How long a start waits for first answers.
@@ -30,7 +31,13 @@ pub(super) async fn first(live: &Live) {
 }
 
 /// Looks for the endpoints that the snapshot in force wants found, each as long as it is wanted, until draining starts.
-pub(super) async fn keep(live: Arc<Live>, changed: Arc<Notify>, news: Arc<Notify>, drain: Drain) {
+pub(super) async fn keep(
+    live: Arc<Live>,
+    changed: Arc<Notify>,
+    news: Arc<Notify>,
+    events: Events,
+    drain: Drain,
+) {
     let mut draining = drain.watch();
     // All end with the set.
     let mut watches = JoinSet::new();
@@ -51,7 +58,8 @@ pub(super) async fn keep(live: Arc<Live>, changed: Arc<Notify>, news: Arc<Notify
         });
         for (name, found) in wanted {
             if !watched.iter().any(|(known, _)| Arc::ptr_eq(known, &found)) {
-                let watch = follow(name, Arc::clone(&found), Arc::clone(&live), Arc::clone(&news));
+                let (live, news) = (Arc::clone(&live), Arc::clone(&news));
+                let watch = follow(name, Arc::clone(&found), live, news, events.clone());
                 watched.push((found, watches.spawn(watch)));
             }
         }
@@ -65,7 +73,7 @@ pub(super) async fn keep(live: Arc<Live>, changed: Arc<Notify>, news: Arc<Notify
 }
 
 /// Follows what one upstream's endpoints are, and tells the upstream that has its name by then.
-async fn follow(name: Arc<str>, found: Arc<Found>, live: Arc<Live>, news: Arc<Notify>) {
+async fn follow(name: Arc<str>, found: Arc<Found>, live: Arc<Live>, news: Arc<Notify>, events: Events) {
     let of = Arc::clone(&name);
     let tell = move || {
         let (name, live, news) = (Arc::clone(&of), Arc::clone(&live), Arc::clone(&news));
@@ -77,5 +85,5 @@ async fn follow(name: Arc<str>, found: Arc<Found>, live: Arc<Live>, news: Arc<No
             }
         });
     };
-    found.follow(&name, tell).await;
+    found.follow(&name, &events, tell).await;
 }

@@ -121,6 +121,7 @@ impl Engine {
             live: Arc::clone(&self.live),
             drain: self.drain.clone(),
             shedding: shedding.clone(),
+            events: self.reloader.events(),
         };
         server.add_service(Front {
             listeners: listeners.collect(),

@@ -3,7 +3,8 @@
 //! 1. Told to (SIGUSR2, or `portcullis upgrade` over the upgrade socket), the old process starts its own program
 //!    file again, with the same arguments. The new process's standard input is one end of a socket pair.
 //! 2. Over it go the names and addresses of the listeners, with their sockets beside them (`SCM_RIGHTS`), and the keys
-//!    of their TLS tickets, so that clients resume their sessions with the new process.
+//!    of their TLS tickets, so that clients resume their sessions with the new process; and of upstreams the keys of sticky
+//!    cookies that nobody configured, and what an operator has changed of their endpoints.
 //! 3. The new process reads its configuration, binds what is new to it, starts, and says `ready`; or says why not.
 //! 4. Only then does the old one drain. Whatever goes wrong before (a bad configuration, an address in use, a crash,
 //!    no word in time) ends the new process and leaves the old one serving as if nothing had been.
@@ -25,6 +26,7 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::task::JoinHandle;
 
 use super::StartError;
@@ -32,6 +34,7 @@ use super::sockets::Sockets;
 use crate::snapshot::Snapshot;
 use crate::tls::TicketKey;
 use crate::types::ListenAddress;
+use crate::upstream::Handed;
 
 /// Set in the new process's environment: its standard input is the handover.
 const MARK: &str = "PORTCULLIS_HANDOVER";
@@ -44,6 +47,8 @@ const LONGEST: usize = 256 << 10;
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a process that closed the handover may take to end.
 const LAST_MOMENTS: Duration = Duration::from_secs(1);
+/// The most bytes of words that are handed over.
+const LONGEST_WORDS: usize = 16 << 20;
 /// The kernel passes at most 253 descriptors in one message.
 const MOST: usize = 253;
 
@@ -55,7 +60,21 @@ struct Passed {
     /// The keys of its TLS tickets. Older releases neither send nor read them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     tickets: Vec<TicketKey>,
+    /// What is known of upstreams. It stands with the first socket: older releases read a list of sockets, and skip what they
+    /// do not know of each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    upstreams: Option<Value>,
 }
+
+/// What is known of upstreams, by their names.
+#[derive(Serialize, Deserialize)]
+struct Upstreams {
+    version: u32,
+    by_name: BTreeMap<String, Value>,
+}
+
+/// Of [`Upstreams`]: what has another is left out.
+const VERSION: u32 = 1;
 
 /// The keys of TLS tickets by listener.
 pub(super) type TicketKeys = BTreeMap<String, Vec<TicketKey>>;
@@ -65,6 +84,7 @@ pub(super) type TicketKeys = BTreeMap<String, Vec<TicketKey>>;
 pub(super) struct Inheritance {
     pub(super) sockets: Sockets,
     pub(super) tickets: TicketKeys,
+    pub(super) upstreams: BTreeMap<String, Handed>,
 }
 
 /// The older process, seen from the new one: it waits for a word.
@@ -112,8 +132,12 @@ impl Upgrade {
             name: name.to_owned(),
             address: address.clone(),
             tickets: tickets(name),
+            upstreams: None,
         };
-        let passed: Vec<Passed> = sockets.iter().map(passed).collect();
+        let mut passed: Vec<Passed> = sockets.iter().map(passed).collect();
+        if let Some(first) = passed.first_mut() {
+            first.upstreams = upstreams(snapshot);
+        }
         let descriptors: Result<Vec<OwnedFd>, _> =
             sockets.iter().map(|(_, _, socket)| socket.as_fd().try_clone_to_owned()).collect();
         let descriptors = descriptors.map_err(|error| format!("cannot duplicate a socket: {error}"))?;
@@ -149,6 +173,30 @@ impl Upgrade {
             end(child);
         }
     }
+}
+
+/// What is known of upstreams; nothing where that is too much.
+fn upstreams(snapshot: &Snapshot) -> Option<Value> {
+    let handed = snapshot.upstreams.iter().map(|(name, upstream)| (name, upstream.hand_over()));
+    let handed = handed.filter(|(_, handed)| !handed.is_empty());
+    let by_name: BTreeMap<String, Value> = handed
+        .filter_map(|(name, handed)| Some((name.to_string(), serde_json::to_value(handed).ok()?)))
+        .collect();
+    let words = (!by_name.is_empty()).then(|| serde_json::to_value(Upstreams { version: VERSION, by_name }));
+    let words = words?.ok()?;
+    // The sockets and their tickets have the other half.
+    if words.to_string().len() > LONGEST_WORDS / 2 {
+        log::warn!("changes to endpoints and keys of sticky cookies are too many to be handed over");
+        return None;
+    }
+    Some(words)
+}
+
+/// The same, as an older process tells it. What is not understood is left out.
+fn understood(words: Value) -> BTreeMap<String, Handed> {
+    let known = Upstreams::deserialize(words).ok().filter(|upstreams| upstreams.version == VERSION);
+    let by_name = known.map(|upstreams| upstreams.by_name).unwrap_or_default();
+    by_name.into_iter().filter_map(|(name, words)| Some((name, Handed::deserialize(words).ok()?))).collect()
 }
 
 /// Ends a new process that does not serve, or is not to.
@@ -216,18 +264,24 @@ fn receive(channel: &UnixStream) -> io::Result<Inheritance> {
         })
         .flatten()
         .collect();
-    let mut words = vec![0; u32::from_be_bytes(length) as usize];
+    let length = u32::from_be_bytes(length) as usize;
+    if length > LONGEST_WORDS {
+        return Err(io::Error::other("too much is handed over"));
+    }
+    let mut words = vec![0; length];
     let mut channel = channel;
     channel.read_exact(&mut words)?;
-    let passed: Vec<Passed> = serde_json::from_slice(&words)?;
+    let mut passed: Vec<Passed> = serde_json::from_slice(&words)?;
     if passed.len() != sockets.len() {
         return Err(io::Error::other("names and sockets do not match"));
     }
     let tickets = passed.iter().filter(|passed| !passed.tickets.is_empty());
     let tickets = tickets.map(|passed| (passed.name.clone(), passed.tickets.clone())).collect();
+    let upstreams = passed.first_mut().and_then(|first| first.upstreams.take());
+    let upstreams = upstreams.map(understood).unwrap_or_default();
     let sockets = passed.into_iter().zip(sockets);
     let sockets = sockets.map(|(passed, socket)| (passed.name, passed.address, socket)).collect();
-    Ok(Inheritance { sockets: Sockets::inherited(sockets), tickets })
+    Ok(Inheritance { sockets: Sockets::inherited(sockets), tickets, upstreams })
 }
 
 /// Waits for the word that the new process serves. The error says what came instead.

@@ -41,6 +41,7 @@ use crate::state::State;
 use crate::telemetry::{AccessLog, Buckets, Events, Inbox, Metrics, process_log};
 use crate::tls::Tickets;
 use crate::types::ListenAddress;
+use crate::upstream::{Handed, Roster, StickyKey};
 
 pub use error::StartError;
 pub use life::{Command, Commands};
@@ -50,7 +51,7 @@ pub use upgrade_socket::ask as ask_upgrade;
 
 use engine::{Door, Engine};
 use frame::Frame;
-use handover::{Inheritance, Predecessor, TicketKeys};
+use handover::{Inheritance, Predecessor};
 use life::Audience;
 use sockets::Sockets;
 use upgrade_socket::UpgradeSocket;
@@ -129,7 +130,7 @@ impl Server {
         inheritance: Inheritance,
     ) -> Result<(), StartError> {
         let started = Instant::now();
-        let plan = self.plan(&inheritance.tickets)?;
+        let plan = self.plan(&inheritance)?;
         let engine = assemble(plan, inheritance.sockets, commands.clone(), started)?;
         let log = engine.live();
         let served = engine.serve(predecessor.map_or(Audience::ServiceManager, Audience::Predecessor));
@@ -144,7 +145,7 @@ impl Server {
     /// What kept it from starting.
     pub fn start(self) -> Result<Running, StartError> {
         let started = Instant::now();
-        let mut plan = self.plan(&TicketKeys::new())?;
+        let mut plan = self.plan(&Inheritance::default())?;
         // A new process would be the embedding program anew, which knows nothing of a handover.
         plan.upgrade_socket = None;
         let assembled = assemble(plan, Sockets::default(), Commands::default(), started)?;
@@ -174,8 +175,8 @@ impl Server {
         }
     }
 
-    /// Reads and compiles, with the ticket keys of an older process.
-    fn plan(self, tickets: &TicketKeys) -> Result<Plan, StartError> {
+    /// Reads and compiles, with what an older process knew.
+    fn plan(self, inheritance: &Inheritance) -> Result<Plan, StartError> {
         let mut seen = watch::Seen::default();
         seen.add(self.source.path());
         let loaded = self.source.load(&self.environment).map_err(StartError::Config)?;
@@ -192,7 +193,12 @@ impl Server {
         let adopt = |(listener, keys): (&String, &Vec<_>)| {
             parts.state.adopt(Tickets::key(listener), || Tickets::inherited(keys))
         };
-        let _inherited: Vec<_> = tickets.iter().map(adopt).collect();
+        let _inherited: Vec<_> = inheritance.tickets.iter().map(adopt).collect();
+        let adopt = |(name, handed): (&String, &Handed)| {
+            let key = handed.sticky().map(|key| parts.state.adopt(StickyKey::key(name), || key));
+            (key, parts.state.adopt(Roster::key(name), || handed.roster()))
+        };
+        let _known: Vec<_> = inheritance.upstreams.iter().map(adopt).collect();
         let (frame, compiled) = loaded.compile(&parts).map_err(StartError::Config)?;
         let snapshot = parts.open(compiled, 1).map_err(StartError::AccessLog)?;
         parts.state.sweep();

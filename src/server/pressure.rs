@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::edge::{Drain, Shedding};
 use crate::snapshot::{Live, Watermarks};
+use crate::telemetry::{EventKind, Events, Subject};
 
 /// How often it is looked.
 const LOOK: Duration = Duration::from_millis(250);
@@ -30,6 +31,7 @@ pub(super) struct PressureWatch {
     pub(super) live: Arc<Live>,
     pub(super) drain: Drain,
     pub(super) shedding: Shedding,
+    pub(super) events: Events,
 }
 
 impl PressureWatch {
@@ -48,9 +50,18 @@ impl PressureWatch {
         let resident = marks.memory.and_then(|_| resident());
         let found = pressure(marks, available, resident, self.drain.connections());
         if self.shedding.set(found.is_some()) {
+            let tell = |kind, why: &dyn fmt::Display, message: fmt::Arguments<'_>| {
+                self.events.tell(kind, Subject::default(), why, message);
+            };
             match found {
-                Some(found) => log::warn!("new requests are refused: {found}"),
-                None => log::info!("new requests are taken again"),
+                Some(found) => {
+                    let message = format_args!("new requests are refused: {found}");
+                    tell(EventKind::SheddingStarted, &found, message);
+                }
+                None => {
+                    let why = "nothing is above its mark any more";
+                    tell(EventKind::SheddingEnded, &why, format_args!("new requests are taken again"));
+                }
             }
         }
     }

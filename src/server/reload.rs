@@ -19,7 +19,7 @@ use super::{discovery, expiry, probing, renewal, telling};
 use crate::admin::{Control, ControlError, Status};
 use crate::edge::Drain;
 use crate::snapshot::{Live, Snapshot};
-use crate::telemetry::{EventKind, Subject};
+use crate::telemetry::{EventKind, Events, Subject};
 
 /// How nice the compiling thread is to the workers, 0 to 19.
 const NICE: i32 = 15;
@@ -87,7 +87,12 @@ impl Reloader {
     /// Looks for endpoints until draining starts.
     pub(super) fn discover(&self, drain: Drain) -> impl Future<Output = ()> + Send + use<> {
         let (changed, news) = (Arc::clone(&self.names_changed), Arc::clone(&self.endpoints_changed));
-        discovery::keep(Arc::clone(&self.live), changed, news, drain)
+        discovery::keep(Arc::clone(&self.live), changed, news, self.events(), drain)
+    }
+
+    /// Where events are told.
+    pub(super) fn events(&self) -> Events {
+        self.parts.events.clone()
     }
 
     /// Serves the certificates that other machines have got, and the endpoints that are found at once.

@@ -25,14 +25,14 @@ pub(super) async fn recall(parts: &Parts, live: &Live) {
 
 /// Keeps the certificates of the configuration in force until draining starts: the process after this one goes on.
 pub(super) async fn keep(parts: Arc<Parts>, live: Arc<Live>, changed: Arc<Notify>, drain: Drain) {
-    let orders = parts.metrics.acme_orders();
+    let (orders, events) = (parts.metrics.acme_orders(), parts.events.clone());
     let seen = Arc::clone(&live);
     let wanted = move || {
         let snapshot = seen.load();
         Some((snapshot.acme.clone(), Arc::clone(snapshot.proofs.as_ref()?.here())))
     };
     let served = move || parts.metrics.certificates(expiry::by_host(&live.load()));
-    let keeper = Keeper { wanted: Box::new(wanted), served: Arc::new(served), orders };
+    let keeper = Keeper { wanted: Box::new(wanted), served: Arc::new(served), orders, events };
     let mut draining = drain.watch();
     let end = async {
         // A drain that nobody can start any more is over, too.

@@ -38,8 +38,18 @@ pub enum EventKind {
     CircuitClosed,
     /// A certificate ends soon, has ended, or has not begun. Told at the start, at each reload and once a day.
     CertificateExpiring,
+    /// No certificate was had of an ACME authority. It is tried again.
+    CertificateFailed,
     /// A new configuration was refused; the old one stays in force.
     ReloadRefused,
+    /// New requests are refused: a mark of `server.shed` is passed.
+    SheddingStarted,
+    /// New requests are taken again.
+    SheddingEnded,
+    /// The endpoints of an upstream cannot be looked up. What was found stays.
+    DiscoveryFailed,
+    /// The endpoints of an upstream are found again.
+    DiscoveryRecovered,
 }
 
 impl EventKind {
@@ -47,8 +57,17 @@ impl EventKind {
     pub fn level(self) -> Level {
         match self {
             Self::ReloadRefused => Level::Error,
-            Self::EndpointDown | Self::CircuitOpen | Self::CertificateExpiring => Level::Warn,
-            Self::EndpointUp | Self::CircuitHalfOpen | Self::CircuitClosed => Level::Info,
+            Self::EndpointDown
+            | Self::CircuitOpen
+            | Self::CertificateExpiring
+            | Self::CertificateFailed
+            | Self::SheddingStarted
+            | Self::DiscoveryFailed => Level::Warn,
+            Self::EndpointUp
+            | Self::CircuitHalfOpen
+            | Self::CircuitClosed
+            | Self::SheddingEnded
+            | Self::DiscoveryRecovered => Level::Info,
         }
     }
 }
@@ -87,6 +106,9 @@ pub struct Subject {
     /// The listener's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listener: Option<Arc<str>>,
+    /// The name of the ACME authority.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory: Option<Box<str>>,
     /// The hosts that a certificate is for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hosts: Option<Box<[Box<str>]>>,

@@ -10,6 +10,7 @@ mod change;
 mod choice;
 mod discovery;
 mod endpoint;
+mod handed;
 mod health;
 mod latency;
 mod limits;
@@ -46,6 +47,7 @@ pub use discovery::{
     BoxStream, Discovery, DiscoveryError, DnsDiscovery, DnsQuery, DnsResolver, Finder, Found,
 };
 pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Origin, Permit};
+pub use handed::Handed;
 pub use health::{
     ActiveHealth, BodyMatch, BoxFuture, Change, Check, Checked, GrpcProbe, HealthCheck, HealthKeeper,
     HealthReport, HttpExpected, HttpProbe, HttpProbeRequest, LastProbe, Policy, ProbeConnector, ProbeError,

@@ -31,22 +31,34 @@ pub(super) struct Kept {
 }
 
 #[derive(Debug)]
-struct Change {
+pub(super) struct Change {
     /// Whose word it was made against.
-    on: Base,
+    pub(super) on: Base,
     /// What holds in its place; `None` when the endpoint was removed.
-    to: Option<EndpointSpec>,
+    pub(super) to: Option<EndpointSpec>,
 }
 
 /// What would hold of an address if nobody had changed it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Base {
+pub(super) enum Base {
     /// It would be unknown.
     Nobody,
     /// The file says so.
     File(EndpointSpec),
     /// It is found.
     Found,
+}
+
+impl Roster {
+    /// The key under which the state keeps that of an upstream.
+    pub fn key(upstream: &str) -> String {
+        format!("roster {upstream}")
+    }
+
+    /// One in which this was changed.
+    pub(super) fn with(changes: impl Iterator<Item = (SocketAddr, Change)>) -> Self {
+        Self(Mutex::new(Kept { changes: changes.collect(), ..Kept::default() }))
+    }
 }
 
 /// What an operator wants of an endpoint. What is `None` stays as it is.
@@ -179,6 +191,11 @@ impl Members {
 }
 
 impl Kept {
+    /// What was changed, by address.
+    pub(super) fn changes(&self) -> impl Iterator<Item = (&SocketAddr, &Change)> {
+        self.changes.iter()
+    }
+
     /// What is known of the endpoint at this address, and whether anything was.
     pub(super) fn standing(&mut self, address: SocketAddr, now: Instant) -> Arc<Standing> {
         if let Some(standing) = self.standings.get(&address).and_then(Weak::upgrade) {

@@ -6,6 +6,7 @@
 //! 3. What is not signed with the key is taken for no cookie. What is signed but of an endpoint that is gone finds nobody.
 //! 4. Both are HMAC-SHA256, cut; a client's guess is compared in constant time.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -24,9 +25,12 @@ pub struct Sticky {
     key: Arc<StickyKey>,
 }
 
-/// What cookies are signed with.
-#[derive(Debug)]
-pub struct StickyKey(Key);
+/// What cookies are signed with. It prints as nothing.
+pub struct StickyKey {
+    key: Key,
+    /// What it was made of, where that is not a secret.
+    bytes: Option<[u8; 32]>,
+}
 
 /// What each message begins with, so that no tag is ever a signature.
 const OF_TAGS: &[u8] = b"portcullis sticky tag\0";
@@ -46,6 +50,10 @@ impl Sticky {
     /// The cookie's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn key(&self) -> &StickyKey {
+        &self.key
     }
 
     /// The value that leads to an endpoint.
@@ -87,7 +95,7 @@ impl Sticky {
 
     /// The first bytes of an HMAC.
     fn hmac<const N: usize>(&self, purpose: &[u8], message: &[u8]) -> [u8; N] {
-        let mut context = Context::with_key(&self.key.0);
+        let mut context = Context::with_key(&self.key.key);
         context.update(purpose);
         context.update(message);
         context.sign().as_ref().first_chunk().copied().unwrap_or([0; N])
@@ -95,14 +103,20 @@ impl Sticky {
 }
 
 impl StickyKey {
+    /// The key under which the state keeps that of an upstream.
+    pub fn key(upstream: &str) -> String {
+        format!("sticky {upstream}")
+    }
+
     /// The key of these bytes.
     pub fn new(bytes: &[u8; 32]) -> Self {
-        Self(Key::new(HMAC_SHA256, bytes))
+        Self { key: Key::new(HMAC_SHA256, bytes), bytes: Some(*bytes) }
     }
 
     /// The key of a secret of any length (its SHA-256): the same in every gateway that has the secret.
     pub fn of_secret(secret: &str) -> Self {
-        Self(Key::new(HMAC_SHA256, digest::digest(&digest::SHA256, secret.as_bytes()).as_ref()))
+        let digest = digest::digest(&digest::SHA256, secret.as_bytes());
+        Self { key: Key::new(HMAC_SHA256, digest.as_ref()), bytes: None }
     }
 
     /// A new key; `None` when the system has no random bytes.
@@ -110,6 +124,17 @@ impl StickyKey {
         let mut bytes = [0; 32];
         rand::fill(&mut bytes).ok()?;
         Some(Self::new(&bytes))
+    }
+
+    /// What it was made of, to be handed over; `None` where a secret says so, which whoever comes next has, too.
+    pub(super) fn bytes(&self) -> Option<[u8; 32]> {
+        self.bytes
+    }
+}
+
+impl fmt::Debug for StickyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
     }
 }
 

@@ -7,6 +7,9 @@
 mod harness;
 mod load;
 mod server;
+mod silence;
+mod turnover;
+mod wire;
 
 use std::net::SocketAddr;
 use std::thread::sleep;

@@ -41,7 +41,16 @@ struct Shared {
 
 impl Server {
     pub fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_with(TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// At every address of this machine.
+    pub fn start_everywhere() -> Self {
+        Self::start_with(TcpListener::bind("0.0.0.0:0").unwrap())
+    }
+
+    /// Behind a port that is open already.
+    pub fn start_with(listener: TcpListener) -> Self {
         let server = Self::new(listener.local_addr().unwrap());
         server.accept(listener);
         server
@@ -68,6 +77,11 @@ impl Server {
     /// Requests so far.
     pub fn served(&self) -> usize {
         self.shared.served.load(Ordering::SeqCst)
+    }
+
+    /// Connections at the moment.
+    pub fn connections(&self) -> usize {
+        self.shared.open.lock().unwrap().len()
     }
 
     /// Closes its port and all its connections, as the kernel does for a process that was killed.

@@ -13,7 +13,7 @@ use crate::harness::{Client, Gateway, Nobody, eventually, eventually_some};
 const ROUTES: &str = "routes: [{ name: all, path: /*, respond: { body: hello } }]\n";
 
 /// A plaintext listener `web` that redirects, and `secure` with these certificates.
-fn listeners(certificates: &str) -> String {
+pub fn listeners(certificates: &str) -> String {
     format!(
         "listeners:\n\
          - {{ name: secure, address: \"127.0.0.1:0\", tls: {{ certificates: [{certificates}] }} }}\n\
@@ -22,7 +22,7 @@ fn listeners(certificates: &str) -> String {
 }
 
 /// The authority `ca`, with these words more, and a certificate of it for these hosts.
-fn ordering(hosts: &str, directory: &str, ca: &Path, store: &Path, words: &str) -> String {
+pub fn ordering(hosts: &str, directory: &str, ca: &Path, store: &Path, words: &str) -> String {
     let comma = if words.is_empty() { "" } else { ", " };
     format!(
         "{}acme: {{ ca: {{ directory: \"{directory}\", ca: {}, email: ops@example.com, store: {{ file: {} }}{comma}{words} }} }}\n",
@@ -37,7 +37,7 @@ fn gateway(pki: &Authority) -> Gateway {
     Gateway::start_file(&listeners(&pki.issue("own", &["own.test"]).words()))
 }
 
-fn setup(gateway: &Gateway) -> Setup {
+pub fn setup(gateway: &Gateway) -> Setup {
     Setup { http: gateway.listener("web").port(), tls: gateway.listener("secure").port(), ..Setup::default() }
 }
 

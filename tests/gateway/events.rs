@@ -14,19 +14,19 @@ const FAILURE: &str = "portcullis_events_sent_total{result=\"failure\"}";
 const DROPPED: &str = "portcullis_events_dropped_total";
 
 /// The section with these webhooks.
-fn telemetry(webhooks: &[String]) -> String {
+pub fn telemetry(webhooks: &[String]) -> String {
     let events: Vec<_> = webhooks.iter().map(|words| format!("{{ webhook: {{ {words} }} }}")).collect();
     let log = "log: { level: warn }, access_log: { output: {access_log} }";
     format!("telemetry: {{ {log}, events: [{}] }}\n", events.join(", "))
 }
 
 /// A webhook, with these words besides.
-fn at(hook: &Origin, words: &str) -> String {
+pub fn at(hook: &Origin, words: &str) -> String {
     format!("url: \"http://{}/hook?key=hunter1\"{words}", hook.address())
 }
 
 /// A webhook that takes what it is told.
-fn taker() -> Origin {
+pub fn taker() -> Origin {
     Origin::answering(TAKEN)
 }
 
@@ -39,7 +39,7 @@ fn hanging() -> Origin {
 }
 
 /// What a webhook was told so far.
-fn told(hook: &Origin) -> Vec<Value> {
+pub fn told(hook: &Origin) -> Vec<Value> {
     let requests = hook.requests();
     requests.iter().map(|request| serde_json::from_slice(request.content()).unwrap()).collect()
 }

@@ -10,6 +10,7 @@ mod harness;
 
 mod acme;
 mod admin;
+mod alarms;
 mod answers;
 mod ask;
 mod balance;

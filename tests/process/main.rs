@@ -8,6 +8,7 @@ mod commands;
 mod environment;
 mod front_door;
 mod gateway;
+mod handed;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod load;

@@ -23,7 +23,7 @@ fn start(origin: &Origin) -> (Gateway, Words) {
 }
 
 /// Upgrades by the command. Returns the new process.
-fn upgrade(gateway: &Gateway) -> u32 {
+pub fn upgrade(gateway: &Gateway) -> u32 {
     let output = gateway.ask("upgrade");
     assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
     let words = String::from_utf8(output.stdout).unwrap();

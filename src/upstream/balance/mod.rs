@@ -13,6 +13,7 @@ mod key;
 mod least_requests;
 mod maglev;
 mod peak_ewma;
+mod points;
 mod random;
 mod ring;
 mod round_robin;

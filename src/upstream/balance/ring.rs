@@ -1,12 +1,7 @@
 //! By a ring.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
-
-use pingora_ketama::{Bucket, Continuum};
-use smallvec::SmallVec;
-
 use super::consistent::{Bound, Place, places, rendezvous};
+use super::points::Points;
 use super::{Balancer, EndpointId, EndpointSet, Member, Pick};
 
 /// Consistent hashing by a ring (ketama, Last.fm 2007; the points are those of nginx and Pingora).
@@ -19,9 +14,7 @@ use super::{Balancer, EndpointId, EndpointSet, Member, Pick};
 /// 3. What is not admitted, or bears more than its bound, is passed over for the next endpoint on the ring.
 /// 4. A key that finds nobody in room goes to the first that is admitted, bound or not.
 pub struct Ring {
-    continuum: Continuum,
-    /// Whose each point is.
-    owners: Box<[EndpointId]>,
+    points: Points,
     places: Box<[Place]>,
     bound: Option<Bound>,
 }
@@ -32,27 +25,18 @@ const UNITS: u32 = 4;
 /// The most units on a ring, unless there are as many endpoints.
 const MAX_UNITS: u32 = 4096;
 
-/// How far along the ring a key looks: so many endpoints, so many points.
-const ENDPOINTS: usize = 64;
+/// How far along the ring a key looks: so many questions, so many points. What was refused just before is not asked again.
+const QUESTIONS: usize = 64;
 const POINTS: usize = 1024;
 
 impl Ring {
     /// A ring of these endpoints; `bounded` is how many times the average an endpoint may bear.
     pub fn new(members: &[Member], bounded: Option<f64>) -> Self {
         let places = places(members);
-        let continuum = Continuum::new(&buckets(&places));
-        let ids: HashMap<SocketAddr, EndpointId> =
-            places.iter().map(|place| (place.member.address, place.member.id)).collect();
-        let mut at = 0;
-        let mut owners = Vec::new();
-        while let Some(id) = continuum.get_addr(&mut at).and_then(|address| ids.get(address)) {
-            owners.push(*id);
-            if at == 0 {
-                break;
-            }
-        }
+        let shift = shift(&places);
+        let points = Points::new(&places, |place| units(place, shift));
         let bound = bounded.map(|factor| Bound::new(factor, places.len()));
-        Self { continuum, owners: owners.into(), places, bound }
+        Self { points, places, bound }
     }
 }
 
@@ -60,21 +44,20 @@ impl Balancer for Ring {
     fn pick(&self, set: &EndpointSet, pick: &Pick<'_>) -> Option<EndpointId> {
         let key = pick.key.or_random();
         let room = self.bound.as_ref().map(|bound| bound.room(set, &self.places, pick.admits));
-        let (before, from) = self.owners.split_at_checked(self.continuum.node_idx(&key.to_le_bytes()))?;
-        let mut seen = SmallVec::<[EndpointId; 16]>::new();
-        let mut first = None;
-        for id in from.iter().chain(before).take(POINTS) {
-            if seen.contains(id) {
+        let (mut questions, mut refused, mut first) = (0, None, None);
+        for id in self.points.from(key).take(POINTS) {
+            if refused == Some(id) {
                 continue;
             }
-            if (pick.admits)(*id) {
-                if room.is_none_or(|room| room.is_at(set, *id)) {
-                    return Some(*id);
+            if (pick.admits)(id) {
+                if room.is_none_or(|room| room.is_at(set, id)) {
+                    return Some(id);
                 }
-                first.get_or_insert(*id);
+                first.get_or_insert(id);
             }
-            seen.push(*id);
-            if seen.len() == ENDPOINTS.min(self.places.len()) {
+            refused = Some(id);
+            questions += 1;
+            if questions == QUESTIONS {
                 break;
             }
         }
@@ -82,12 +65,15 @@ impl Balancer for Ring {
     }
 }
 
-fn buckets(places: &[Place]) -> Vec<Bucket> {
-    let scaled = |place: &Place, shift: u32| ((u32::from(place.member.weight) * UNITS) >> shift).max(1);
+/// How many times the units are halved, so that the ring has an end.
+fn shift(places: &[Place]) -> u32 {
     let most = u64::from(MAX_UNITS).max(places.len() as u64 * 2);
-    let sum = |shift| places.iter().map(|place| u64::from(scaled(place, shift))).sum::<u64>();
-    let shift = (0..u16::BITS).find(|shift| sum(*shift) <= most).unwrap_or(u16::BITS);
-    places.iter().map(|place| Bucket::new(place.member.address, scaled(place, shift))).collect()
+    let sum = |shift| places.iter().map(|place| u64::from(units(place, shift))).sum::<u64>();
+    (0..u16::BITS).find(|shift| sum(*shift) <= most).unwrap_or(u16::BITS)
+}
+
+fn units(place: &Place, shift: u32) -> u32 {
+    ((u32::from(place.member.weight) * UNITS) >> shift).max(1)
 }
 
 #[cfg(test)]
@@ -165,7 +151,7 @@ mod tests {
     fn extreme_weights_make_no_endless_ring() {
         let weights: Vec<u16> = (0..300).map(|at| if at % 2 == 0 { 1000 } else { 1 }).collect();
         let ring = Ring::new(&Fixture::members(&weights), None);
-        assert!(ring.owners.len() <= 4096 * 160, "{}", ring.owners.len());
-        assert!(Ring::new(&[], None).owners.is_empty());
+        assert!(ring.points.len() <= 4096 * 160, "{}", ring.points.len());
+        assert_eq!(Ring::new(&[], None).points.len(), 0);
     }
 }

@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use tokio::sync::watch;
 
 use super::{Discovery, DiscoveryError, DnsDiscovery, DnsQuery, DnsResolver};
+use crate::telemetry::{EventKind, Events, Subject};
 use crate::upstream::{EndpointSpec, Origin};
 
 /// How long until a resolver that cannot be made is made again, and a watch that has ended is begun again.
@@ -120,7 +121,17 @@ impl Found {
     }
 
     /// Looks for endpoints, and again whenever an answer is over, without an end; `news` is called for every new answer.
-    pub async fn follow(&self, upstream: &str, news: impl Fn()) {
+    pub async fn follow(&self, upstream: &Arc<str>, events: &Events, news: impl Fn()) {
+        let subject = || Subject { upstream: Some(Arc::clone(upstream)), ..Subject::default() };
+        let failed = |error: &DiscoveryError| {
+            let (first, message) = self.failed(upstream, error);
+            match first {
+                true => {
+                    events.tell(EventKind::DiscoveryFailed, subject(), error, format_args!("{message}"));
+                }
+                false => log::debug!("{message}"),
+            }
+        };
         loop {
             match self.finder.discovery() {
                 Ok(discovery) => {
@@ -129,17 +140,26 @@ impl Found {
                         match told {
                             Ok(specs) if specs.is_empty() => {
                                 let name = self.finder.to_string().into();
-                                self.failed(upstream, &DiscoveryError::NotFound { name });
+                                failed(&DiscoveryError::NotFound { name });
                             }
                             Ok(specs) => {
+                                let (again, count) = (self.error().is_some(), specs.len());
                                 self.answered(upstream, specs);
+                                if again {
+                                    events.tell(
+                                        EventKind::DiscoveryRecovered,
+                                        subject(),
+                                        &format_args!("{count} endpoints are found"),
+                                        format_args!("upstream {upstream}: endpoints are found again"),
+                                    );
+                                }
                                 news();
                             }
-                            Err(error) => self.failed(upstream, &error),
+                            Err(error) => failed(&error),
                         }
                     }
                 }
-                Err(error) => self.failed(upstream, &error),
+                Err(error) => failed(&error),
             }
             tokio::time::sleep(AGAIN).await;
         }
@@ -153,8 +173,8 @@ impl Found {
         self.told.send_replace(Told { specs: Some(specs.into()), error: None });
     }
 
-    /// The last answer holds. Only the first failure in a row is news.
-    fn failed(&self, upstream: &str, error: &DiscoveryError) {
+    /// The last answer holds. Says whether it is the first failure in a row, and what to say of it.
+    fn failed(&self, upstream: &str, error: &DiscoveryError) -> (bool, String) {
         let mut first = false;
         let error: Arc<str> = error.to_string().into();
         self.told.send_modify(|told| {
@@ -165,7 +185,6 @@ impl Found {
             None => "nothing was found so far".to_owned(),
             Some(specs) => format!("what was found stays ({} endpoints)", specs.len()),
         };
-        let level = if first { log::Level::Warn } else { log::Level::Debug };
-        log::log!(level, "upstream {upstream}: {error}; {known}");
+        (first, format!("upstream {upstream}: {error}; {known}"))
     }
 }
