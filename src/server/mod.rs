@@ -285,6 +285,7 @@ fn assemble(
         frame,
         live,
         drain,
+        kept: parts.metrics.retry_memory(),
         reloader,
         commands,
         doors,
