@@ -394,6 +394,28 @@ fn an_endpoint_that_answers_before_it_has_taken_the_body_gets_all_of_it() {
 }
 
 #[test]
+fn a_client_that_leaves_in_the_middle_of_it_leaves_nothing() {
+    let count = AtomicUsize::new(0);
+    let origin = Origin::start(move |visit| {
+        if count.fetch_add(1, Ordering::Relaxed) == 0 {
+            return visit.answer(UNAVAILABLE);
+        }
+        visit.wait_for_close();
+        Then::Close
+    });
+    let gateway = gateway(&origin, LARGE);
+    let body = body(300 << 10);
+    let mut client = gateway.client();
+    client.send(put(body.len())).send(&body);
+    eventually("the second attempt", || origin.requests().len() == 2);
+    assert_eq!(kept(&gateway), body.len() as f64);
+    client.reset();
+    eventually("all is given back", || kept(&gateway) == 0.0);
+    let line = gateway.log_of("/big");
+    assert_eq!((&line["status"], &line["tries"]), (&499.into(), &2.into()));
+}
+
+#[test]
 fn filters_see_it_anew() {
     let origin = breaking(&WAYS[..2]);
     let gateway = Gateway::start(&format!(
