@@ -194,8 +194,7 @@ impl Connection {
         self.upstream_read.store(nanos(read), Ordering::Relaxed);
     }
 
-    /// What ran out was one attempt's time, and there is another. Nobody waits for the client in between, nor while it is sent
-    /// what had come before.
+    /// What ran out was one attempt's time, and there is another. In between nobody waits for the client.
     pub fn rearm(&self) {
         self.body.take(self.nanos(Instant::now()), 0);
         self.fired.store(0, Ordering::Relaxed);
