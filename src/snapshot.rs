@@ -44,6 +44,8 @@ pub struct Snapshot {
     pub proofs: Option<Arc<Proofs>>,
     /// Whose word on the client is believed.
     pub trusted_proxies: Trust,
+    /// How much of request bodies is kept for retries, in bytes.
+    pub retry_memory: u64,
     /// Where new requests begin to be refused.
     pub shed: Watermarks,
     /// Who is told what happens.

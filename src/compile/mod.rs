@@ -121,6 +121,7 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
             acme,
             proofs,
             trusted_proxies: config.server.trusted_proxies.iter().copied().collect(),
+            retry_memory: config.server.retry_memory.get(),
             shed: config.server.shed.as_ref().map_or_else(Watermarks::default, |shed| Watermarks {
                 memory: shed.memory,
                 connections: shed.connections,

@@ -9,7 +9,7 @@ use crate::config::{
 };
 use crate::document::{ConfigError, Errors};
 use crate::registry::Registry;
-use crate::types::{Duration, Percent};
+use crate::types::{ByteSize, Duration, Percent};
 use crate::upstream::{
     Backoff, BreakerPolicy, BreakerScope, Causes, Methods, PassivePolicy, RetryBudgetPolicy, RetryOn,
     RetryPolicy, Rules, SlowCall, WhenNoneHealthy,
@@ -129,6 +129,7 @@ pub(super) fn retry(own: &Retry, defaults: &Retry) -> RetryPolicy {
             BackoffWords::Fixed(pause) => Backoff::Fixed(pause.get()),
         },
         max_retry_after: max_retry_after.unwrap_or(Duration::from_secs(1)).get(),
+        max_body: own.max_body.or(defaults.max_body).unwrap_or(ByteSize::kib(64)).get(),
     }
 }
 
@@ -193,6 +194,26 @@ pub(super) fn check_retry(path: &str, words: &Retry, errors: &mut Errors) {
             checks.error(path, format!("a request waits at most {LONGEST_PAUSE} before it is sent again"));
         }
     }
+}
+
+/// Whether bodies of the length that words for retries name can be kept: no body is longer than `longest`, and all that are
+/// kept share `memory`.
+pub(super) fn check_kept(
+    path: &str,
+    words: &Retry,
+    longest: Option<ByteSize>,
+    memory: ByteSize,
+    errors: &mut Errors,
+) {
+    let Some(most) = words.max_body else { return };
+    let too_much = match longest.filter(|longest| most > *longest) {
+        Some(longest) => format!("no request body is longer than {longest} here (`limits.request_body`)"),
+        None if most > memory => {
+            format!("this is more than is kept of all bodies together: {memory} (`server.retry_memory`)")
+        }
+        None => return,
+    };
+    Checks { errors }.error(format!("{path}.max_body"), too_much);
 }
 
 pub(super) struct Checks<'a> {

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use super::listeners::Listeners;
 use super::{Compiler, Links, in_order, limits, resilience, shown, unknown};
 use crate::chain::Chain;
-use crate::config::{Matcher, Path, Redirect as RedirectWords, Respond, Route as Words, Timeouts};
+use crate::config::{Matcher, Path, Redirect as RedirectWords, Respond, Retry, Route as Words, Timeouts};
 use crate::document::{ConfigError, join};
 use crate::exchange::{Reply, Template, is_reserved};
 use crate::registry::{Parameters, Scope};
@@ -18,7 +18,7 @@ use crate::route::{
     Router, ValueMatch,
 };
 use crate::snapshot::{Bounds, Deadlines, Redirect, Route, Target, UpstreamTimeouts, WebSocketLimits};
-use crate::types::{CredentialFields, HostPattern};
+use crate::types::{ByteSize, CredentialFields, HostPattern};
 
 const REQUEST: Duration = Duration::from_secs(30);
 const STREAM_IDLE: Duration = Duration::from_secs(300);
@@ -28,7 +28,7 @@ const CONNECT: Duration = Duration::from_secs(2);
 const READ: Duration = Duration::from_secs(30);
 const WRITE: Duration = Duration::from_secs(30);
 const POOLED: Duration = Duration::from_secs(90);
-const BODY_LIMIT: u64 = 10 << 20;
+const BODY_LIMIT: ByteSize = ByteSize::kib(10 << 10);
 
 /// The router, the routes in file order, and what answers when none matches.
 type Routed = (Router<Arc<Route>>, Box<[Arc<Route>]>, Arc<Route>);
@@ -46,6 +46,7 @@ impl<'a> Compiler<'a> {
         let mut routes = Vec::with_capacity(config.routes.len());
         self.check_timeouts("defaults.timeouts", &config.defaults.timeouts);
         resilience::check_retry("defaults.retry", &config.defaults.retry, &mut self.errors);
+        self.check_kept("defaults.retry", &config.defaults.retry, None);
         for (at, words) in config.routes.iter().enumerate() {
             let path = format!("routes[{at}]");
             self.check_name(format!("{path}.name"), &words.name);
@@ -107,7 +108,7 @@ impl<'a> Compiler<'a> {
             retry: resilience::retry(&words.retry, &defaults.retry),
             priority: limits::priority(words.priority),
             announce: own.announce.or(defaults.timeouts.announce).unwrap_or(false),
-            request_body: request_body.map_or(BODY_LIMIT, crate::types::ByteSize::get),
+            request_body: request_body.unwrap_or(BODY_LIMIT).get(),
         };
         let metrics = self.inputs.metrics.route(&words.name);
         Route {
@@ -145,10 +146,17 @@ impl<'a> Compiler<'a> {
         }
     }
 
+    fn check_kept(&mut self, path: &str, words: &Retry, longest: Option<ByteSize>) {
+        let memory = self.config.server.retry_memory;
+        resilience::check_kept(path, words, longest, memory, &mut self.errors);
+    }
+
     /// What a route matches; `None` when it cannot be told.
     fn spec(&mut self, path: &str, words: &Words) -> Option<RouteSpec> {
         self.check_timeouts(&format!("{path}.timeouts"), &words.timeouts);
         resilience::check_retry(&format!("{path}.retry"), &words.retry, &mut self.errors);
+        let longest = words.limits.request_body.or(self.config.defaults.limits.request_body);
+        self.check_kept(&format!("{path}.retry"), &words.retry, longest.or(Some(BODY_LIMIT)));
         let hosts = self.hosts(path, words);
         let methods = self.methods(path, words);
         let headers = self.header_conditions(path, words);

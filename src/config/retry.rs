@@ -6,7 +6,7 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::types::Duration;
+use crate::types::{ByteSize, Duration};
 
 /// Which requests are sent again, to another endpoint, when an attempt fails. A route's word wins over `defaults`, each
 /// setting by itself.
@@ -36,6 +36,10 @@ pub struct Retry {
     /// sent again. Default 1s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_retry_after: Option<Duration>,
+    /// The longest request body that is kept to be sent again; a request with a longer one is not sent again once more than
+    /// that has come. `server.retry_memory` is for all of them. Default 64KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_body: Option<ByteSize>,
 }
 
 impl Retry {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::types::{Duration, MemoryMark, TrustedProxy};
+use crate::types::{ByteSize, Duration, MemoryMark, TrustedProxy};
 
 /// The process: threads, shutdown, who is trusted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +34,9 @@ pub struct Server {
     /// The zone that this gateway is in, as `zone` of endpoints names it: endpoints in the same zone are preferred.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    /// How much of request bodies is kept to send them again, in all. What does not fit is not kept, and its request not sent
+    /// again once it was begun.
+    pub retry_memory: ByteSize,
     /// Where new requests begin to be refused (503 `overloaded`), while the admin listener still answers. Off unless
     /// named.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,6 +55,7 @@ impl Default for Server {
             upgrade_timeout: Duration::from_secs(60),
             trusted_proxies: Vec::new(),
             zone: None,
+            retry_memory: ByteSize::kib(64 << 10),
             shed: None,
         }
     }

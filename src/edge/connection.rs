@@ -194,8 +194,9 @@ impl Connection {
         self.upstream_read.store(nanos(read), Ordering::Relaxed);
     }
 
-    /// What ran out was one attempt's time, and there is another.
+    /// What ran out was one attempt's time, and there is another. In between nobody waits for the client.
     pub fn rearm(&self) {
+        self.body.take(self.nanos(Instant::now()), 0);
         self.fired.store(0, Ordering::Relaxed);
         self.upstream_read.store(0, Ordering::Relaxed);
         self.per_try.store(0, Ordering::Relaxed);
@@ -462,6 +463,9 @@ mod tests {
         assert_eq!(next(&connection).0, Timer::RequestBody, "nobody waits");
         connection.awaits_body();
         assert_eq!(next(&connection).0, Timer::BodyRate);
+        connection.rearm();
+        assert_eq!(next(&connection).0, Timer::RequestBody, "another attempt begins");
+        connection.awaits_body();
         connection.responding(Instant::now());
         assert_eq!(next(&connection).0, Timer::StreamIdle);
         connection.reset(true);

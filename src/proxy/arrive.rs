@@ -13,6 +13,7 @@ use pingora_proxy::Session;
 
 use super::context::{Call, Context, Pinned, Tries};
 use super::detour::{detour, proof};
+use super::kept::Kept;
 use crate::edge::{Arrival, Ends, Shedding};
 use crate::exchange::{Answer, Client, Facts, Reason, Reply, RequestId, Rewrite, grpc, grpc_web};
 use crate::guard::{BodyFraming, Head, Version};
@@ -118,6 +119,8 @@ pub(super) fn arrive(
         instead: place.instead,
         tries: Tries::default(),
         body_in: 0,
+        kept: Kept::default(),
+        replay: None,
         call,
         grpc_status: None,
         response: None,

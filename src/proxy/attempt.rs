@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::header::{HeaderName, RETRY_AFTER};
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
@@ -15,7 +15,9 @@ use super::{failure, peer, queue, sockets, wish};
 use crate::edge::{Arrival, Timer};
 use crate::exchange::{Reason, grpc};
 use crate::snapshot::Target;
-use crate::upstream::{End, Outcome, Permit, RetryOn, Tried, Unavailable, Upstream, retry_after};
+use crate::upstream::{
+    End, Outcome, Permit, RetryOn, RetryPolicy, Tried, Unavailable, Upstream, retry_after,
+};
 
 /// Says that a request may be sent twice (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -223,10 +225,7 @@ fn goes_again(
     let policy = &pinned.route.bounds.retry;
     let Some(cause) = cause else { return false };
     let Target::Upstream(upstream) = &pinned.route.target else { return false };
-    let request = session.req_header();
-    let may_repeat =
-        policy.methods.contains(&request.method) || request.headers.contains_key(IDEMPOTENCY_KEY);
-    if !policy.wants(cause, pinned.tries.retries, may_repeat) {
+    if !policy.wants(cause, pinned.tries.retries, may_repeat(policy, session.req_header())) {
         return false;
     }
     let pause = policy.backoff.pause(pinned.tries.retries + 1, fastrand::f64());
@@ -238,6 +237,11 @@ fn goes_again(
     pinned.tries.pause = Some(pause);
     arrival.connection.rearm();
     true
+}
+
+/// Whether a request may be sent twice.
+pub(super) fn may_repeat(policy: &RetryPolicy, request: &RequestHeader) -> bool {
+    policy.methods.contains(&request.method) || request.headers.contains_key(IDEMPOTENCY_KEY)
 }
 
 /// The exchange with an endpoint broke. A pooled connection that the endpoint had closed in the meantime tells
@@ -256,8 +260,9 @@ pub(super) fn broken(
     }
     // The engine knows of HTTP/2 streams that the server has not looked at (RFC 9113, section 8.7).
     let unseen = *error.etype() == ErrorType::H2Error && error.retry();
-    let whole = !session.as_ref().retry_buffer_truncated() && !failure::has_begun(session);
-    let had_its_time = context.pinned.as_ref().is_some_and(|pinned| had_its_time(pinned));
+    let pinned = context.pinned.as_ref();
+    let whole = pinned.is_some_and(|pinned| pinned.kept.is_whole()) && !failure::has_begun(session);
+    let had_its_time = pinned.is_some_and(|pinned| had_its_time(pinned));
     let end = context.arrival().map_or(End::Aborted, |arrival| match arrival.connection.fired() {
         Some(Timer::UpstreamRead) => End::ReadTimeout,
         Some(Timer::Request | Timer::Total) if had_its_time => End::ReadTimeout,
@@ -357,7 +362,7 @@ fn is_to_be_replaced(
     let of_a_call = pinned.call.and_then(|_| grpc::status(&head.headers)).map(RetryOn::Grpc);
     let causes = [Some(status), of_a_call].into_iter().flatten();
     let Some(cause) = causes.into_iter().find(|cause| policy.on.contains(*cause)) else { return false };
-    if session.as_ref().retry_buffer_truncated() {
+    if !pinned.kept.is_whole() {
         return false;
     }
     let wish = head.headers.get(RETRY_AFTER).and_then(|wish| wish.to_str().ok());

@@ -9,6 +9,8 @@ use http::header::STRICT_TRANSPORT_SECURITY;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 
+use super::kept::Kept;
+use super::replay::Rest;
 use crate::chain::{Chain, Slots, Verdict};
 use crate::edge::{Arrival, Timer};
 use crate::exchange::{Exchange, Facts, Reason, Reply};
@@ -45,6 +47,10 @@ pub(super) struct Pinned {
     pub(super) tries: Tries,
     /// Bytes of the request body so far.
     pub(super) body_in: u64,
+    /// What of it is kept for another attempt.
+    pub(super) kept: Kept,
+    /// Where the client's session comes back from the one that sends the body anew.
+    pub(super) replay: Option<Rest>,
     /// What kind of gRPC call the request is, if it is one.
     pub(super) call: Option<Call>,
     /// How the call ended, as far as that was seen.

@@ -15,9 +15,10 @@ use pingora_proxy::Session;
 
 use super::arrive::upstream_uri;
 use super::context::{Context, Pinned};
-use super::{claims, deadline, wish};
+use super::{claims, deadline, kept, wish};
 use crate::edge::Connection;
 use crate::exchange::{Client, Fault, Reason, RequestId, grpc};
+use crate::snapshot::Target;
 use crate::upstream::End;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -34,8 +35,12 @@ const MOMENT: Duration = Duration::from_millis(1);
 pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut Context) -> Result<()> {
     let (arrival, pinned) = context.parts()?;
     let connection = &arrival.connection;
-    // The engine sends the body anew with every attempt.
+    // The body comes anew with every attempt.
     pinned.body_in = 0;
+    if arrival.has_body() {
+        let (policy, http2) = (&pinned.route.bounds.retry, head.version == Version::HTTP_2);
+        pinned.kept.up_to(kept::most(policy, session.req_header(), pinned.call, http2));
+    }
     // The wire's own clock: the engine's costs every request a timer, and blames the upstream for a slow client.
     let bounds = &pinned.route.bounds;
     let now = Instant::now();
@@ -203,12 +208,18 @@ fn seen_request_body(
 ) -> Result<()> {
     let (arrival, pinned) = context.parts()?;
     if let Some(bytes) = body {
+        let at = pinned.body_in;
         pinned.body_in += bytes.len() as u64;
         if arrival.connection.is_tunnel() {
             return Ok(());
         }
         if pinned.body_in > pinned.route.bounds.request_body {
             return context.fail(Reason::BODY_TOO_LARGE);
+        }
+        if let (Err(kept::Full), Target::Upstream(upstream)) =
+            (pinned.kept.came(at, bytes), &pinned.route.target)
+        {
+            upstream.body_not_kept();
         }
     }
     if !pinned.chain().sees_request_body() {

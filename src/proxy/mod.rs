@@ -18,9 +18,11 @@ mod dial;
 mod failure;
 mod finish;
 mod forward;
+mod kept;
 mod obstacle;
 mod peer;
 mod queue;
+mod replay;
 mod reply;
 mod settle;
 mod sockets;
@@ -37,6 +39,7 @@ use pingora::modules::http::HttpModules;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use prometheus::IntGauge;
 
 use crate::edge::{Arrival, Drain, Shedding};
 use crate::exchange::Reason;
@@ -49,13 +52,15 @@ pub struct Gateway {
     live: Arc<Live>,
     shedding: Shedding,
     drain: Drain,
+    /// How much of request bodies is kept.
+    kept: IntGauge,
 }
 
 impl Gateway {
     /// A gateway that serves what is in force, refuses new requests while it is shedding, and connections their next one
-    /// while it drains.
-    pub fn new(live: Arc<Live>, shedding: Shedding, drain: Drain) -> Self {
-        Self { live, shedding, drain }
+    /// while it drains. What it keeps of request bodies is counted in `kept`.
+    pub fn new(live: Arc<Live>, shedding: Shedding, drain: Drain, kept: IntGauge) -> Self {
+        Self { live, shedding, drain, kept }
     }
 
     /// Has an answer that is about to go out say that its connection closes, if it does.
@@ -92,7 +97,8 @@ impl ProxyHttp for Gateway {
             Some(asked) => asked.await,
             None => None,
         };
-        arrive::arrive(&self.live, &self.shedding, proved, session, context)
+        arrive::arrive(&self.live, &self.shedding, proved, session, context)?;
+        kept::begin(&self.live, &self.kept, context)
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
@@ -136,6 +142,7 @@ impl ProxyHttp for Gateway {
         context: &mut Context,
         reused: bool,
     ) -> Box<Error> {
+        replay::end(session, context);
         attempt::broken(session, context, error, reused)
     }
 
@@ -150,7 +157,7 @@ impl ProxyHttp for Gateway {
             // The engine drops the interim answers of HTTP/2.
             Box::pin(reply::go_on(session, context)).await?;
         }
-        Ok(())
+        replay::begin(session, context)
     }
 
     async fn request_body_filter(
@@ -190,9 +197,10 @@ impl ProxyHttp for Gateway {
         head: &mut ResponseHeader,
         context: &mut Context,
     ) -> Result<()> {
+        let pieces = replay::end(session, context);
         forward::response(session, head, context)?;
         self.say_goodbye(session);
-        Ok(())
+        replay::go_on(session, context, pieces, head)
     }
 
     fn response_body_filter(
@@ -234,6 +242,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, _: Option<&Error>, context: &mut Context) {
+        replay::end(session, context);
         finish::finish(session, context);
     }
 

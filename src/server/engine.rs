@@ -9,6 +9,7 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{ListenFds, RunArgs, Server, ShutdownWatch};
 use pingora::services::Service;
 use pingora_proxy::HttpProxy;
+use prometheus::IntGauge;
 
 use super::frame::Frame;
 use super::life::{Audience, Commands, Life};
@@ -34,6 +35,8 @@ pub(super) struct Engine {
     pub(super) frame: Frame,
     pub(super) live: Arc<Live>,
     pub(super) drain: Drain,
+    /// How much of request bodies is kept.
+    pub(super) kept: IntGauge,
     pub(super) reloader: Arc<Reloader>,
     pub(super) commands: Commands,
     pub(super) doors: Vec<Door>,
@@ -99,7 +102,7 @@ impl Engine {
         let mut server = Server::new_with_opt_and_conf(None, engine_words(&self.frame.server));
         let shedding = Shedding::default();
         let mut proxy = HttpProxy::new(
-            Gateway::new(Arc::clone(&self.live), shedding.clone(), self.drain.clone()),
+            Gateway::new(Arc::clone(&self.live), shedding.clone(), self.drain.clone(), self.kept),
             Arc::clone(&server.configuration),
         );
         proxy.handle_init_modules();

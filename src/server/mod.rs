@@ -291,6 +291,7 @@ fn assemble(
         frame,
         live,
         drain,
+        kept: parts.metrics.retry_memory(),
         reloader,
         commands,
         doors,

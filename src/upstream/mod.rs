@@ -254,6 +254,11 @@ impl Upstream {
         may
     }
 
+    /// Counts a body that could not be kept for a retry: the memory for them was full.
+    pub fn body_not_kept(&self) {
+        self.common.metrics.retry("body_not_kept");
+    }
+
     /// Tells the metrics how it and its endpoints stand.
     pub fn report(&self, now: Instant) {
         self.common.metrics.report(self.circuit(now).map(State::number));

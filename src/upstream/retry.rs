@@ -20,6 +20,8 @@ pub struct RetryPolicy {
     pub backoff: Backoff,
     /// The longest `Retry-After` that is waited for.
     pub max_retry_after: Duration,
+    /// The longest request body, in bytes, that is kept to be sent again.
+    pub max_body: u64,
 }
 
 /// After what an attempt is made again.
@@ -74,6 +76,7 @@ impl RetryPolicy {
         methods: Methods(0),
         backoff: Backoff::Fixed(Duration::ZERO),
         max_retry_after: Duration::ZERO,
+        max_body: 0,
     };
 
     /// Whether an attempt that ended so is made again, after so many `retries`; `may_repeat` says that the request may be sent
@@ -82,6 +85,14 @@ impl RetryPolicy {
         // Nothing was sent; or who names a status of gRPC speaks of calls, whose method says nothing.
         let harmless = matches!(cause, RetryOn::ConnectFailure | RetryOn::Grpc(_));
         retries < self.max_retries && (may_repeat || harmless) && self.on.contains(cause)
+    }
+
+    /// Whether a request may be sent again after some of it was: its body is kept until then.
+    pub fn may_send_anew(&self, may_repeat: bool, is_call: bool) -> bool {
+        let on = &self.on;
+        let after_it_was_sent = on.reset || on.timeout || on.statuses != [0; 4];
+        let wanted = may_repeat && after_it_was_sent || is_call && on.grpc != 0;
+        self.max_retries > 0 && wanted
     }
 }
 
@@ -181,6 +192,22 @@ mod tests {
             assert_eq!(policy.wants(cause, 0, false), harmless, "{cause:?}");
         }
         assert!(!policy.wants(RetryOn::Timeout, 0, true) && !policy.wants(RetryOn::Grpc(4), 0, true));
+    }
+
+    #[test]
+    fn a_body_is_kept_where_its_request_may_be_sent_anew() {
+        let row = |on: &[RetryOn]| {
+            let policy = policy(on);
+            [(true, false), (false, false), (false, true)]
+                .map(|(may_repeat, is_call)| policy.may_send_anew(may_repeat, is_call))
+        };
+        assert_eq!(row(&[RetryOn::ConnectFailure]), [false; 3]);
+        for on in [RetryOn::Reset, RetryOn::Timeout, RetryOn::Status(503)] {
+            assert_eq!(row(&[on]), [true, false, false], "{on:?}");
+        }
+        assert_eq!(row(&[RetryOn::Grpc(14)]), [false, false, true]);
+        let never = RetryPolicy { max_retries: 0, ..policy(&[RetryOn::Reset]) };
+        assert!(!never.may_send_anew(true, true));
     }
 
     #[test]

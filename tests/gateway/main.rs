@@ -42,6 +42,7 @@ mod overload;
 mod patience;
 mod recode;
 mod reload;
+mod replay;
 mod resources;
 mod retries;
 mod routing;

@@ -162,17 +162,15 @@ impl Session for Stream {
         Bytes::new()
     }
 
-    fn enable_retry_buffering(&mut self) {
-        self.replay.get_or_insert_default();
-    }
+    /// What is kept of a body is the proxy's.
+    fn enable_retry_buffering(&mut self) {}
 
     fn retry_buffer_truncated(&self) -> bool {
-        self.replay.as_ref().is_some_and(|replay| replay.truncated)
+        true
     }
 
     fn get_retry_buffer(&self) -> Option<Bytes> {
-        let replay = self.replay.as_ref().filter(|replay| !replay.truncated && !replay.kept.is_empty())?;
-        Some(Bytes::copy_from_slice(&replay.kept))
+        None
     }
 
     async fn finish_custom(&mut self) -> Result<()> {

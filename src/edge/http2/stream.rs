@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::header::{DATE, HeaderName};
@@ -22,9 +22,6 @@ use pingora::{Error, ErrorType, Result};
 
 use crate::edge::alarm::Alarm;
 use crate::edge::connection::Connection;
-
-/// How much of a request body is kept to send it anew.
-const REPLAY: usize = 64 << 10;
 
 /// Whether a field belongs to a connection of HTTP/1.1.
 fn is_of_a_connection(name: &HeaderName) -> bool {
@@ -47,16 +44,8 @@ pub(super) struct Stream {
     ended: bool,
     pub(super) read: usize,
     pub(super) sent: usize,
-    pub(super) replay: Option<Replay>,
     clock: Clock,
     pub(super) digest: Digest,
-}
-
-/// The beginning of a body, as long as it is the whole.
-#[derive(Default)]
-pub(super) struct Replay {
-    pub(super) kept: BytesMut,
-    pub(super) truncated: bool,
 }
 
 /// The deadlines of the exchange on this stream.
@@ -96,7 +85,6 @@ impl Stream {
             ended: false,
             read: 0,
             sent: 0,
-            replay: None,
             clock: Clock { connection, alarm: None },
             digest: Digest::default(),
         }
@@ -129,9 +117,6 @@ impl Stream {
                 self.clock.connection.request_completed(now);
             }
             if let Some(piece) = piece.filter(|piece| !piece.is_empty()) {
-                if let Some(replay) = &mut self.replay {
-                    replay.keep(&piece);
-                }
                 return Poll::Ready(Ok(Some(piece)));
             }
         }
@@ -261,17 +246,6 @@ impl Drop for Stream {
         // An answer that was cut short must not look like one that nobody wants any more.
         if self.out.is_some() {
             self.reset();
-        }
-    }
-}
-
-impl Replay {
-    fn keep(&mut self, piece: &[u8]) {
-        if self.kept.len() + piece.len() > REPLAY {
-            self.truncated = true;
-            self.kept = BytesMut::new();
-        } else if !self.truncated {
-            self.kept.extend_from_slice(piece);
         }
     }
 }

@@ -47,6 +47,7 @@ pub struct Metrics {
     acme_orders: IntCounterVec,
     config_generation: IntGauge,
     config_reloads: IntCounterVec,
+    retry_memory: IntGauge,
     access_log_dropped: IntCounter,
     events_dropped: IntCounter,
     events_sent: IntCounterVec,
@@ -89,6 +90,10 @@ impl Metrics {
                 opts("config_reloads_total", "Configurations offered, by what became of them."),
                 &["result"],
             )?,
+            retry_memory: IntGauge::with_opts(opts(
+                "retry_memory_bytes",
+                "Bytes of request bodies that are kept to send them again.",
+            ))?,
             access_log_dropped: IntCounter::with_opts(opts(
                 "access_log_dropped_total",
                 "Access log lines lost: no room, or a failed write.",
@@ -167,6 +172,11 @@ impl Metrics {
         self.count_reload("failure");
     }
 
+    /// Bytes of request bodies that are kept to send them again.
+    pub fn retry_memory(&self) -> IntGauge {
+        self.retry_memory.clone()
+    }
+
     /// Counts access log lines lost; hand it to the access log.
     pub fn access_log_dropped(&self) -> IntCounter {
         self.access_log_dropped.clone()
@@ -207,7 +217,7 @@ impl Metrics {
             self.config_reloads.get_metric_with_label_values(&[result])?;
             self.events_sent.get_metric_with_label_values(&[result])?;
         }
-        let collectors: [Box<dyn Collector>; 12] = [
+        let collectors: [Box<dyn Collector>; 13] = [
             Box::new(build_info),
             Box::new(self.connections_active.clone()),
             Box::new(self.tls_handshakes.clone()),
@@ -215,6 +225,7 @@ impl Metrics {
             Box::new(self.acme_orders.clone()),
             Box::new(self.config_generation.clone()),
             Box::new(self.config_reloads.clone()),
+            Box::new(self.retry_memory.clone()),
             Box::new(self.access_log_dropped.clone()),
             Box::new(self.events_dropped.clone()),
             Box::new(self.events_sent.clone()),

@@ -30,7 +30,7 @@ pub(super) const FAMILIES: &[Family] = &[
     },
     Family {
         name: "retries_total",
-        help: "Attempts after the first, by what became of them; over_budget were not made.",
+        help: "Attempts after the first, by what became of them; over_budget were not made, and body_not_kept could not be.",
         kind: MetricType::COUNTER,
         labels: &["upstream", "result"],
     },
