@@ -11,11 +11,11 @@ use pingora_proxy::Session;
 
 use super::context::{Attempt, Context, Pinned};
 use super::obstacle::Obstacle;
-use super::{failure, peer, queue, sockets, wish};
+use super::{failure, peer, permit, queue, sockets};
 use crate::edge::{Arrival, Timer};
 use crate::exchange::{Reason, grpc};
 use crate::snapshot::Target;
-use crate::upstream::{End, Outcome, Permit, RetryOn, Tried, Unavailable, Upstream, retry_after};
+use crate::upstream::{End, Permit, RetryOn, Tried, Unavailable, Upstream, retry_after};
 
 /// Says that a request may be sent twice (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -26,56 +26,28 @@ const STALE: u32 = 4;
 
 /// The next endpoint to try, after the pause that a retry has.
 pub(super) async fn next(session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+    match context.pinned()?.tries.ready.take() {
+        Some((permit, now)) => begin(context, permit, now),
+        None => Box::pin(again(session, context)).await,
+    }
+}
+
+async fn again(session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
     if let Some(pause) = context.pinned()?.tries.pause.take() {
-        Box::pin(queue::or_client_leaves(session, tokio::time::sleep(pause))).await?;
+        queue::or_client_leaves(session, tokio::time::sleep(pause)).await?;
     }
     let failed = context.reason.take();
-    let pinned = context.pinned()?;
-    if !pinned.tries.counted {
-        pinned.tries.wish = wish::of(pinned, session.req_header());
-    }
     let now = Instant::now();
-    match permit(session, context, now).await {
+    let permit = match choose(context, now) {
+        Ok(chosen) => permit::of(session, context, chosen, now).await,
+        Err(obstacle) => Err(obstacle),
+    };
+    match permit {
         Ok((permit, now)) => begin(context, permit, now),
         Err(obstacle) => {
             let failed = context.reason.take().or(failed);
             obstacle.tell(context, failed)
         }
-    }
-}
-
-/// Leave to make an attempt, and when it was given.
-async fn permit(
-    session: &mut Session,
-    context: &mut Context,
-    now: Instant,
-) -> Result<(Permit, Instant), Obstacle> {
-    let mut now = now;
-    loop {
-        // What few requests need is boxed, so that the others do not carry the room for it.
-        let mut permit = match choose(context, now)? {
-            Ok(permit) => permit,
-            Err(Unavailable::Busy(endpoint)) => {
-                let permit = Box::pin(queue::for_room(session, context, endpoint)).await?;
-                now = Instant::now();
-                permit
-            }
-            Err(unavailable) => return Err(Obstacle::Nobody(unavailable)),
-        };
-        if permit.endpoint().max_sockets().is_none() || context.arrival()?.head.upgrade {
-            return Ok((permit, now));
-        }
-        let most = context.pinned()?.route.bounds.upstream.connect.min(left(context)?.0);
-        let is_next = Box::pin(queue::for_turn(session, &mut permit, most)).await?;
-        now = Instant::now();
-        if is_next {
-            return Ok((permit, now));
-        }
-        // Those before it have not got one in all this time: others may be easier to come by.
-        let outcome = Outcome { end: End::ConnectTimeout, to_head: None };
-        permit.judge(outcome, now);
-        context.reason = Some(Reason::UPSTREAM_CONNECT_TIMEOUT);
-        context.pinned()?.tries.tried.insert(permit.endpoint().id());
     }
 }
 

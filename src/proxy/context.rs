@@ -82,6 +82,8 @@ pub(super) struct Tries {
     pub(super) looked: u32,
     /// What to wait before the next.
     pub(super) pause: Option<Duration>,
+    /// Leave to make the first, and when it was given.
+    pub(super) ready: Option<(Permit, Instant)>,
     pub(super) first: Option<Instant>,
     pub(super) current: Option<Attempt>,
     pub(super) last_endpoint: Option<SocketAddr>,

@@ -40,6 +40,7 @@ mod neighbours;
 mod overload;
 mod patience;
 mod recode;
+mod refusals;
 mod reload;
 mod resources;
 mod retries;
