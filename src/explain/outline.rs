@@ -172,11 +172,12 @@ fn deadlines(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
             f,
             "",
             &format_args!(
-                "connect {}, read {}, write {}, idle {}",
+                "connect {}, read {}, write {}, idle {}{}",
                 show(to.connect),
                 show(to.read),
                 show(to.write),
-                show(to.idle)
+                show(to.idle),
+                to.lifetime.map_or(String::new(), |lifetime| format!(", lifetime {}", show(lifetime)))
             ),
         )?;
         let retry = &route.bounds.retry;

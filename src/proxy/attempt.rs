@@ -100,7 +100,7 @@ fn begin(context: &mut Context, permit: Permit, now: Instant) -> Result<Box<Http
     let (left, _) = pinned.left(arrival, now);
     let deadlines = &pinned.route.bounds.deadlines;
     let left = deadlines.per_try.map_or(left, |per_try| left.min(per_try));
-    let mut peer = peer::to(permit.endpoint(), upstream, arrival, &pinned.route, left);
+    let mut peer = peer::to(permit.endpoint(), upstream, arrival, &pinned.route, (now, left));
     let tries = &mut pinned.tries;
     if let Some(most) = permit.endpoint().max_sockets() {
         sockets::count(&mut peer, permit.endpoint(), most, tries.looked);

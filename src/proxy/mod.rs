@@ -18,6 +18,7 @@ mod dial;
 mod failure;
 mod finish;
 mod forward;
+mod lifetime;
 mod obstacle;
 mod peer;
 mod permit;

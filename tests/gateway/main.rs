@@ -32,6 +32,7 @@ mod health_checks;
 mod http2;
 mod http2_clients;
 mod library;
+mod lifetimes;
 mod limits;
 mod log_level;
 mod malformed;
