@@ -1,5 +1,6 @@
 //! Attempts at an upstream: the choice of an endpoint, and what became of it.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -77,7 +78,7 @@ pub(super) fn choose(context: &mut Context, now: Instant) -> Result<Result<Permi
         return Err(Obstacle::Fails(failure::of_the_clock(timer)));
     }
     let tries = &mut pinned.tries;
-    if !std::mem::replace(&mut tries.counted, true) {
+    if !mem::replace(&mut tries.counted, true) {
         upstream.asked(now);
     }
     let chosen = upstream.choose(&mut tries.tried, tries.wish, now);
@@ -213,8 +214,9 @@ fn goes_again(
 }
 
 /// The exchange with an endpoint broke. A pooled connection that the endpoint had closed in the meantime tells
-/// nothing of the endpoint: an idempotent request whose body is still here goes again. What an endpoint has refused unseen
-/// goes to it once more, then to the others. What else broke before its answer began goes again by the route's policy.
+/// nothing of the endpoint: an idempotent request whose body is still here goes again. So does what an endpoint has refused
+/// unseen, to any of them, once; then to those not tried yet, within the upstream's budget. What else broke before its
+/// answer began goes again by the route's policy.
 pub(super) fn broken(
     session: &mut Session,
     context: &mut Context,
@@ -262,18 +264,22 @@ pub(super) fn broken(
         }
         tries.stale += u32::from(stale);
         arrival.connection.rearm();
-        let id = attempt.endpoint().id();
-        if end != End::Refused || !tries.refused.contains(id) {
-            tries.tried.remove(id);
-        }
-        if end == End::Refused {
-            tries.refused.insert(id);
+        let again = !stale && mem::replace(&mut tries.refused, true);
+        if !again {
+            tries.tried.remove(attempt.endpoint().id());
         }
         attempt.settle(if stale { End::Stale } else { end }, now);
-        true
+        !again || goes_on(pinned, now)
     };
     error.set_retry(go_on(pinned));
     error
+}
+
+/// Whether a request that was refused unseen more than once goes to another endpoint: an upstream that refuses all of them
+/// is not to be asked as often as it has endpoints.
+fn goes_on(pinned: &Pinned, now: Instant) -> bool {
+    let Target::Upstream(upstream) = &pinned.route.target else { return false };
+    upstream.has_other(&pinned.tries.tried, now) && upstream.may_retry(now)
 }
 
 /// Whether the attempt under way had so much time for its answer that it is the endpoint who took too long.

@@ -69,8 +69,8 @@ pub(super) struct Tries {
     /// What of the request decides which endpoint it goes to.
     pub(super) wish: Wish,
     pub(super) tried: Tried,
-    /// Endpoints that refused a request unseen, and may have had it once more.
-    pub(super) refused: Tried,
+    /// Whether an endpoint has refused the request unseen.
+    pub(super) refused: bool,
     pub(super) count: u32,
     /// Whether the upstream has counted the request.
     pub(super) counted: bool,
