@@ -16,7 +16,8 @@ use super::{failure, peer, permit, queue, sockets};
 use crate::edge::{Arrival, Timer};
 use crate::exchange::{Reason, grpc};
 use crate::snapshot::Target;
-use crate::upstream::{End, Permit, RetryOn, Tried, Unavailable, Upstream, retry_after};
+use crate::types::retry_after;
+use crate::upstream::{End, Permit, RetryOn, Tried, Unavailable, Upstream};
 
 /// Says that a request may be sent twice (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

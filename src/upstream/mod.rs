@@ -34,7 +34,7 @@ use arc_swap::ArcSwap;
 use crate::tls::UpstreamTls;
 
 pub use adaptive::{AdaptiveBounds, AdaptiveLimit};
-pub use backoff::{Backoff, retry_after};
+pub use backoff::Backoff;
 pub use balance::{
     Balance, Balancer, Factory, HashAlgorithm, HashKey, LeastRequests, LowestCost, Maglev, Member, Pick,
     Random, Ring, RoundRobin,
