@@ -105,7 +105,7 @@ fn begin(context: &mut Context, permit: Permit, now: Instant) -> Result<Box<Http
     let mut peer = peer::to(permit.endpoint(), upstream, arrival, &pinned.route, (now, left));
     let tries = &mut pinned.tries;
     if let Some(most) = permit.endpoint().max_sockets() {
-        sockets::count(&mut peer, permit.endpoint(), most, tries.looked);
+        sockets::count(&mut peer, permit.endpoint(), most, tries.looked, arrival.head.upgrade);
     }
     tries.tried.insert(permit.endpoint().id());
     tries.count += 1;

@@ -48,6 +48,7 @@ pub(super) fn to(
     if arrival.head.upgrade {
         // A WebSocket begins in HTTP/1.1, on a connection that nobody has used.
         peer.group_key = !peer.group_key;
+        peer.options.idle_timeout = Some(Duration::ZERO);
         peer.options.custom_l4 = Some(Arc::new(Dialer(Arc::clone(&arrival.connection))));
     } else if oldest > 0 {
         peer.options.set_http_version(2, oldest);
