@@ -97,6 +97,9 @@ fn target(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
                 row(f, "discover", found.finder())?;
             }
             balance(f, upstream)?;
+            if let Some(active) = upstream.active_health() {
+                row(f, "health", active)?;
+            }
             upstream.limits().map_or(Ok(()), |policy| {
                 let words = limits(policy);
                 row(f, "limits", &format_args!("{words}, priority {}", route.bounds.priority.word()))
