@@ -8,18 +8,14 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-/// From when on turns are counted.
-static ZERO: LazyLock<Instant> = LazyLock::new(Instant::now);
-
-/// What keeps an endpoint's connections of one turn apart from those of others.
-pub(super) fn key(endpoint: SocketAddr, lifetime: Duration, now: Instant) -> u64 {
+/// What keeps an endpoint's connections of one turn apart from those of others. Turns are counted since it is known.
+pub(super) fn key(endpoint: SocketAddr, known: Instant, lifetime: Duration, now: Instant) -> u64 {
     // Endpoints take turns at different times.
     let phase = (hash(endpoint) >> 11) as f64 / (1u64 << 53) as f64;
-    let turn = turn(now.saturating_duration_since(*ZERO), lifetime, phase, fastrand::f64());
-    hash((turn, lifetime))
+    let turn = turn(now.saturating_duration_since(known), lifetime, phase, fastrand::f64());
+    hash((turn, lifetime, known))
 }
 
 /// The turn that a request has part in after so much time, by a die between 0 and 1.
@@ -59,8 +55,8 @@ mod tests {
 
     #[test]
     fn endpoints_take_turns_at_different_times() {
-        let now = *ZERO + HOUR * 10;
-        let key = |port| key(([10, 0, 0, 1], port).into(), HOUR, now);
+        let known = Instant::now();
+        let key = |port| key(([10, 0, 0, 1], port).into(), known, HOUR, known + HOUR * 10);
         let mut keys: Vec<_> = (1..100).map(key).collect();
         keys.sort_unstable();
         keys.dedup();

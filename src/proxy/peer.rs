@@ -37,7 +37,7 @@ pub(super) fn to(
     peer.options.write_timeout = Some(timeouts.write);
     peer.options.idle_timeout = Some(timeouts.idle);
     if let Some(lifetime) = timeouts.lifetime {
-        peer.group_key ^= lifetime::key(endpoint.address(), lifetime, now);
+        peer.group_key ^= lifetime::key(endpoint.address(), endpoint.standing().known_since(), lifetime, now);
         peer.options.idle_timeout = Some(timeouts.idle.min(lifetime));
     }
     let oldest = match upstream.protocol() {
