@@ -109,6 +109,9 @@ pub struct UpstreamView {
     pub discover: Option<String>,
     /// How one of them is chosen.
     pub balance: String,
+    /// How they are asked whether they are well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
 }
 
 /// Explains a request.
@@ -186,6 +189,7 @@ impl Explanation {
                     endpoints: endpoints.iter().map(|endpoint| endpoint.address().to_string()).collect(),
                     discover: upstream.found().map(|found| found.finder().to_string()),
                     balance: upstream.choice().to_string(),
+                    health: upstream.active_health().map(ToString::to_string),
                 });
             }
             Target::Respond(reply) => self.status = Some(reply.status().as_u16()),

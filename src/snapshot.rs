@@ -223,6 +223,8 @@ pub struct UpstreamTimeouts {
     pub write: Duration,
     /// How long an idle connection is kept.
     pub idle: Duration,
+    /// How old a connection is at most as a request begins on it.
+    pub lifetime: Option<Duration>,
 }
 
 impl Snapshot {

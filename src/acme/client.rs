@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use super::error::Error;
 use crate::outbound::{self, Authorities, Connector, whole};
 use crate::tls::authorities_text;
+use crate::types::retry_after;
 
 /// How long one answer of a directory may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -82,12 +83,10 @@ fn connector(ca: Option<&Path>) -> Result<Connector, Error> {
     outbound::connector(authorities, PATIENCE).map_err(unusable)
 }
 
-/// A time by `Retry-After` (RFC 9110, section 10.2.3).
+/// A time by `Retry-After`.
 fn when(told: &str) -> Option<SystemTime> {
-    match told.trim().parse::<u32>() {
-        Ok(seconds) => Some(SystemTime::now() + Duration::from_secs(seconds.into())),
-        Err(_) => httpdate::parse_http_date(told).ok(),
-    }
+    let now = SystemTime::now();
+    now.checked_add(retry_after(told, now)?)
 }
 
 fn failed(place: &str, message: &str) -> instant_acme::Error {

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::listeners::secret;
 use super::{Inputs, unknown};
-use crate::config::{Balance as Words, ConsistentHash, Ring, SecretSource, Sticky as StickyWords};
+use crate::config::{
+    Balance as Words, ConsistentHash, CustomBalance, Ring, SecretSource, Selectors, Sticky as StickyWords,
+};
 use crate::document::{ConfigError, Errors, join};
 use crate::types::Selector;
 use crate::upstream::{Balance, Choice, HashAlgorithm, Sticky, StickyKey};
@@ -56,7 +58,6 @@ impl Checks<'_, '_> {
             Words::LeastRequests => Balance::LeastRequests,
             Words::Random => Balance::Random,
             Words::PeakEwma => Balance::PeakEwma,
-            Words::Custom(name) => self.custom(&join(path, "custom"), name),
             Words::Sticky(_) => {
                 self.error(join(path, "sticky"), "this stands in `sticky` already: name another balance");
                 Balance::RoundRobin
@@ -65,15 +66,14 @@ impl Checks<'_, '_> {
                 let table = Balance::ConsistentHash { algorithm: HashAlgorithm::Maglev, bounded: None };
                 return (table, [Selector::Ip].into());
             }
+            Words::Custom(words) => return self.custom(&join(path, "custom"), words),
             Words::ConsistentHash(words) => return self.hash(&join(path, "consistent_hash"), words),
         };
         (plain, Box::default())
     }
 
     fn hash(&mut self, path: &str, words: &ConsistentHash) -> (Balance, Box<[Selector]>) {
-        if words.key.0.is_empty() {
-            self.error(join(path, "key"), "a key needs at least one word, like `header:x-user`");
-        }
+        let keys = self.keys(path, &words.key);
         if words.max_load.is_some_and(|load| !LOADS.contains(&load)) {
             let error = ConfigError::new(join(path, "max_load"), "a bound is 1 to 100 times the average");
             self.errors.push(error.with_hint("`1.25` lets an endpoint bear a quarter more than the average"));
@@ -82,20 +82,29 @@ impl Checks<'_, '_> {
             Ring::Ketama => HashAlgorithm::Ketama,
             Ring::Maglev => HashAlgorithm::Maglev,
         };
-        (Balance::ConsistentHash { algorithm, bounded: words.max_load }, words.key.0.clone().into())
+        (Balance::ConsistentHash { algorithm, bounded: words.max_load }, keys)
     }
 
-    fn custom(&mut self, path: &str, name: &str) -> Balance {
-        let registry = self.inputs.registry;
-        if let Some(factory) = registry.balancer(name) {
-            return Balance::Custom(factory.clone());
+    fn keys(&mut self, path: &str, words: &Selectors) -> Box<[Selector]> {
+        if words.0.is_empty() {
+            self.error(join(path, "key"), "a key needs at least one word, like `header:x-user`");
         }
-        let error = unknown(path.to_owned(), "balancer", name, registry.balancer_names());
+        words.0.clone().into()
+    }
+
+    fn custom(&mut self, path: &str, words: &CustomBalance) -> (Balance, Box<[Selector]>) {
+        let keys = words.key.as_ref().map(|key| self.keys(path, key)).unwrap_or_default();
+        let registry = self.inputs.registry;
+        if let Some(factory) = registry.balancer(&words.name) {
+            return (Balance::Custom(factory.clone()), keys);
+        }
+        let path = if words.key.is_some() { join(path, "name") } else { path.to_owned() };
+        let error = unknown(path, "balancer", &words.name, registry.balancer_names());
         self.errors.push(match registry.balancer_names().next() {
             Some(_) => error,
             None => error.with_hint("a balancer is registered in code, with `Gateway::balancer`"),
         });
-        Balance::RoundRobin
+        (Balance::RoundRobin, keys)
     }
 
     fn sticky(&mut self, upstream: &str, path: &str, words: &StickyWords) -> Option<Sticky> {

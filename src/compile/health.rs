@@ -57,10 +57,11 @@ pub(super) fn active(
                 let hint = "set `protocol: http2` for the upstream, or `auto` with `tls`";
                 checks.errors.push(ConfigError::new(format!("{path}.grpc"), message).with_hint(hint));
             }
-            http2.then(|| Question::Grpc(grpc.service.as_str().into()))
+            let host = host(&format!("{path}.grpc.host"), grpc.host.as_deref(), checks);
+            host.filter(|_| http2).map(|host| Question::Grpc { service: grpc.service.as_str().into(), host })
         }
         (None, None, None, Some(name)) => match registry.health_check(name) {
-            Some(check) => Some(Question::Custom(Arc::clone(check))),
+            Some(check) => Some(Question::Custom(name.as_str().into(), Arc::clone(check))),
             None => {
                 let known = registry.health_checks();
                 checks.errors.push(unknown(format!("{path}.custom"), "health check", name, known));
@@ -106,13 +107,7 @@ fn http(path: &str, words: &HttpCheck, checks: &mut Checks<'_>) -> Option<Questi
             None
         }
     };
-    let host = words.host.as_ref().map(|words| {
-        let host = words.parse::<Authority>().ok().filter(|host| !host.as_str().contains('@'));
-        if host.is_none() {
-            checks.error(format!("{path}.host"), format!("`{words}` is not a host, with a port or without"));
-        }
-        host
-    });
+    let host = host(&format!("{path}.host"), words.host.as_deref(), checks);
     let headers = headers(&format!("{path}.headers"), words, checks);
     if words.expect.is_empty() {
         checks.error(format!("{path}.expect"), "some status must be well".into());
@@ -121,13 +116,8 @@ fn http(path: &str, words: &HttpCheck, checks: &mut Checks<'_>) -> Option<Questi
     if body.is_some() && method == Some(Method::HEAD) {
         checks.error(format!("{path}.body"), "an answer to HEAD has no body".into());
     }
-    let flat = |host: Option<Option<Authority>>| match host {
-        Some(None) => None,
-        Some(host) => Some(host),
-        None => Some(None),
-    };
     Some(Question::Http {
-        request: Box::new(HttpProbeRequest { method: method?, path: target?, host: flat(host)?, headers }),
+        request: Box::new(HttpProbeRequest { method: method?, path: target?, host: host?, headers }),
         expected: HttpExpected {
             statuses: words.expect.iter().map(|range| range.from..=range.to).collect(),
             body: match body {
@@ -136,6 +126,16 @@ fn http(path: &str, words: &HttpCheck, checks: &mut Checks<'_>) -> Option<Questi
             },
         },
     })
+}
+
+/// The host that is asked for, if one is named; `None` when it is none.
+fn host(at: &str, words: Option<&str>, checks: &mut Checks<'_>) -> Option<Option<Authority>> {
+    let Some(words) = words else { return Some(None) };
+    let host = words.parse::<Authority>().ok().filter(|host| !host.as_str().contains('@'));
+    if host.is_none() {
+        checks.error(at.to_owned(), format!("`{words}` is not a host, with a port or without"));
+    }
+    host.map(Some)
 }
 
 fn target(at: &str, words: &str, checks: &mut Checks<'_>) -> Option<PathAndQuery> {

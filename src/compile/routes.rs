@@ -104,6 +104,7 @@ impl<'a> Compiler<'a> {
                 read: first([own.read, upstream.and_then(|u| u.read), defaults.timeouts.read], READ),
                 write: first([own.write, upstream.and_then(|u| u.write), defaults.timeouts.write], WRITE),
                 idle: upstream.map_or(POOLED, |upstream| upstream.idle.get()),
+                lifetime: upstream.and_then(|upstream| upstream.lifetime).map(crate::types::Duration::get),
             },
             retry: resilience::retry(&words.retry, &defaults.retry),
             priority: limits::priority(words.priority),

@@ -158,6 +158,7 @@ fn check(path: &str, words: &Words, errors: &mut Errors) {
         ("read", timeouts.read),
         ("write", timeouts.write),
         ("idle", Some(timeouts.idle)),
+        ("lifetime", timeouts.lifetime),
     ] {
         if timeout.is_some_and(|timeout| timeout.get().is_zero()) {
             error(format!("{path}.timeouts.{name}"), "a timeout cannot be zero");

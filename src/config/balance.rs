@@ -7,6 +7,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::SecretSource;
+use super::forms::word_or_map;
 use crate::types::Selector;
 
 /// How an endpoint is chosen.
@@ -28,8 +29,8 @@ pub enum Balance {
     ConsistentHash(ConsistentHash),
     /// A client comes back to the endpoint that it was sent to first, by a cookie.
     Sticky(Sticky),
-    /// By a balancer that was registered in code under this name.
-    Custom(String),
+    /// By a balancer that was registered in code under this name: `NAME`, or `{ name: NAME, key: header:x-user }`.
+    Custom(CustomBalance),
 }
 
 impl Serialize for Balance {
@@ -42,7 +43,7 @@ impl Serialize for Balance {
             Self::PeakEwma => serializer.serialize_str("peak_ewma"),
             Self::ConsistentHash(words) => serializer.collect_map([("consistent_hash", words)]),
             Self::Sticky(words) => serializer.collect_map([("sticky", words)]),
-            Self::Custom(name) => serializer.collect_map([("custom", name)]),
+            Self::Custom(words) => serializer.collect_map([("custom", words)]),
         }
     }
 }
@@ -73,6 +74,62 @@ pub enum Ring {
     Ketama,
     /// A table: more even, and looked up faster; an endpoint that comes or goes moves a few keys of others.
     Maglev,
+}
+
+/// A balancer made in code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(into = "CustomWords")]
+pub struct CustomBalance {
+    /// The name that it was registered under.
+    pub name: String,
+    /// What its picks are told of a request, as a key that is hashed; nothing unless named.
+    pub key: Option<Selectors>,
+}
+
+/// The two ways it is written.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum CustomWords {
+    Name(String),
+    Full(FullCustom),
+}
+
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct FullCustom {
+    /// The name that it was registered under.
+    name: String,
+    /// What its picks are told of a request, hashed: `header:x-user`, or a list, of which the first that the request has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key: Option<Selectors>,
+}
+
+impl From<CustomBalance> for CustomWords {
+    fn from(CustomBalance { name, key }: CustomBalance) -> Self {
+        if key.is_none() { Self::Name(name) } else { Self::Full(FullCustom { name, key }) }
+    }
+}
+
+impl<'de> Deserialize<'de> for CustomBalance {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bare = |text: &str| Ok(Self { name: text.to_owned(), key: None });
+        let full = |FullCustom { name, key }| Ok(Self { name, key });
+        word_or_map(deserializer, "the name of a balancer, or `{ name: ..., key: ... }`", bare, full)
+    }
+}
+
+impl JsonSchema for CustomBalance {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "CustomBalance".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let full = generator.subschema_for::<FullCustom>();
+        json_schema!({
+            "description": "The name of a balancer that was registered in code, or `{ name: NAME, key: header:x-user }`.",
+            "anyOf": [{ "type": "string" }, full],
+        })
+    }
 }
 
 /// How clients come back to their endpoints.

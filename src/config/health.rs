@@ -105,6 +105,9 @@ pub struct TcpCheck {}
 pub struct GrpcCheck {
     /// The service that is asked for; the server as a whole when empty.
     pub service: String,
+    /// The host that is asked for (`:authority`); the server's address without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 /// What a body must have.

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 pub use acme::{Acme, AcmeChallenge, AcmeStore, ExternalAccount};
 pub use admin::{Admin, SecretSource};
-pub use balance::{Balance, ConsistentHash, Ring, Selectors, Sticky};
+pub use balance::{Balance, ConsistentHash, CustomBalance, Ring, Selectors, Sticky};
 pub use discover::{Discover, DnsNames, NameServer};
 pub use filters::FilterUse;
 pub use health::{ActiveHealth, BodyMatch, BodyRegex, GrpcCheck, HttpCheck, StatusRange, TcpCheck};

@@ -199,10 +199,13 @@ pub struct UpstreamTimeouts {
     pub write: Option<Duration>,
     /// How long an idle connection is kept for reuse.
     pub idle: Duration,
+    /// No request is begun on a connection that is older than this; they are renewed by and by. Any age will do unless named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lifetime: Option<Duration>,
 }
 
 impl Default for UpstreamTimeouts {
     fn default() -> Self {
-        Self { connect: None, read: None, write: None, idle: Duration::from_secs(90) }
+        Self { connect: None, read: None, write: None, idle: Duration::from_secs(90), lifetime: None }
     }
 }

@@ -97,6 +97,9 @@ fn target(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
                 row(f, "discover", found.finder())?;
             }
             balance(f, upstream)?;
+            if let Some(active) = upstream.active_health() {
+                row(f, "health", active)?;
+            }
             upstream.limits().map_or(Ok(()), |policy| {
                 let words = limits(policy);
                 row(f, "limits", &format_args!("{words}, priority {}", route.bounds.priority.word()))
@@ -172,11 +175,12 @@ fn deadlines(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
             f,
             "",
             &format_args!(
-                "connect {}, read {}, write {}, idle {}",
+                "connect {}, read {}, write {}, idle {}{}",
                 show(to.connect),
                 show(to.read),
                 show(to.write),
-                show(to.idle)
+                show(to.idle),
+                to.lifetime.map_or(String::new(), |lifetime| format!(", lifetime {}", show(lifetime)))
             ),
         )?;
         let retry = &route.bounds.retry;

@@ -1,5 +1,6 @@
 //! Attempts at an upstream: the choice of an endpoint, and what became of it.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,13 +12,12 @@ use pingora_proxy::Session;
 
 use super::context::{Attempt, Context, Pinned};
 use super::obstacle::Obstacle;
-use super::{failure, peer, queue, sockets, wish};
+use super::{failure, peer, permit, queue, sockets};
 use crate::edge::{Arrival, Timer};
 use crate::exchange::{Reason, grpc};
 use crate::snapshot::Target;
-use crate::upstream::{
-    End, Outcome, Permit, RetryOn, RetryPolicy, Tried, Unavailable, Upstream, retry_after,
-};
+use crate::types::retry_after;
+use crate::upstream::{End, Permit, RetryOn, RetryPolicy, Tried, Unavailable, Upstream};
 
 /// Says that a request may be sent twice (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -28,56 +28,28 @@ const STALE: u32 = 4;
 
 /// The next endpoint to try, after the pause that a retry has.
 pub(super) async fn next(session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
+    match context.pinned()?.tries.ready.take() {
+        Some((permit, now)) => begin(context, permit, now),
+        None => Box::pin(again(session, context)).await,
+    }
+}
+
+async fn again(session: &mut Session, context: &mut Context) -> Result<Box<HttpPeer>> {
     if let Some(pause) = context.pinned()?.tries.pause.take() {
-        Box::pin(queue::or_client_leaves(session, tokio::time::sleep(pause))).await?;
+        queue::or_client_leaves(session, tokio::time::sleep(pause)).await?;
     }
     let failed = context.reason.take();
-    let pinned = context.pinned()?;
-    if !pinned.tries.counted {
-        pinned.tries.wish = wish::of(pinned, session.req_header());
-    }
     let now = Instant::now();
-    match permit(session, context, now).await {
+    let permit = match choose(context, now) {
+        Ok(chosen) => permit::of(session, context, chosen, now).await,
+        Err(obstacle) => Err(obstacle),
+    };
+    match permit {
         Ok((permit, now)) => begin(context, permit, now),
         Err(obstacle) => {
             let failed = context.reason.take().or(failed);
             obstacle.tell(context, failed)
         }
-    }
-}
-
-/// Leave to make an attempt, and when it was given.
-async fn permit(
-    session: &mut Session,
-    context: &mut Context,
-    now: Instant,
-) -> Result<(Permit, Instant), Obstacle> {
-    let mut now = now;
-    loop {
-        // What few requests need is boxed, so that the others do not carry the room for it.
-        let mut permit = match choose(context, now)? {
-            Ok(permit) => permit,
-            Err(Unavailable::Busy(endpoint)) => {
-                let permit = Box::pin(queue::for_room(session, context, endpoint)).await?;
-                now = Instant::now();
-                permit
-            }
-            Err(unavailable) => return Err(Obstacle::Nobody(unavailable)),
-        };
-        if permit.endpoint().max_sockets().is_none() || context.arrival()?.head.upgrade {
-            return Ok((permit, now));
-        }
-        let most = context.pinned()?.route.bounds.upstream.connect.min(left(context)?.0);
-        let is_next = Box::pin(queue::for_turn(session, &mut permit, most)).await?;
-        now = Instant::now();
-        if is_next {
-            return Ok((permit, now));
-        }
-        // Those before it have not got one in all this time: others may be easier to come by.
-        let outcome = Outcome { end: End::ConnectTimeout, to_head: None };
-        permit.judge(outcome, now);
-        context.reason = Some(Reason::UPSTREAM_CONNECT_TIMEOUT);
-        context.pinned()?.tries.tried.insert(permit.endpoint().id());
     }
 }
 
@@ -107,7 +79,7 @@ pub(super) fn choose(context: &mut Context, now: Instant) -> Result<Result<Permi
         return Err(Obstacle::Fails(failure::of_the_clock(timer)));
     }
     let tries = &mut pinned.tries;
-    if !std::mem::replace(&mut tries.counted, true) {
+    if !mem::replace(&mut tries.counted, true) {
         upstream.asked(now);
     }
     let chosen = upstream.choose(&mut tries.tried, tries.wish, now);
@@ -130,10 +102,10 @@ fn begin(context: &mut Context, permit: Permit, now: Instant) -> Result<Box<Http
     let (left, _) = pinned.left(arrival, now);
     let deadlines = &pinned.route.bounds.deadlines;
     let left = deadlines.per_try.map_or(left, |per_try| left.min(per_try));
-    let mut peer = peer::to(permit.endpoint(), upstream, arrival, &pinned.route, left);
+    let mut peer = peer::to(permit.endpoint(), upstream, arrival, &pinned.route, (now, left));
     let tries = &mut pinned.tries;
     if let Some(most) = permit.endpoint().max_sockets() {
-        sockets::count(&mut peer, permit.endpoint(), most, tries.looked);
+        sockets::count(&mut peer, permit.endpoint(), most, tries.looked, arrival.head.upgrade);
     }
     tries.tried.insert(permit.endpoint().id());
     tries.count += 1;
@@ -245,8 +217,9 @@ pub(super) fn may_repeat(policy: &RetryPolicy, request: &RequestHeader) -> bool 
 }
 
 /// The exchange with an endpoint broke. A pooled connection that the endpoint had closed in the meantime tells
-/// nothing of the endpoint: an idempotent request whose body is still here goes again. What an endpoint has refused unseen
-/// goes to it once more, then to the others. What else broke before its answer began goes again by the route's policy.
+/// nothing of the endpoint: an idempotent request whose body is still here goes again. So does what an endpoint has refused
+/// unseen, to any of them, once; then to those not tried yet, within the upstream's budget. What else broke before its
+/// answer began goes again by the route's policy.
 pub(super) fn broken(
     session: &mut Session,
     context: &mut Context,
@@ -295,18 +268,22 @@ pub(super) fn broken(
         }
         tries.stale += u32::from(stale);
         arrival.connection.rearm();
-        let id = attempt.endpoint().id();
-        if end != End::Refused || !tries.refused.contains(id) {
-            tries.tried.remove(id);
-        }
-        if end == End::Refused {
-            tries.refused.insert(id);
+        let again = !stale && mem::replace(&mut tries.refused, true);
+        if !again {
+            tries.tried.remove(attempt.endpoint().id());
         }
         attempt.settle(if stale { End::Stale } else { end }, now);
-        true
+        !again || goes_on(pinned, now)
     };
     error.set_retry(go_on(pinned));
     error
+}
+
+/// Whether a request that was refused unseen more than once goes to another endpoint: an upstream that refuses all of them
+/// is not to be asked as often as it has endpoints.
+fn goes_on(pinned: &Pinned, now: Instant) -> bool {
+    let Target::Upstream(upstream) = &pinned.route.target else { return false };
+    upstream.has_other(&pinned.tries.tried, now) && upstream.may_retry(now)
 }
 
 /// Whether the attempt under way had so much time for its answer that it is the endpoint who took too long.

@@ -75,8 +75,8 @@ pub(super) struct Tries {
     /// What of the request decides which endpoint it goes to.
     pub(super) wish: Wish,
     pub(super) tried: Tried,
-    /// Endpoints that refused a request unseen, and may have had it once more.
-    pub(super) refused: Tried,
+    /// Whether an endpoint has refused the request unseen.
+    pub(super) refused: bool,
     pub(super) count: u32,
     /// Whether the upstream has counted the request.
     pub(super) counted: bool,
@@ -88,6 +88,8 @@ pub(super) struct Tries {
     pub(super) looked: u32,
     /// What to wait before the next.
     pub(super) pause: Option<Duration>,
+    /// Leave to make the first, and when it was given.
+    pub(super) ready: Option<(Permit, Instant)>,
     pub(super) first: Option<Instant>,
     pub(super) current: Option<Attempt>,
     pub(super) last_endpoint: Option<SocketAddr>,

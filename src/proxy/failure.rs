@@ -13,7 +13,7 @@ use crate::exchange::{Reason, Reply};
 use crate::upstream::End;
 
 /// How long a last reply may take to be written.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// What the client is to hear of a failed exchange.
 pub(super) fn reply(session: &Session, context: &Context, error: &Error) -> Reply {

@@ -1,8 +1,8 @@
 //! The way of a request, in the order of the proxy engine's phases. The only room that knows them.
 //!
 //! 1. [`early_request_filter`](ProxyHttp::early_request_filter): who it is, which path, which route; clocks start.
-//! 2. [`request_filter`](ProxyHttp::request_filter): the chain; a reply ends it here.
-//! 3. [`upstream_peer`](ProxyHttp::upstream_peer): an endpoint that was not tried yet.
+//! 2. [`request_filter`](ProxyHttp::request_filter): the chain, and leave to ask an endpoint; a reply ends it here.
+//! 3. [`upstream_peer`](ProxyHttp::upstream_peer): that endpoint, then others that were not tried yet.
 //! 4. [`upstream_request_filter`](ProxyHttp::upstream_request_filter) and the body filter: what goes upstream.
 //! 5. The response filters: what comes back, through the chain in reverse.
 //! 6. [`fail_to_proxy`](ProxyHttp::fail_to_proxy): one mapping from error to reason to reply.
@@ -19,8 +19,10 @@ mod failure;
 mod finish;
 mod forward;
 mod kept;
+mod lifetime;
 mod obstacle;
 mod peer;
+mod permit;
 mod queue;
 mod replay;
 mod reply;
@@ -112,7 +114,10 @@ impl ProxyHttp for Gateway {
         };
         let reply = match verdict {
             Some(reply) => reply,
-            None if context.pinned()?.goes_upstream() => return Ok(false),
+            None if context.pinned()?.goes_upstream() => match permit::first(session, context).await? {
+                Some(reply) => reply,
+                None => return Ok(false),
+            },
             None => Box::pin(reply::of_the_target(session, context)).await?,
         };
         self.say_goodbye(session);

@@ -1,11 +1,13 @@
 //! What keeps a request from an upstream, and the telling of it.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use http::header::{HeaderValue, RETRY_AFTER};
 use pingora::{Error, Result};
 
 use super::context::Context;
+use super::failure::LAST_WORDS;
 use crate::exchange::{Reason, Reply};
 use crate::upstream::{Refused, Unavailable};
 
@@ -40,6 +42,25 @@ impl Obstacle {
             (Self::Nobody(_), _) => context.fail(Reason::NO_HEALTHY_UPSTREAM),
             (Self::Busy(Refused::Full, wait), _) => refuse(context, Reason::UPSTREAM_QUEUE_FULL, wait),
             (Self::Busy(Refused::TimedOut, wait), _) => refuse(context, Reason::UPSTREAM_QUEUE_TIMEOUT, wait),
+        }
+    }
+
+    /// The same, as an answer to a request that is whole or not read yet. An error when the exchange has broken off.
+    pub(super) fn reply(self, context: &mut Context, failed: Option<Reason>) -> Result<Reply> {
+        let fails = matches!(self, Self::Fails(_));
+        let Err(error) = self.tell::<Infallible>(context, failed);
+        let connection = &context.arrival()?.connection;
+        if fails {
+            if !connection.request_complete() {
+                return Err(error);
+            }
+            // The clock that has run out must not end the reply to it.
+            connection.last_words(LAST_WORDS);
+        }
+        match (context.reply.take(), context.reason.take()) {
+            (Some(reply), _) => Ok(*reply),
+            (None, Some(reason)) => Ok(Reply::refuse(reason)),
+            (None, None) => Err(error),
         }
     }
 }

@@ -1,11 +1,12 @@
 //! An endpoint as the engine connects to it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 
 use super::dial::Dialer;
+use super::lifetime;
 use crate::edge::Arrival;
 use crate::snapshot::Route;
 use crate::upstream::{Endpoint, Protocol, STREAMS, Upstream};
@@ -17,13 +18,13 @@ const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
 
 /// How often an HTTP/2 connection is asked whether anybody is there.
 const PING: Duration = Duration::from_secs(10);
-/// The endpoint, for an attempt that has so much time left.
+/// The endpoint, for an attempt that is made now and has so much time left.
 pub(super) fn to(
     endpoint: &Endpoint,
     upstream: &Upstream,
     arrival: &Arrival,
     route: &Route,
-    left: Duration,
+    (now, left): (Instant, Duration),
 ) -> Box<HttpPeer> {
     let mut peer = match upstream.tls() {
         None => Box::new(HttpPeer::new(endpoint.address(), false, String::new())),
@@ -35,6 +36,10 @@ pub(super) fn to(
     peer.options.total_connection_timeout = Some(connect);
     peer.options.write_timeout = Some(timeouts.write);
     peer.options.idle_timeout = Some(timeouts.idle);
+    if let Some(lifetime) = timeouts.lifetime {
+        peer.group_key ^= lifetime::key(endpoint.address(), endpoint.standing().known_since(), lifetime, now);
+        peer.options.idle_timeout = Some(timeouts.idle.min(lifetime));
+    }
     let oldest = match upstream.protocol() {
         Protocol::Http2 => 2,
         Protocol::Auto if upstream.tls().is_some() => 1,
@@ -43,6 +48,7 @@ pub(super) fn to(
     if arrival.head.upgrade {
         // A WebSocket begins in HTTP/1.1, on a connection that nobody has used.
         peer.group_key = !peer.group_key;
+        peer.options.idle_timeout = Some(Duration::ZERO);
         peer.options.custom_l4 = Some(Arc::new(Dialer(Arc::clone(&arrival.connection))));
     } else if oldest > 0 {
         peer.options.set_http_version(2, oldest);

@@ -49,6 +49,28 @@ pub(super) async fn for_room(
     }
 }
 
+/// Waits until the attempt's endpoint may have another connection, as long as others wait for room.
+pub(super) async fn for_socket(
+    session: &mut Session,
+    context: &mut Context,
+    permit: &Permit,
+    own: bool,
+) -> Result<(), Obstacle> {
+    let endpoint = permit.endpoint();
+    let patience = endpoint.queue_timeout();
+    if !endpoint.has_place_in_queue() {
+        return Err(Obstacle::Busy(Refused::Full, patience));
+    }
+    let (left, timer) = attempt::left(context)?;
+    context.arrival()?.connection.rearm();
+    let wait = tokio::time::timeout(patience.min(left), endpoint.wait_for_socket(own));
+    match or_client_leaves(session, wait).await? {
+        Ok(()) => Ok(()),
+        Err(_) if left <= patience => Err(Obstacle::Fails(failure::of_the_clock(timer))),
+        Err(_) => Err(Obstacle::Busy(Refused::TimedOut, patience)),
+    }
+}
+
 /// Waits until nobody else looks for a connection to the attempt's endpoint, for as long as it may take to get one. False when
 /// others still do.
 pub(super) async fn for_turn(

@@ -19,10 +19,10 @@ const LOOKS: u32 = 5;
 const CROWDED: ErrorType = ErrorType::Custom("an endpoint has as many connections as it may have");
 
 /// Has the connection that this peer may come to counted, and not opened where there are `most`, for a request that has
-/// looked again so often.
-pub(super) fn count(peer: &mut HttpPeer, endpoint: &Endpoint, most: u32, looked: u32) {
+/// looked again so often, and shares none if it is its `own`.
+pub(super) fn count(peer: &mut HttpPeer, endpoint: &Endpoint, most: u32, looked: u32, own: bool) {
     let sockets = Arc::clone(endpoint.standing().sockets());
-    peer.options.tracer = Some(Tracer(Box::new(Counted(Arc::clone(&sockets)))));
+    peer.options.tracer = Some(Tracer(Box::new(Counted { sockets: Arc::clone(&sockets), own })));
     if looked < LOOKS {
         peer.options.upstream_tcp_sock_tweak_hook = Some(Arc::new(move |_| match sockets.open() < most {
             true => Ok(()),
@@ -37,18 +37,21 @@ pub(super) fn pause(error: &Error, looked: u32) -> Option<Duration> {
 }
 
 #[derive(Debug)]
-struct Counted(Arc<Sockets>);
+struct Counted {
+    sockets: Arc<Sockets>,
+    own: bool,
+}
 
 impl Tracing for Counted {
     fn on_connected(&self) {
-        self.0.opened();
+        self.sockets.opened(self.own);
     }
 
     fn on_disconnected(&self) {
-        self.0.closed();
+        self.sockets.closed(self.own);
     }
 
     fn boxed_clone(&self) -> Box<dyn Tracing> {
-        Box::new(Self(Arc::clone(&self.0)))
+        Box::new(Self { sockets: Arc::clone(&self.sockets), own: self.own })
     }
 }

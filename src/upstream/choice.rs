@@ -43,6 +43,14 @@ impl Choice {
         }
     }
 
+    fn write_keys(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(" by ")?;
+        for (at, key) in self.keys.iter().enumerate() {
+            write!(f, "{}{key}", if at == 0 { "" } else { ", else " })?;
+        }
+        Ok(())
+    }
+
     /// Whether there is nothing to say of it: endpoints take turns.
     pub fn is_plain(&self) -> bool {
         matches!(self.balance, Balance::RoundRobin) && self.sticky.is_none()
@@ -66,7 +74,10 @@ impl fmt::Display for Choice {
             Balance::LeastRequests => f.write_str("least_requests"),
             Balance::Random => f.write_str("random"),
             Balance::PeakEwma => f.write_str("peak_ewma"),
-            Balance::Custom(factory) => write!(f, "custom {}", factory.name()),
+            Balance::Custom(factory) => {
+                write!(f, "custom {}", factory.name())?;
+                if self.keys.is_empty() { Ok(()) } else { self.write_keys(f) }
+            }
             Balance::ConsistentHash { algorithm, bounded } => {
                 let ring = match algorithm {
                     HashAlgorithm::Ketama => "ketama",
@@ -76,11 +87,8 @@ impl fmt::Display for Choice {
                 if let Some(bound) = bounded {
                     write!(f, ", max_load {bound}")?;
                 }
-                f.write_str(") by ")?;
-                for (at, key) in self.keys.iter().enumerate() {
-                    write!(f, "{}{key}", if at == 0 { "" } else { ", else " })?;
-                }
-                Ok(())
+                f.write_str(")")?;
+                self.write_keys(f)
             }
         }
     }

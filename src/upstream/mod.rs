@@ -35,7 +35,7 @@ use arc_swap::ArcSwap;
 use crate::tls::UpstreamTls;
 
 pub use adaptive::{AdaptiveBounds, AdaptiveLimit};
-pub use backoff::{Backoff, retry_after};
+pub use backoff::Backoff;
 pub use balance::{
     Balance, Balancer, Factory, HashAlgorithm, HashKey, LeastRequests, LowestCost, Maglev, Member, Pick,
     Random, Ring, RoundRobin,
@@ -209,9 +209,14 @@ impl Upstream {
         self.endpoints.load_full()
     }
 
+    /// How its endpoints are asked whether they are well, if they are.
+    pub fn active_health(&self) -> Option<&ActiveHealth> {
+        self.common.rules.active.as_deref()
+    }
+
     /// Whether its endpoints are asked how they are.
     pub fn is_probed(&self) -> bool {
-        self.common.rules.active.is_some()
+        self.active_health().is_some()
     }
 
     /// What is to be probed: each of its endpoints, if any is.

@@ -6,12 +6,14 @@
 //!    connection only where none that it has can take a request, so a bound of requests is one of sockets.
 //! 3. Where several are opened at once it would open too many. So over HTTP/2, where connections are limited, an endpoint's
 //!    requests look for a connection one after the other, and its sockets are counted.
+//! 4. A WebSocket shares its connection with nobody. It waits until the endpoint may have one more; and where WebSockets
+//!    have them all, other requests wait for one of them to end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::limits::{Priority, Refused, Slot, UNLIMITED};
 use super::outcome::{End, Outcome, Verdict};
@@ -39,22 +41,30 @@ pub struct LimitPolicy {
 
 /// The connections that an endpoint has, where they are counted.
 #[derive(Debug, Default)]
-pub struct Sockets(AtomicU32);
+pub struct Sockets {
+    open: AtomicU32,
+    /// Those among them that serve one request alone.
+    own: AtomicU32,
+    closed: Notify,
+}
 
 impl Sockets {
     /// How many are open.
     pub fn open(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.open.load(Ordering::Relaxed)
     }
 
-    /// One more is.
-    pub fn opened(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+    /// One more is, for one request alone or not.
+    pub fn opened(&self, own: bool) {
+        self.open.fetch_add(1, Ordering::Relaxed);
+        self.own.fetch_add(u32::from(own), Ordering::Relaxed);
     }
 
     /// One is closed.
-    pub fn closed(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+    pub fn closed(&self, own: bool) {
+        self.open.fetch_sub(1, Ordering::Relaxed);
+        self.own.fetch_sub(u32::from(own), Ordering::Relaxed);
+        self.closed.notify_waiters();
     }
 }
 
@@ -106,7 +116,7 @@ impl Endpoint {
     }
 
     /// Whether another could wait for it.
-    pub(super) fn has_place_in_queue(&self) -> bool {
+    pub fn has_place_in_queue(&self) -> bool {
         let most = self.common().rules.limits.map_or(0, |policy| policy.max_queue);
         self.standing().load.waiting() < most
     }
@@ -140,6 +150,31 @@ impl Endpoint {
         let policy = self.common().rules.limits.as_ref()?;
         let limited = policy.max_connections < UNLIMITED && policy.protocol != Protocol::Http1;
         limited.then_some(policy.max_connections)
+    }
+
+    /// Whether a request can have no connection to it: one of its `own`, or else one that it shares.
+    pub fn is_crowded(&self, own: bool) -> bool {
+        let standing = self.standing();
+        let speaks_http2 = self.common().rules.limits.is_some_and(|policy| match policy.protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Auto => standing.is_http2(),
+        });
+        // Over HTTP/1.1 requests are bounded as connections are.
+        let Some(most) = self.max_sockets().filter(|_| speaks_http2) else { return false };
+        let sockets = &standing.sockets;
+        most <= if own { sockets.open() } else { sockets.own.load(Ordering::Relaxed) }
+    }
+
+    /// Waits while it is crowded.
+    pub async fn wait_for_socket(&self, own: bool) {
+        loop {
+            let closed = self.standing().sockets.closed.notified();
+            if !self.is_crowded(own) {
+                return;
+            }
+            closed.await;
+        }
     }
 
     /// Its own limit hears how an attempt went that began as one of so many.

@@ -58,6 +58,11 @@ impl Standing {
         self.back.store(self.born.nanos(now).max(1), Ordering::Relaxed);
     }
 
+    /// Since when the endpoint is known.
+    pub fn known_since(&self) -> Instant {
+        self.born.0
+    }
+
     /// Attempts under way.
     pub fn active(&self) -> u64 {
         u64::from(self.load.under_way())

@@ -349,6 +349,45 @@ fn a_balancer_of_ones_own_is_chosen_by_its_name() {
     assert!(refused.contains("there is no balancer `lest`") && refused.contains("`last`"), "{refused}");
 }
 
+/// By the key alone, and the last of its endpoints without one.
+struct ByKey(Vec<EndpointId>);
+
+impl Balancer for ByKey {
+    fn pick(&self, _: &EndpointSet, pick: &Pick<'_>) -> Option<EndpointId> {
+        let last = self.0.len() - 1;
+        let at = pick.key.get().map_or(last, |key| usize::try_from(key % 2).unwrap());
+        self.0.get(at).copied().filter(|id| (pick.admits)(*id))
+    }
+}
+
+#[test]
+fn a_balancer_of_ones_own_is_told_of_a_key() {
+    let origins = origins(3);
+    let start = |balance: &str| {
+        Gateway::start_file_with(&words(&origins, balance), |gateway| {
+            let ids = |members: &[portcullis::upstream::Member]| members.iter().map(|it| it.id).collect();
+            gateway.balancer("by_key", move |members| Box::new(ByKey(ids(members))))
+        })
+    };
+    let users = |gateway: &Gateway| {
+        let mut client = gateway.client();
+        let user = |user: usize| who(&mut client, "/", &format!("x-user: {user}\r\n"));
+        (0..40).map(user).collect::<Vec<_>>()
+    };
+    let keyed = start("{ custom: { name: by_key, key: [\"cookie:sid\", \"header:x-user\"] } }");
+    let first = users(&keyed);
+    assert_eq!(users(&keyed), first, "the same come to the same");
+    assert_eq!(counts(first).keys().collect::<Vec<_>>(), ["0", "1"]);
+    assert_eq!(who(&mut keyed.client(), "/", ""), "2");
+    assert_eq!(keyed.metric("portcullis_hash_key_missing_total{upstream=\"origin\"}"), 1.0);
+    assert_eq!(
+        keyed.admin_get("/upstreams").json()[0]["balance"],
+        "custom by_key by cookie:sid, else header:x-user"
+    );
+    let bare = start("{ custom: { name: by_key } }");
+    assert_eq!(counts(users(&bare)), BTreeMap::from([("2".to_owned(), 40)]));
+}
+
 #[test]
 fn two_balancers_of_one_name_are_a_mistake() {
     let balancer = |_: &[portcullis::upstream::Member]| -> Box<dyn Balancer> { Box::new(Last(None)) };

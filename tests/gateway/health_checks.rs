@@ -233,6 +233,28 @@ async fn a_grpc_server_is_asked_for_a_service() {
     });
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_server_is_asked_under_a_host() {
+    let (_reporter, service) = health_reporter();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = listener.local_addr().unwrap().to_string();
+    tokio::spawn(Server::builder().serve_with_incoming(service, TcpIncoming::from(listener)));
+    let started = tokio::task::spawn_blocking(move || {
+        // It serves under this host alone.
+        let before = super::grpc::gateway(&server, "hosts: [calls.test]");
+        let address = before.address().to_string();
+        let gateway = Gateway::start(&upstreams(&[
+            ("named", address.clone(), "protocol: http2, ACTIVE grpc: { host: calls.test }"),
+            ("other", address.clone(), "protocol: http2, ACTIVE grpc: { host: \"other.test:80\" }"),
+            ("none", address, "protocol: http2, ACTIVE grpc: {}"),
+        ]));
+        assert_eq!(probed(&gateway, "named"), Ok(()));
+        assert!(probed(&gateway, "other").is_err());
+        assert!(probed(&gateway, "none").is_err());
+    });
+    started.await.unwrap();
+}
+
 #[test]
 fn probes_go_as_requests_do() {
     let (pki, other) = (Authority::new(), Authority::new());

@@ -766,9 +766,14 @@ fn refuse(id: u32, stream: &mut Stream) -> Then {
 }
 
 fn before_http2(origins: &[&Origin]) -> Gateway {
+    before_http2_with(origins, "")
+}
+
+/// The same, with more words for the upstream.
+fn before_http2_with(origins: &[&Origin], words: &str) -> Gateway {
     let endpoints: Vec<String> = origins.iter().map(|origin| format!("\"{}\"", origin.address())).collect();
     Gateway::start(&format!(
-        "upstreams: {{ next: {{ protocol: http2, endpoints: [{}] }} }}\n\
+        "upstreams: {{ next: {{ protocol: http2, endpoints: [{}]{words} }} }}\n\
          routes: [{{ name: all, path: /*, upstream: next }}]\n",
         endpoints.join(", ")
     ))
@@ -792,7 +797,7 @@ fn what_an_upstream_of_http_2_has_not_looked_at_goes_again() {
 }
 
 #[test]
-fn an_endpoint_that_refuses_is_asked_twice_and_then_others() {
+fn what_is_refused_goes_again_once_and_then_to_others() {
     let asked = Arc::new(AtomicUsize::new(0));
     let refusing = || {
         let asked = Arc::clone(&asked);
@@ -802,7 +807,7 @@ fn an_endpoint_that_refuses_is_asked_twice_and_then_others() {
         })
     };
     let (one, other) = (refusing(), refusing());
-    for (origins, tries) in [(&[&one][..], 2), (&[&one, &other][..], 4)] {
+    for (origins, tries) in [(&[&one][..], 2), (&[&one, &other][..], 3)] {
         let gateway = before_http2(origins);
         for http2 in [true, false] {
             asked.store(0, Ordering::SeqCst);
@@ -818,6 +823,36 @@ fn an_endpoint_that_refuses_is_asked_twice_and_then_others() {
     for _ in 0..4 {
         assert_eq!(connect(&gateway).get("/").status.as_u16(), 204);
     }
+}
+
+/// An upstream that refuses everything gets no more than twice as much, and what its budget allows.
+#[test]
+fn what_is_refused_again_is_paid_for() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let refusing: Vec<Origin> = (0..4)
+        .map(|_| {
+            let asked = Arc::clone(&asked);
+            speaking(move |_, id, stream| {
+                asked.fetch_add(1, Ordering::SeqCst);
+                refuse(id, stream)
+            })
+        })
+        .collect();
+    let origins: Vec<&Origin> = refusing.iter().collect();
+    let count = |words: &str| {
+        let gateway = before_http2_with(&origins, words);
+        asked.store(0, Ordering::SeqCst);
+        for _ in 0..20 {
+            assert_eq!(connect(&gateway).get("/").problem(), (503, "no_healthy_upstream".into()));
+        }
+        (asked.load(Ordering::SeqCst), gateway)
+    };
+    let (asked_without, gateway) = count(", retry_budget: { ratio: 0%, min_per_second: 0 }");
+    assert_eq!(asked_without, 40);
+    let spared = "portcullis_retries_total{upstream=\"next\",result=\"over_budget\"}";
+    assert_eq!(gateway.metric(spared), 20.0);
+    let (asked_within, _) = count(", retry_budget: { ratio: 100%, min_per_second: 1000 }");
+    assert_eq!(asked_within, 100);
 }
 
 #[test]

@@ -258,6 +258,111 @@ fn a_web_socket_counts_as_long_as_it_lives() {
     assert_eq!(queued.response().status, 200);
 }
 
+/// An origin that speaks HTTP/2, or begins a WebSocket.
+fn either() -> Origin {
+    Origin::raw(|_, stream| {
+        if stream.exactly(3).is_ok_and(|start| start == b"GET") {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let Ok(byte) = stream.exactly(1) else { return Then::Close };
+                head.extend(byte);
+            }
+            let _ = stream.send(
+                b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+            );
+            crate::harness::wait_for_close(stream);
+            return Then::Close;
+        }
+        let _ = stream.exactly(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len() - 3);
+        let _ = stream.send(&Frames::spell(Frames::SETTINGS, 0, 0, &[]));
+        while let Ok(head) = stream.exactly(9) {
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let _ = stream.exactly(length);
+            let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            let _ = match head[3] {
+                Frames::SETTINGS if head[4] == 0 => stream.send(&Frames::spell(Frames::SETTINGS, 1, 0, &[])),
+                Frames::HEADERS => {
+                    let end = Frames::END_HEADERS | Frames::END_STREAM;
+                    stream.send(&Frames::spell(Frames::HEADERS, end, id, &[0x89]))
+                }
+                _ => Ok(()),
+            };
+        }
+        Then::Close
+    })
+}
+
+/// Asks for a WebSocket.
+fn asks_for_one(gateway: &Gateway) -> Client {
+    let mut client = gateway.client();
+    client.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+    client
+}
+
+fn opens_one(gateway: &Gateway) -> Client {
+    let mut client = asks_for_one(gateway);
+    assert_eq!(client.head().status, 101);
+    client
+}
+
+#[test]
+fn web_sockets_count_before_an_upstream_of_http_2() {
+    let origin = either();
+    let limits = "protocol: http2, limits: { max_connections: 2, queue_timeout: 30s }";
+    let gateway = gateway(&[&origin], limits);
+    let (first, second) = (opens_one(&gateway), opens_one(&gateway));
+    let mut third = asks_for_one(&gateway);
+    comes_to(&gateway, "active", 3);
+    assert!(third.is_silent(Duration::from_millis(300)));
+    assert_eq!(origin.connections(), 2);
+    drop(first);
+    assert_eq!(third.head().status, 101);
+    assert_eq!((origin.connections(), origin.open()), (3, 2));
+    let mut other = gateway.client();
+    other.send_get("/");
+    comes_to(&gateway, "active", 3);
+    assert!(other.is_silent(Duration::from_millis(300)), "WebSockets have all connections");
+    drop(second);
+    assert_eq!(other.response().status, 204);
+    assert_eq!((origin.connections(), origin.open()), (4, 2));
+    for _ in 0..5 {
+        assert_eq!(gateway.get("/").status, 204, "requests share one");
+    }
+    assert_eq!(origin.connections(), 4);
+}
+
+#[test]
+fn a_web_socket_waits_no_longer_than_it_may() {
+    for (words, reason) in
+        [("queue_timeout: 100ms", "upstream_queue_timeout"), ("max_queue: 0", "upstream_queue_full")]
+    {
+        let origin = either();
+        let gateway =
+            gateway(&[&origin], &format!("protocol: http2, limits: {{ max_connections: 1, {words} }}"));
+        let first = opens_one(&gateway);
+        let mut second = asks_for_one(&gateway);
+        assert_eq!(second.response().problem(), (503, reason.into()));
+        assert_eq!(gateway.get("/").problem(), (503, reason.into()));
+        comes_to(&gateway, "active", 1);
+        drop(first);
+        comes_to(&gateway, "active", 0);
+        eventually("its connection is closed", || origin.open() == 0);
+        drop(opens_one(&gateway));
+        assert_eq!(origin.connections(), 2);
+    }
+}
+
+#[test]
+fn a_web_socket_goes_where_there_is_room_for_its_connection() {
+    let (one, other) = (either(), either());
+    let limits = "protocol: http2, limits: { max_connections: 1, queue_timeout: 100ms }";
+    let gateway = gateway(&[&one, &other], limits);
+    let _open = [opens_one(&gateway), opens_one(&gateway)];
+    assert_eq!((one.connections(), other.connections()), (1, 1));
+    assert_eq!(asks_for_one(&gateway).response().code(), "upstream_queue_timeout");
+    assert_eq!((one.connections(), other.connections()), (1, 1));
+}
+
 #[test]
 fn the_important_go_first_and_the_others_make_room() {
     let (origin, gate) = held("a");

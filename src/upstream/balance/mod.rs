@@ -43,7 +43,7 @@ pub trait Balancer: Send + Sync {
 
 /// What one pick is made for.
 pub struct Pick<'a> {
-    /// What decides the endpoint where hashing does.
+    /// What decides the endpoint where hashing does, and what `balance: { custom: { key: … } }` names.
     pub key: HashKey,
     /// The time, for what ages.
     pub now: Instant,

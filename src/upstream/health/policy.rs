@@ -3,10 +3,13 @@
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use http::uri::Authority;
+
 use super::{
     GrpcProbe, HealthCheck, HttpExpected, HttpProbe, HttpProbeRequest, Policy, ProbeConnector, TcpProbe,
 };
 use crate::tls::UpstreamTls;
+use crate::types::Duration;
 use crate::upstream::Protocol;
 
 /// How the endpoints of an upstream are asked whether they are well, and what follows.
@@ -30,10 +33,15 @@ pub enum Question {
         /// What must come back.
         expected: HttpExpected,
     },
-    /// By gRPC's own health protocol, for this service; an empty name is the server as a whole.
-    Grpc(Box<str>),
-    /// As code says.
-    Custom(Arc<dyn HealthCheck>),
+    /// By gRPC's own health protocol.
+    Grpc {
+        /// The service that is asked for; an empty name is the server as a whole.
+        service: Box<str>,
+        /// The host that is asked for; the endpoint's address without one.
+        host: Option<Authority>,
+    },
+    /// As code says that goes by this name.
+    Custom(Box<str>, Arc<dyn HealthCheck>),
 }
 
 impl ActiveHealth {
@@ -49,11 +57,38 @@ impl ActiveHealth {
                 let (request, expected) = (HttpProbeRequest::clone(request), expected.clone());
                 Arc::new(HttpProbe::new(probers.connector(), tls.cloned(), protocol, request, expected))
             }
-            Question::Grpc(service) => {
-                Arc::new(GrpcProbe::new(probers.connector(), tls.cloned(), None, service))
+            Question::Grpc { service, host } => {
+                Arc::new(GrpcProbe::new(probers.connector(), tls.cloned(), host.clone(), service))
             }
-            Question::Custom(check) => Arc::clone(check),
+            Question::Custom(_, check) => Arc::clone(check),
         }
+    }
+}
+
+/// In short: `http GET /healthz every 5s, within 2s`.
+impl fmt::Display for ActiveHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = |f: &mut fmt::Formatter<'_>, host: &Option<Authority>| match host {
+            Some(host) => write!(f, " at {host}"),
+            None => Ok(()),
+        };
+        match &self.question {
+            Question::Tcp => f.write_str("tcp")?,
+            Question::Http { request, .. } => {
+                write!(f, "http {} {}", request.method, request.path)?;
+                at(f, &request.host)?;
+            }
+            Question::Grpc { service, host } => {
+                f.write_str("grpc")?;
+                if !service.is_empty() {
+                    write!(f, " {service}")?;
+                }
+                at(f, host)?;
+            }
+            Question::Custom(name, _) => write!(f, "custom {name}")?,
+        }
+        let Policy { interval, timeout, .. } = self.policy;
+        write!(f, " every {}, within {}", Duration::from(interval), Duration::from(timeout))
     }
 }
 
