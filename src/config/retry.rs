@@ -6,6 +6,7 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::hedge::Hedge;
 use crate::types::Duration;
 
 /// Which requests are sent again, to another endpoint, when an attempt fails. A route's word wins over `defaults`, each
@@ -36,6 +37,9 @@ pub struct Retry {
     /// sent again. Default 1s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_retry_after: Option<Duration>,
+    /// Whether a request that waits long for its answer is sent to a second endpoint too. Off unless named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Hedge>,
 }
 
 impl Retry {

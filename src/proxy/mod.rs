@@ -18,9 +18,12 @@ mod dial;
 mod failure;
 mod finish;
 mod forward;
+mod hedge;
+mod lane;
 mod obstacle;
 mod peer;
 mod queue;
+mod relay;
 mod reply;
 mod settle;
 mod sockets;
@@ -32,8 +35,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version};
+use pingora::connectors::ConnectorOptions;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
+use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -49,13 +54,16 @@ pub struct Gateway {
     live: Arc<Live>,
     shedding: Shedding,
     drain: Drain,
+    /// Connections for requests that are hedged.
+    outbound: lane::Connector,
 }
 
 impl Gateway {
     /// A gateway that serves what is in force, refuses new requests while it is shedding, and connections their next one
-    /// while it drains.
-    pub fn new(live: Arc<Live>, shedding: Shedding, drain: Drain) -> Self {
-        Self { live, shedding, drain }
+    /// while it drains. `words` are the engine's.
+    pub fn new(live: Arc<Live>, shedding: Shedding, drain: Drain, words: &ServerConf) -> Self {
+        let outbound = lane::Connector::new(Some(ConnectorOptions::from_server_conf(words)));
+        Self { live, shedding, drain, outbound }
     }
 
     /// Has an answer that is about to go out say that its connection closes, if it does.
@@ -106,7 +114,12 @@ impl ProxyHttp for Gateway {
         };
         let reply = match verdict {
             Some(reply) => reply,
-            None if context.pinned()?.goes_upstream() => return Ok(false),
+            None if context.pinned()?.goes_upstream() => {
+                return match hedge::delay(session, context)? {
+                    None => Ok(false),
+                    Some(delay) => Box::pin(hedge::exchange(self, session, context, delay)).await,
+                };
+            }
             None => Box::pin(reply::of_the_target(session, context)).await?,
         };
         self.say_goodbye(session);

@@ -11,10 +11,12 @@ mod choice;
 mod discovery;
 mod endpoint;
 mod health;
+mod hedge;
 mod latency;
 mod limits;
 mod outcome;
 mod passive;
+mod quantile;
 mod retry;
 mod room;
 mod roster;
@@ -51,10 +53,12 @@ pub use health::{
     HealthReport, HttpExpected, HttpProbe, HttpProbeRequest, LastProbe, Policy, ProbeConnector, ProbeError,
     Probed, Probers, Question, Serving, Target, TcpProbe, Thresholds, Told,
 };
+pub use hedge::{HedgeAfter, Hedged};
 pub use latency::PeakEwma;
 pub use limits::{Limit, Priority, Refused, Slot, UNLIMITED};
 pub use outcome::{End, Outcome, Verdict};
 pub use passive::{Ejections, Passive, PassivePolicy};
+pub use quantile::Latencies;
 pub use retry::{Causes, Methods, RetryOn, RetryPolicy};
 pub use room::{LimitPolicy, STREAMS, Sockets};
 pub use roster::{MOST_ENDPOINTS, Members, Roster, Wanted};
