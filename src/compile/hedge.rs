@@ -55,7 +55,11 @@ pub(super) fn check(path: &str, words: &Retry, [request, per_try]: [Duration; 2]
 /// Why a route's requests cannot be sent to a second endpoint.
 fn unfit(route: &Route, config: &Config) -> Option<&'static str> {
     let Some(name) = &route.upstream else { return Some("only requests to an upstream can be hedged") };
-    let sticky = |balance: &Balance| matches!(balance, Balance::Sticky(_));
-    let upstream = config.upstreams.get(name).filter(|upstream| sticky(&upstream.balance));
-    upstream.map(|_| "the upstream is `sticky`: a second endpoint would take the session over")
+    let upstream = config.upstreams.get(name)?;
+    if matches!(upstream.balance, Balance::Sticky(_)) {
+        return Some("the upstream is `sticky`: a second endpoint would take the session over");
+    }
+    // Hedged requests have connections of their own, beside those that the bound is kept for.
+    let bounded = upstream.limits.as_ref().is_some_and(|limits| limits.max_connections.is_some());
+    bounded.then_some("the upstream bounds its connections (`limits.max_connections`): bound its requests instead, by `max_requests`")
 }

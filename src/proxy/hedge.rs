@@ -12,7 +12,6 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use futures_util::FutureExt;
 use http::StatusCode;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::HttpTask;
@@ -22,7 +21,7 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::lane::{self, Due, Held, Lane, Step};
-use super::{Gateway, attempt, failure, relay, settle, sockets};
+use super::{Gateway, attempt, failure, relay, settle};
 use crate::exchange::Reason;
 use crate::snapshot::Target;
 use crate::upstream::{End, Hedged, RetryOn};
@@ -140,9 +139,7 @@ impl<'a> Race<'a> {
                 }
                 Step::Connected(Err(error)) => {
                     log::debug!("one of two attempts: {error}");
-                    let crowded = sockets::pause(&error, 0).is_some();
-                    let end = if crowded { End::Aborted } else { attempt::end_of_connecting(&error) };
-                    self.loses(at, end, context);
+                    self.loses(at, attempt::end_of_connecting(&error), context);
                 }
                 Step::Broken(error, reused) if self.lanes.len() == 1 => {
                     return self.fails(at, error, reused, session, context);
@@ -178,11 +175,7 @@ impl<'a> Race<'a> {
         let chosen = upstream.choose(&mut tries.tried, tries.wish, now).ok();
         // Where the endpoints have changed meanwhile, nobody was tried.
         let other = chosen.filter(|permit| Some(permit.endpoint().address()) != tries.last_endpoint);
-        let in_turn = other.and_then(|mut permit| {
-            let waits = permit.endpoint().max_sockets().is_some();
-            (!waits || permit.wait_for_turn().now_or_never().is_some()).then_some(permit)
-        });
-        let Some(permit) = in_turn else {
+        let Some(permit) = other else {
             upstream.hedged(Hedged::Nobody);
             return Ok(());
         };
