@@ -288,8 +288,10 @@ impl Upstream {
                 })
             };
             let healthy = |id| set.get(id).is_some_and(|endpoint| endpoint.is_healthy(now));
-            let pick =
-                |cold| set.pick(&Pick { key: wish.key, now, admits: &|id| admits(id, cold) }, &healthy);
+            let again = !tried.is_empty();
+            let pick = |cold| {
+                set.pick(&Pick { key: wish.key, now, admits: &|id| admits(id, cold), again }, &healthy)
+            };
             // Those that start slowly take what they were spared of where there is nobody else.
             let slow = self.common.rules.slow_start.is_some();
             let stuck = stuck.filter(|id| admits(*id, true));
