@@ -58,7 +58,7 @@ pub(super) enum Step<'a> {
 pub(super) struct Held<'a> {
     connector: &'a Connector,
     peer: Box<HttpPeer>,
-    session: Option<HttpSession>,
+    session: Option<Box<HttpSession>>,
     pub(super) reused: bool,
 }
 
@@ -84,7 +84,7 @@ impl<'a> Lane<'a> {
 async fn connect(connector: &Connector, peer: Box<HttpPeer>) -> Step<'_> {
     let connected = connector.get_http_session(&*peer).await;
     Step::Connected(match connected {
-        Ok((session, reused)) => Ok(Held { connector, peer, session: Some(session), reused }),
+        Ok((session, reused)) => Ok(Held { connector, peer, session: Some(Box::new(session)), reused }),
         Err(error) => Err(error.into_up()),
     })
 }
@@ -128,7 +128,7 @@ impl Held<'_> {
             BETWEEN.iter().for_each(|name| drop(head.remove_header(name)));
             BETWEEN_NAMED.iter().for_each(|name| drop(head.remove_header(*name)));
         }
-        let http2 = matches!(self.session, Some(HttpSession::H2(_)));
+        let http2 = matches!(self.session.as_deref(), Some(HttpSession::H2(_)));
         head.set_version(if http2 { Version::HTTP_2 } else { Version::HTTP_11 });
         forward::request(session, &mut head, context)?;
         if http2 {
@@ -184,22 +184,24 @@ impl Held<'_> {
     pub(super) async fn release(mut self) {
         if let Some(session) = self.session.take() {
             let idle = self.peer.idle_timeout();
-            self.connector.release_http_session(session, &*self.peer, idle).await;
+            self.connector.release_http_session(*session, &*self.peer, idle).await;
         }
     }
 
     fn session(&mut self) -> Result<&mut HttpSession> {
-        self.session.as_mut().map_or_else(gone, Ok)
+        self.session.as_deref_mut().map_or_else(gone, Ok)
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if let Some(session @ HttpSession::H2(_)) = self.session.take() {
-            let idle = self.peer.idle_timeout();
-            // Nothing is waited for with HTTP/2.
-            let _ = self.connector.release_http_session(session, &*self.peer, idle).now_or_never();
-        }
+        let Some(session) = self.session.take().filter(|session| matches!(**session, HttpSession::H2(_)))
+        else {
+            return;
+        };
+        let idle = self.peer.idle_timeout();
+        // Nothing is waited for with HTTP/2.
+        let _ = self.connector.release_http_session(*session, &*self.peer, idle).now_or_never();
     }
 }
 

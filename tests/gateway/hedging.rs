@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::harness::tls::Authority;
-use crate::harness::{Client, Gateway, Http2, Origin, Then, Visit, eventually};
+use crate::harness::{Client, Gateway, Http2, Origin, Then, Visit, eventually, settled};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 const MILLIS: fn(u64) -> Duration = Duration::from_millis;
@@ -364,6 +364,21 @@ fn an_answer_that_ends_with_its_connection_is_whole_or_broken_off() {
     let _ = gateway.ask("GET /a HTTP/1.0\r\nhost: a\r\n\r\n").text();
     assert!(gateway.client().send(GET).try_response("GET").is_err());
     assert_eq!(gateway.log_of("/")["reason"], "upstream_reset");
+}
+
+#[test]
+fn a_client_that_takes_nothing_holds_the_endpoint_back() {
+    let (endless, sent) = Origin::endless();
+    let other = Origin::ok();
+    let addresses = [endless.address(), other.address()];
+    let gateway = Gateway::start(&config(&addresses, "hedge: { after: 10s }", "", ""));
+    let mut client = Client::connect_small(gateway.address());
+    client.send(GET);
+    assert_eq!(client.head().status, 200);
+    let most = settled("it is held back", MILLIS(500), || sent.load(Ordering::Relaxed));
+    assert!(most < 64 << 20, "{most}");
+    drop(client);
+    is_idle(&gateway);
 }
 
 #[test]
