@@ -36,7 +36,7 @@ const DOUBLINGS: u32 = 26;
 const BUCKETS: usize = (DOUBLINGS << FINE) as usize + 1;
 /// The least that has to be known, and how much of it beyond the percentile.
 const ENOUGH: u64 = 20;
-const BEYOND: f64 = 2.0;
+const BEYOND: u64 = 2;
 
 impl Latencies {
     /// Of nothing yet; no time that is told later should be before `born`.
@@ -70,12 +70,10 @@ impl Latencies {
             }
         }
         let all: u64 = counts.iter().sum();
-        let beyond = all as f64 * (1.0 - f64::from(percentile.min(100)) / 100.0);
-        if all < ENOUGH || beyond < BEYOND - 1e-9 {
+        let mut left = all * u64::from(100 - percentile.min(100)) / 100;
+        if all < ENOUGH || left < BEYOND {
             return None;
         }
-        // The rounding up of what has to be within is a rounding down of what may be beyond.
-        let mut left = (beyond + 1e-9) as u64;
         for (at, count) in counts.iter().enumerate().rev() {
             match left.checked_sub(*count) {
                 Some(rest) => left = rest,
@@ -170,9 +168,8 @@ mod tests {
             let known = Latencies::new(born);
             times.iter().for_each(|time| known.record(born, MICROS(*time)));
             times.sort_unstable();
-            let beyond = times.len() - times.len() * usize::from(percentile) / 100;
-            let beyond = if times.len() * usize::from(percentile) % 100 == 0 { beyond } else { beyond - 1 };
-            let exact = times[times.len() - 1 - beyond.min(times.len() - 1)] as f64;
+            let beyond = times.len() * usize::from(100 - percentile) / 100;
+            let exact = times[times.len() - 1 - beyond] as f64;
             let told = known.percentile(percentile, born).unwrap().as_nanos() as f64 / 1000.0;
             prop_assert!((told - exact).abs() <= exact / 16.0 + 1.0, "{told} for {exact}");
         }
