@@ -42,7 +42,7 @@ fn pick(criterion: &mut Criterion) {
             let mut pick = |admits: &dyn Fn(EndpointId) -> bool| {
                 key += 1;
                 let key = HashKey::of(&key.to_le_bytes());
-                set.pick(&Pick { key, now, admits }, &|_| true)
+                set.pick(&Pick { key, now, admits, again: false }, &|_| true)
             };
             group.bench_function(format!("{count}_endpoints"), |bencher| {
                 bencher.iter(|| pick(&|_| black_box(true)));

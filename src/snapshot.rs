@@ -17,7 +17,7 @@ use crate::route::Router;
 use crate::telemetry::{AccessLog, RouteMetrics};
 use crate::tls::{Certificate, Issued, ServerPolicy};
 use crate::types::{MemoryMark, Trust};
-use crate::upstream::{Priority, RetryPolicy, Upstream};
+use crate::upstream::{HedgeAfter, Priority, RetryPolicy, Upstream};
 use crate::webhooks::Webhook;
 
 /// One compiled configuration.
@@ -180,6 +180,8 @@ pub struct Bounds {
     pub upstream: UpstreamTimeouts,
     /// Which attempts are made again.
     pub retry: RetryPolicy,
+    /// When its requests are sent to a second endpoint too, if they are.
+    pub hedge: Option<HedgeAfter>,
     /// How important it is to those who wait for an endpoint.
     pub priority: Priority,
     /// Whether endpoints are told until when they are waited for.

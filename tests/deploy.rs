@@ -120,6 +120,7 @@ fn families() -> BTreeSet<String> {
     metrics.certificates([("a.test".to_owned(), 1_800_000_000)]);
     let upstream = metrics.upstream("shop");
     upstream.retry("success");
+    upstream.hedge("won");
     upstream.key_missing();
     upstream.report_size(2);
     let endpoint = upstream.endpoint("10.0.0.1:8080");

@@ -5,6 +5,7 @@ mod balance;
 mod chains;
 mod discover;
 mod health;
+mod hedge;
 mod limits;
 mod listeners;
 mod resilience;

@@ -53,6 +53,7 @@ pub(super) fn rules(path: &str, words: &Upstream, registry: &Registry, errors: &
             ratio: words.retry_budget.ratio.fraction(),
             min_per_second: words.retry_budget.min_per_second,
         },
+        learns_latencies: false,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::listeners::Listeners;
-use super::{Compiler, Links, in_order, limits, resilience, shown, unknown};
+use super::{Compiler, Links, hedge, in_order, limits, resilience, shown, unknown};
 use crate::chain::Chain;
 use crate::config::{Matcher, Path, Redirect as RedirectWords, Respond, Retry, Route as Words, Timeouts};
 use crate::document::{ConfigError, join};
@@ -47,6 +47,8 @@ impl<'a> Compiler<'a> {
         self.check_timeouts("defaults.timeouts", &config.defaults.timeouts);
         resilience::check_retry("defaults.retry", &config.defaults.retry, &mut self.errors);
         self.check_kept("defaults.retry", &config.defaults.retry, None);
+        let most = self.most(&config.defaults.timeouts);
+        hedge::check("defaults.retry", &config.defaults.retry, most, &mut self.errors);
         for (at, words) in config.routes.iter().enumerate() {
             let path = format!("routes[{at}]");
             self.check_name(format!("{path}.name"), &words.name);
@@ -107,6 +109,7 @@ impl<'a> Compiler<'a> {
                 lifetime: upstream.and_then(|upstream| upstream.lifetime).map(crate::types::Duration::get),
             },
             retry: resilience::retry(&words.retry, &defaults.retry),
+            hedge: hedge::of_route(words, self.config),
             priority: limits::priority(words.priority),
             announce: own.announce.or(defaults.timeouts.announce).unwrap_or(false),
             request_body: request_body.unwrap_or(BODY_LIMIT).get(),
@@ -152,12 +155,21 @@ impl<'a> Compiler<'a> {
         resilience::check_kept(path, words, longest, memory, &mut self.errors);
     }
 
+    /// What a request and one of its attempts may take until the response head.
+    fn most(&self, own: &Timeouts) -> [crate::types::Duration; 2] {
+        let defaults = &self.config.defaults.timeouts;
+        let request = own.request.or(defaults.request).unwrap_or(REQUEST.into());
+        [request, own.per_try.or(defaults.per_try).unwrap_or(request)]
+    }
+
     /// What a route matches; `None` when it cannot be told.
     fn spec(&mut self, path: &str, words: &Words) -> Option<RouteSpec> {
         self.check_timeouts(&format!("{path}.timeouts"), &words.timeouts);
         resilience::check_retry(&format!("{path}.retry"), &words.retry, &mut self.errors);
         let longest = words.limits.request_body.or(self.config.defaults.limits.request_body);
         self.check_kept(&format!("{path}.retry"), &words.retry, longest.or(Some(BODY_LIMIT)));
+        let most = self.most(&words.timeouts);
+        hedge::check_route(path, words, self.config, most, &mut self.errors);
         let hosts = self.hosts(path, words);
         let methods = self.methods(path, words);
         let headers = self.header_conditions(path, words);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Inputs, balance, discover, resilience};
+use super::{Inputs, balance, discover, hedge, resilience};
 use crate::config::{
     Config, Endpoint as EndpointWords, Upstream as Words, UpstreamProtocol, UpstreamTls as TlsWords,
 };
@@ -26,8 +26,11 @@ pub(super) fn compile(
     for (name, words) in &config.upstreams {
         let path = join("upstreams", name);
         check(&path, words, errors);
+        let rules = Rules {
+            learns_latencies: hedge::asks_of(name, config),
+            ..resilience::rules(&path, words, inputs.registry, errors)
+        };
         let name: Arc<str> = Arc::from(name.as_str());
-        let rules = resilience::rules(&path, words, inputs.registry, errors);
         let common = common(&name, rules, inputs);
         let members = members(&name, words, inputs, errors);
         let choice = balance::choice(&name, &words.balance, config.server.zone.as_deref(), inputs, errors);

@@ -9,6 +9,7 @@ mod discover;
 mod filters;
 mod forms;
 mod health;
+mod hedge;
 mod limits;
 mod listener;
 mod read;
@@ -33,6 +34,7 @@ pub use balance::{Balance, ConsistentHash, CustomBalance, Ring, Selectors, Stick
 pub use discover::{Discover, DnsNames, NameServer};
 pub use filters::FilterUse;
 pub use health::{ActiveHealth, BodyMatch, BodyRegex, GrpcCheck, HttpCheck, StatusRange, TcpCheck};
+pub use hedge::{Hedge, HedgeAfter};
 pub use limits::{AdaptiveConcurrency, Limits, Priority};
 pub use listener::{Http2Limits, Listener, ListenerLimits, Protocol, ProxyProtocol};
 pub use resilience::{

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::hedge::Hedge;
 use crate::types::{ByteSize, Duration};
 
 /// Which requests are sent again, to another endpoint, when an attempt fails. A route's word wins over `defaults`, each
@@ -40,6 +41,9 @@ pub struct Retry {
     /// that has come. `server.retry_memory` is for all of them. Default 64KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_body: Option<ByteSize>,
+    /// Whether a request that waits long for its answer is sent to a second endpoint too. Off unless named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Hedge>,
 }
 
 impl Retry {

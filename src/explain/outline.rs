@@ -191,6 +191,9 @@ fn deadlines(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
                 row(f, "retries", &format_args!("at most {most}, {} for each attempt", show(per_try)))?;
             }
         }
+        if let Some(after) = route.bounds.hedge {
+            row(f, "hedged", &format_args!("after {after}"))?;
+        }
     }
     row(f, "body", &format_args!("at most {}", types::ByteSize::bytes(route.bounds.request_body)))
 }

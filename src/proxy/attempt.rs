@@ -94,7 +94,8 @@ pub(super) fn choose(context: &mut Context, now: Instant) -> Result<Result<Permi
     Ok(upstream.choose(&mut tries.tried, tries.wish, now))
 }
 
-fn begin(context: &mut Context, permit: Permit, now: Instant) -> Result<Box<HttpPeer>> {
+/// Begins an attempt that there is leave for.
+pub(super) fn begin(context: &mut Context, permit: Permit, now: Instant) -> Result<Box<HttpPeer>> {
     let (arrival, pinned) = context.parts()?;
     let Target::Upstream(upstream) = &pinned.route.target else {
         return context.fail(Reason::BUG);
@@ -127,6 +128,15 @@ fn is_of_tls(error: &Error) -> bool {
     )
 }
 
+/// How an attempt that got no connection ended.
+pub(super) fn end_of_connecting(error: &Error) -> End {
+    match error.etype() {
+        ErrorType::ConnectTimedout => End::ConnectTimeout,
+        _ if is_of_tls(error) => End::TlsFailed,
+        _ => End::ConnectFailed,
+    }
+}
+
 /// No connection was made, so nothing was sent: the request goes to an endpoint that was not tried yet at no cost, whatever
 /// its method; where there is none, it goes again like others.
 pub(super) fn not_connected(session: &Session, context: &mut Context, mut error: Box<Error>) -> Box<Error> {
@@ -138,11 +148,7 @@ pub(super) fn not_connected(session: &Session, context: &mut Context, mut error:
         return error;
     }
     let now = Instant::now();
-    let end = match error.etype() {
-        ErrorType::ConnectTimedout => End::ConnectTimeout,
-        _ if is_of_tls(&error) => End::TlsFailed,
-        _ => End::ConnectFailed,
-    };
+    let end = end_of_connecting(&error);
     // The exchange's own haste is not the endpoint's fault.
     let hurried =
         end == End::ConnectTimeout && context.pinned.as_ref().is_some_and(|pinned| is_hurried(pinned, now));

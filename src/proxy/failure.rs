@@ -87,6 +87,7 @@ fn of_the_upstream(error: &Error) -> Reason {
         | ErrorType::SocketError => Reason::UPSTREAM_CONNECT_FAILED,
         ErrorType::ReadTimedout => Reason::UPSTREAM_READ_TIMEOUT,
         ErrorType::WriteTimedout => Reason::UPSTREAM_WRITE_TIMEOUT,
+        ErrorType::Custom(code) if *code == Reason::TRY_TIMEOUT.code() => Reason::TRY_TIMEOUT,
         ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed | ErrorType::H2Error => {
             Reason::UPSTREAM_RESET
         }
@@ -110,6 +111,7 @@ pub(super) fn upstream_end(error: &Error) -> End {
         Reason::UPSTREAM_READ_TIMEOUT => End::ReadTimeout,
         Reason::UPSTREAM_WRITE_TIMEOUT => End::WriteTimeout,
         Reason::UPSTREAM_RESET => End::Reset,
+        Reason::TRY_TIMEOUT => End::TryTimeout,
         _ => End::Invalid,
     }
 }

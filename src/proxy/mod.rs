@@ -18,12 +18,15 @@ mod dial;
 mod failure;
 mod finish;
 mod forward;
+mod hedge;
 mod kept;
+mod lane;
 mod lifetime;
 mod obstacle;
 mod peer;
 mod permit;
 mod queue;
+mod relay;
 mod replay;
 mod reply;
 mod settle;
@@ -36,8 +39,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version};
+use pingora::connectors::ConnectorOptions;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
+use pingora::server::configuration::ServerConf;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -56,13 +61,22 @@ pub struct Gateway {
     drain: Drain,
     /// How much of request bodies is kept.
     kept: IntGauge,
+    /// Connections for requests that are hedged.
+    outbound: lane::Connector,
 }
 
 impl Gateway {
     /// A gateway that serves what is in force, refuses new requests while it is shedding, and connections their next one
-    /// while it drains. What it keeps of request bodies is counted in `kept`.
-    pub fn new(live: Arc<Live>, shedding: Shedding, drain: Drain, kept: IntGauge) -> Self {
-        Self { live, shedding, drain, kept }
+    /// while it drains. What it keeps of request bodies is counted in `kept`; `words` are the engine's.
+    pub fn new(
+        live: Arc<Live>,
+        shedding: Shedding,
+        drain: Drain,
+        kept: IntGauge,
+        words: &ServerConf,
+    ) -> Self {
+        let outbound = lane::Connector::new(Some(ConnectorOptions::from_server_conf(words)));
+        Self { live, shedding, drain, kept, outbound }
     }
 
     /// Has an answer that is about to go out say that its connection closes, if it does.
@@ -116,7 +130,12 @@ impl ProxyHttp for Gateway {
             Some(reply) => reply,
             None if context.pinned()?.goes_upstream() => match permit::first(session, context).await? {
                 Some(reply) => reply,
-                None => return Ok(false),
+                None => {
+                    return match hedge::delay(session, context)? {
+                        None => Ok(false),
+                        Some(delay) => Box::pin(hedge::exchange(self, session, context, delay)).await,
+                    };
+                }
             },
             None => Box::pin(reply::of_the_target(session, context)).await?,
         };

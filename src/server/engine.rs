@@ -102,7 +102,13 @@ impl Engine {
         let mut server = Server::new_with_opt_and_conf(None, engine_words(&self.frame.server));
         let shedding = Shedding::default();
         let mut proxy = HttpProxy::new(
-            Gateway::new(Arc::clone(&self.live), shedding.clone(), self.drain.clone(), self.kept),
+            Gateway::new(
+                Arc::clone(&self.live),
+                shedding.clone(),
+                self.drain.clone(),
+                self.kept,
+                &server.configuration,
+            ),
             Arc::clone(&server.configuration),
         );
         proxy.handle_init_modules();

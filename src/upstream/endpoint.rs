@@ -363,6 +363,9 @@ impl Permit {
         if let Some(latency) = latency {
             endpoint.standing.latency.record(now, latency);
         }
+        if let (Verdict::Success, Some(latency)) = (verdict, outcome.to_head) {
+            endpoint.common.learn(latency, now);
+        }
     }
 }
 

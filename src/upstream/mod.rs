@@ -12,10 +12,12 @@ mod discovery;
 mod endpoint;
 mod handed;
 mod health;
+mod hedge;
 mod latency;
 mod limits;
 mod outcome;
 mod passive;
+mod quantile;
 mod retry;
 mod room;
 mod roster;
@@ -53,10 +55,12 @@ pub use health::{
     HealthReport, HttpExpected, HttpProbe, HttpProbeRequest, LastProbe, Policy, ProbeConnector, ProbeError,
     Probed, Probers, Question, Serving, Target, TcpProbe, Thresholds, Told,
 };
+pub use hedge::{HedgeAfter, Hedged};
 pub use latency::PeakEwma;
 pub use limits::{Limit, Priority, Refused, Slot, UNLIMITED};
 pub use outcome::{End, Outcome, Verdict};
 pub use passive::{Ejections, Passive, PassivePolicy};
+pub use quantile::Latencies;
 pub use retry::{Causes, Methods, RetryOn, RetryPolicy};
 pub use room::{LimitPolicy, STREAMS, Sockets};
 pub use roster::{MOST_ENDPOINTS, Members, Roster, Wanted};
@@ -296,8 +300,10 @@ impl Upstream {
                 })
             };
             let healthy = |id| set.get(id).is_some_and(|endpoint| endpoint.is_healthy(now));
-            let pick =
-                |cold| set.pick(&Pick { key: wish.key, now, admits: &|id| admits(id, cold) }, &healthy);
+            let again = !tried.is_empty();
+            let pick = |cold| {
+                set.pick(&Pick { key: wish.key, now, admits: &|id| admits(id, cold), again }, &healthy)
+            };
             // Those that start slowly take what they were spared of where there is nobody else.
             let slow = self.common.rules.slow_start.is_some();
             let stuck = stuck.filter(|id| admits(*id, true));

@@ -9,6 +9,7 @@ use super::budget::{RetryBudget, RetryBudgetPolicy};
 use super::health::ActiveHealth;
 use super::outcome::Verdict;
 use super::passive::{Ejections, PassivePolicy};
+use super::quantile::Latencies;
 use super::{Endpoint, EndpointId, EndpointSpec, LimitPolicy, Standing, Unavailable};
 use crate::telemetry::{Events, UpstreamMetrics};
 
@@ -31,6 +32,8 @@ pub struct Rules {
     pub limits: Option<LimitPolicy>,
     /// How many requests may be retries.
     pub retry_budget: RetryBudgetPolicy,
+    /// Whether some route asks for percentiles of the time to response heads.
+    pub learns_latencies: bool,
 }
 
 /// What becomes of requests when no endpoint is healthy.
@@ -72,6 +75,7 @@ pub struct Shared {
     pub(super) breaker: Breaker,
     pub(super) budget: RetryBudget,
     pub(super) ejections: Ejections,
+    pub(super) latencies: Latencies,
     /// Grows whenever an endpoint's health changes.
     pub(super) turns: AtomicU64,
 }
@@ -95,6 +99,7 @@ impl Shared {
             breaker: Breaker::new(born),
             budget: RetryBudget::new(born),
             ejections: Ejections::default(),
+            latencies: Latencies::new(born),
             turns: AtomicU64::new(0),
         }
     }
@@ -112,6 +117,7 @@ impl Default for Rules {
             slow_start: None,
             limits: None,
             retry_budget: RetryBudgetPolicy { ratio: 0.2, min_per_second: 3 },
+            learns_latencies: false,
         }
     }
 }
@@ -158,6 +164,13 @@ impl Common {
             && let Some(change) = self.shared.breaker.end(policy, now, ticket, verdict, took)
         {
             self.tell_circuit(change, None);
+        }
+    }
+
+    /// Takes in how long an answer took, where somebody asks.
+    pub(super) fn learn(&self, latency: Duration, now: Instant) {
+        if self.rules.learns_latencies {
+            self.shared.latencies.record(now, latency);
         }
     }
 

@@ -153,7 +153,9 @@ impl EndpointSet {
         };
         let any = |id| could(id).is_some();
         let healthy = |id| self.get(id).is_some_and(|endpoint| endpoint.is_healthy(now));
-        let pick = |admits: &dyn Fn(EndpointId) -> bool| self.pick(&Pick { key, now, admits }, &healthy);
+        let pick = |admits: &dyn Fn(EndpointId) -> bool| {
+            self.pick(&Pick { key, now, admits, again: false }, &healthy)
+        };
         pick(&roomy).or_else(|| pick(&any)).and_then(|id| self.endpoint(id))
     }
 
@@ -247,7 +249,7 @@ mod tests {
     fn shares(set: &EndpointSet, now: Instant, healthy: &dyn Fn(EndpointId) -> bool) -> Vec<f64> {
         let mut seen = [0; 5];
         for _ in 0..50_000 {
-            let pick = Pick { key: HashKey::NONE, now, admits: healthy };
+            let pick = Pick { key: HashKey::NONE, now, admits: healthy, again: false };
             seen[usize::from(set.pick(&pick, healthy).unwrap().0)] += 1;
         }
         seen.iter().map(|count| f64::from(*count) / 50_000.0).collect()
@@ -272,14 +274,14 @@ mod tests {
     fn when_nobody_in_a_tier_is_admitted_another_is_asked() {
         let set = set(&Balance::Random);
         let ask = |admits: &dyn Fn(EndpointId) -> bool| {
-            let pick = Pick { key: HashKey::NONE, now: Instant::now(), admits };
+            let pick = Pick { key: HashKey::NONE, now: Instant::now(), admits, again: false };
             set.pick(&pick, &|_| true)
         };
         assert_eq!(ask(&|id| id.0 == 3), Some(EndpointId(3)));
         assert_eq!(ask(&|id| id.0 == 4), Some(EndpointId(4)));
         assert_eq!(ask(&|_| false), None);
         let none = EndpointSet::round_robin(Vec::new());
-        let pick = Pick { key: HashKey::NONE, now: Instant::now(), admits: &|_| true };
+        let pick = Pick { key: HashKey::NONE, now: Instant::now(), admits: &|_| true, again: false };
         assert_eq!(none.pick(&pick, &|_| true), None);
     }
 
@@ -289,7 +291,7 @@ mod tests {
         let healthy = |id: EndpointId| id.0 > 0;
         let pick = |key: u32| {
             let key = HashKey::of(&key.to_le_bytes());
-            set.pick(&Pick { key, now: Instant::now(), admits: &healthy }, &healthy)
+            set.pick(&Pick { key, now: Instant::now(), admits: &healthy, again: false }, &healthy)
         };
         let first: Vec<_> = (0..1000).map(pick).collect();
         assert_eq!(first, (0..1000).map(pick).collect::<Vec<_>>());
@@ -317,7 +319,7 @@ mod tests {
         };
         let specs = [spec(0, 0, 0), spec(1, 1, 1)];
         let set = EndpointSet::new(endpoints(specs), &Balance::RoundRobin, None).with_sticky(&sticky);
-        let pick = Pick { key: HashKey::NONE, now: Instant::now(), admits: &|_| true };
+        let pick = Pick { key: HashKey::NONE, now: Instant::now(), admits: &|_| true, again: false };
         assert_eq!(set.pick(&pick, &|_| true), Some(EndpointId(1)));
         assert_eq!(
             set.stuck(sticky.tag(([10, 0, 0, 1], 0).into())),

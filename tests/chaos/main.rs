@@ -130,6 +130,33 @@ fn one_of_three_becomes_ten_times_slower() {
 }
 
 #[test]
+fn one_of_three_stays_slow_and_requests_are_hedged() {
+    for (route, name) in [
+        ("", "ten times slower to the end"),
+        ("retry: { hedge: { after: 30ms } }", "the same, `hedge: { after: 30ms }`"),
+        ("retry: { hedge: { after: p60 } }", "the same, `hedge: { after: p60 }`"),
+    ] {
+        let servers = three();
+        servers.iter().for_each(|server| server.set(Mode::Takes(MILLIS(10))));
+        servers[0].set(Mode::Takes(MILLIS(100)));
+        let budget = "retry_budget: { ratio: 50%, min_per_second: 3 }";
+        let gateway = start(&servers, budget, route);
+        let load = load(&gateway);
+        sleep(4 * SECOND);
+        let told = load.end().since(SECOND);
+        say(name, &told);
+        assert_eq!(told.failed(), 0, "{:?}", told.failures());
+        let slow = format!(
+            "portcullis_upstream_requests_total{{upstream=\"origin\",endpoint=\"{}\",outcome=\"success\"}}",
+            servers[0].address()
+        );
+        // On a busy machine nothing is fast: what counts is who answered.
+        let slow = gateway.metric(&slow) / servers.iter().map(Server::served).sum::<usize>() as f64;
+        assert_eq!(slow < 0.1, !route.is_empty(), "{name}: {slow} of the answers are the slow one's");
+    }
+}
+
+#[test]
 fn one_of_three_answers_some_with_500() {
     let servers = three();
     let gateway = start(&servers, ALL, "retry: { on: [5xx], max_retries: 2 }");

@@ -30,6 +30,7 @@ mod grpc_health;
 mod grpc_web;
 mod health;
 mod health_checks;
+mod hedging;
 mod http2;
 mod http2_clients;
 mod library;

@@ -35,6 +35,12 @@ pub(super) const FAMILIES: &[Family] = &[
         labels: &["upstream", "result"],
     },
     Family {
+        name: "hedges_total",
+        help: "Requests sent to a second endpoint too: won, lost; over_budget and nobody were not sent.",
+        kind: MetricType::COUNTER,
+        labels: &["upstream", "result"],
+    },
+    Family {
         name: "endpoint_healthy",
         help: "1 while an endpoint is in the choice, else 0.",
         kind: MetricType::GAUGE,
@@ -85,6 +91,7 @@ pub struct UpstreamMetrics {
     buckets: Arc<Buckets>,
     duration: OnceLock<Histogram>,
     retries: Counts<&'static str>,
+    hedges: Counts<&'static str>,
     circuit: Gauge,
     keys_missing: AtomicU64,
     endpoints: Adopted<EndpointCounts>,
@@ -99,6 +106,7 @@ impl UpstreamMetrics {
             buckets,
             duration: OnceLock::new(),
             retries: Counts::default(),
+            hedges: Counts::default(),
             circuit: Gauge::default(),
             keys_missing: AtomicU64::new(0),
             endpoints: Adopted::default(),
@@ -123,6 +131,11 @@ impl UpstreamMetrics {
         self.retries.add_one(result);
     }
 
+    /// Counts a hedge by its result, a word from a fixed set.
+    pub fn hedge(&self, result: &'static str) {
+        self.hedges.add_one(result);
+    }
+
     /// Counts a request that has nothing to be hashed by.
     pub fn key_missing(&self) {
         self.keys_missing.fetch_add(1, Ordering::Relaxed);
@@ -145,7 +158,7 @@ impl UpstreamMetrics {
 
 impl Series for UpstreamMetrics {
     fn collect(&self, families: &mut [Samples]) {
-        let [duration, requests, retries, healthy, circuit, keys_missing, size, probes, limit, queue] =
+        let [duration, requests, retries, hedges, healthy, circuit, keys_missing, size, probes, limit, queue] =
             families
         else {
             return;
@@ -155,6 +168,9 @@ impl Series for UpstreamMetrics {
         }
         for (result, count) in self.retries.iter() {
             retries.counter(&[&self.name, result], count);
+        }
+        for (result, count) in self.hedges.iter() {
+            hedges.counter(&[&self.name, result], count);
         }
         if let Some(state) = self.circuit.get() {
             circuit.gauge(&[&self.name, ALL], state);

@@ -50,6 +50,9 @@ pub struct Pick<'a> {
     /// Whether an endpoint may be picked. It may answer differently when asked again: an endpoint that starts slowly is
     /// admitted now and then.
     pub admits: &'a dyn Fn(EndpointId) -> bool,
+    /// Whether another endpoint was asked in this exchange: nobody's turn is taken for that. Else a server that is slow or fails
+    /// would be first ever more often, since the others' turns pass with what it leaves them.
+    pub again: bool,
 }
 
 /// An endpoint as a balancer is built for it.

@@ -40,7 +40,9 @@ impl RoundRobin {
 impl Balancer for RoundRobin {
     fn pick(&self, _: &EndpointSet, pick: &Pick<'_>) -> Option<EndpointId> {
         let admitted = |id: &EndpointId| (pick.admits)(*id);
-        if let Some(id) = self.turn().filter(admitted) {
+        if !pick.again
+            && let Some(id) = self.turn().filter(admitted)
+        {
             return Some(id);
         }
         let jump = |_| self.turns.get(to_index(fastrand::u64(..), self.turns.len())).copied();

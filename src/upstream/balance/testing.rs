@@ -63,7 +63,7 @@ impl Fixture {
         key: HashKey,
         admits: &dyn Fn(EndpointId) -> bool,
     ) -> Option<EndpointId> {
-        balancer.pick(&self.set, &Pick { key, now: self.now, admits })
+        balancer.pick(&self.set, &Pick { key, now: self.now, admits, again: false })
     }
 
     /// Each endpoint's share of picks without a key.
