@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
+use super::chains::Ground;
 use super::listeners::Listeners;
 use super::{Compiler, Links, in_order, limits, resilience, shown, unknown};
 use crate::chain::Chain;
@@ -39,7 +40,11 @@ type Chains = Arc<[Arc<Chain>]>;
 impl<'a> Compiler<'a> {
     pub(super) fn routes(&mut self, listeners: &Listeners) -> Routed {
         let config = self.config;
-        let global = self.links("filters", &config.filters, Parameters::Nowhere);
+        let global = self.links(
+            "filters",
+            &config.filters,
+            Ground { owner: "global", parameters: Parameters::Nowhere },
+        );
         let bare: Chains = chains(&global, listeners, &Vec::new());
         let mut names = HashSet::new();
         let mut builder = Router::builder();
@@ -57,8 +62,9 @@ impl<'a> Compiler<'a> {
             let chains = if words.filters.is_empty() {
                 Arc::clone(&bare)
             } else {
-                let path = format!("{path}.filters");
-                chains(&global, listeners, &self.links(&path, &words.filters, Parameters::Of(&captures)))
+                let (path, owner) = (format!("{path}.filters"), format!("route {}", words.name));
+                let ground = Ground { owner: &owner, parameters: Parameters::Of(&captures) };
+                chains(&global, listeners, &self.links(&path, &words.filters, ground))
             };
             let target = self.target(&path, words, &captures);
             if let (Some(spec), Some(target)) = (spec, target) {
@@ -290,7 +296,12 @@ impl<'a> Compiler<'a> {
         if !fit(&words.to) || HeaderValue::from_str(&words.to).is_err() {
             self.error(format!("{path}.to"), "a redirect leads to an absolute URL or a path");
         }
-        let scope = Scope { parameters: Parameters::Of(captures), state: self.inputs.state };
+        let scope = Scope {
+            parameters: Parameters::Of(captures),
+            state: self.inputs.state,
+            stores: &self.stores,
+            owner: "",
+        };
         let unknown = scope.unknown_captures(&to).map(|error| ConfigError::new(format!("{path}.to"), error));
         self.errors.extend(unknown);
         Some(Target::Redirect(Redirect { to, status: status? }))

@@ -13,6 +13,7 @@ use pingora_proxy::Session;
 
 use super::context::{Call, Context, Pinned, Tries};
 use super::detour::{detour, proof};
+use crate::consumer::Identity;
 use crate::edge::{Arrival, Ends, Shedding};
 use crate::exchange::{Answer, Client, Facts, Reason, Reply, RequestId, Rewrite, grpc, grpc_web};
 use crate::guard::{BodyFraming, Head, Version};
@@ -106,6 +107,7 @@ pub(super) fn arrive(
         facts: Facts {
             client,
             tls,
+            identity: Identity::default(),
             host: place.host,
             captures: place.captures,
             request_id: known_id.flatten(),
