@@ -26,8 +26,10 @@ mod proxy;
 mod registry;
 mod server;
 mod snapshot;
+mod split;
 mod state;
 mod stores;
+mod versions;
 mod webhooks;
 
 pub mod chain;

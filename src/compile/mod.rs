@@ -1,6 +1,7 @@
 //! From words to a snapshot, or every error at once. Starts nothing, has no side effects.
 
 mod acme;
+mod apis;
 mod balance;
 mod chains;
 mod discover;
@@ -10,6 +11,7 @@ mod listeners;
 mod resilience;
 mod routes;
 mod shown;
+mod split;
 mod stores;
 mod telemetry;
 mod tls;

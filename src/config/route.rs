@@ -9,13 +9,14 @@ use super::FilterUse;
 use super::forms::word_or_map;
 use super::limits::Priority;
 use super::retry::Retry;
+use super::split::Split;
 use crate::types::{ByteSize, Duration};
 
-/// Which requests, and where they go. Exactly one of `upstream`, `respond` and `redirect`.
+/// Which requests, and where they go. Exactly one of `upstream`, `split`, `respond` and `redirect`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [
-    { "required": ["upstream"] }, { "required": ["respond"] }, { "required": ["redirect"] },
+    { "required": ["upstream"] }, { "required": ["split"] }, { "required": ["respond"] }, { "required": ["redirect"] },
 ]))]
 pub struct Route {
     /// Its name, unique: the metric label and the word in logs.
@@ -55,6 +56,9 @@ pub struct Route {
     /// The upstream that answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
+    /// Several upstreams, of which one answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
     /// An answer of the gateway's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub respond: Option<Respond>,
@@ -246,7 +250,7 @@ pub struct WebSocketTimeouts {
 }
 
 impl Timeouts {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
@@ -261,7 +265,7 @@ pub struct RouteLimits {
 }
 
 impl RouteLimits {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }

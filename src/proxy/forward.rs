@@ -15,7 +15,7 @@ use pingora_proxy::Session;
 
 use super::arrive::upstream_uri;
 use super::context::{Context, Pinned};
-use super::{claims, deadline, wish};
+use super::{claims, deadline, split, wish};
 use crate::edge::Connection;
 use crate::exchange::{Client, Fault, Reason, RequestId, grpc};
 use crate::upstream::End;
@@ -67,6 +67,7 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
         let (left, _) = pinned.left(arrival, now);
         deadline::announce(headers, per_try.map_or(left, |per_try| per_try.min(left)))?;
     }
+    split::tell_upstream(headers, pinned);
     let call = pinned.call.is_some();
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
     headers.insert(RequestId::HEADER, exchange.request_id().header());
@@ -266,6 +267,7 @@ pub(super) fn response(
     }
     let shaped = chain.shapes_response();
     pinned.secure(head)?;
+    split::tell_client(head, pinned)?;
     wish::keep(pinned, head)?;
     if session.req_header().version == Version::HTTP_10 {
         unchunk(session, head);

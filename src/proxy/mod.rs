@@ -24,6 +24,8 @@ mod queue;
 mod reply;
 mod settle;
 mod sockets;
+mod split;
+mod versions;
 mod wish;
 
 use std::any::Any;
@@ -106,7 +108,10 @@ impl ProxyHttp for Gateway {
         };
         let reply = match verdict {
             Some(reply) => reply,
-            None if context.pinned()?.goes_upstream() => return Ok(false),
+            None if context.pinned()?.goes_upstream() => {
+                split::choose(session, context.pinned()?);
+                return Ok(false);
+            }
             None => Box::pin(reply::of_the_target(session, context)).await?,
         };
         self.say_goodbye(session);
