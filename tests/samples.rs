@@ -22,8 +22,16 @@ use portcullis::{Gateway, Running};
 const TOKEN: &str = "a-token-for-the-samples";
 
 /// The samples that a test below exercises.
-const EXERCISED: [&str; 7] =
-    ["edge.yaml", "full.yaml", "internal.yaml", "minimal.yaml", "resilience.yaml", "split.yaml", "tls.yaml"];
+const EXERCISED: [&str; 8] = [
+    "edge.yaml",
+    "full.yaml",
+    "internal.yaml",
+    "minimal.yaml",
+    "resilience.yaml",
+    "split.yaml",
+    "tls.yaml",
+    "traffic.yaml",
+];
 
 #[test]
 fn every_sample_is_exercised() {
@@ -60,6 +68,19 @@ fn resilience() {
         assert_eq!(answer.status, 200, "{}", answer.body);
     }
     assert_eq!(get(&running, "/pay", "a.test", &[]).status, 405);
+}
+
+#[test]
+fn traffic() {
+    let running = start("traffic.yaml");
+    let answer = get(&running, "/checkout/1", "a.test", &["x-canary: 1"]);
+    assert_eq!((answer.status, answer.header("x-variant")), (200, Some("canary")));
+    let answer = get(&running, "/checkout/1", "a.test", &[]);
+    assert!(answer.header("set-cookie").is_some_and(|cookie| cookie.starts_with("visitor=")));
+    let answer = get(&running, "/shop/v1/orders", "a.test", &[]);
+    assert_eq!((answer.status, answer.header("deprecation")), (200, Some("@1767225600")));
+    assert_eq!(get(&running, "/shop/orders", "a.test", &[]).header("deprecation"), None);
+    assert_eq!(get(&running, "/shop/v3/orders", "a.test", &[]).status, 404);
 }
 
 #[test]

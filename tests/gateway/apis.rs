@@ -10,8 +10,11 @@ struct Shop {
 
 fn shop(words: &str, versions: &[&str]) -> Shop {
     let origins: Vec<Origin> = (1..=versions.len()).map(|at| Origin::named(&format!("v{at}"))).collect();
-    let upstreams: String =
-        origins.iter().enumerate().map(|(at, origin)| format!("  v{}: {{ endpoints: [\"{}\"] }}\n", at + 1, origin.address())).collect();
+    let upstreams: String = origins
+        .iter()
+        .enumerate()
+        .map(|(at, origin)| format!("  v{}: {{ endpoints: [\"{}\"] }}\n", at + 1, origin.address()))
+        .collect();
     let versions: String = versions
         .iter()
         .enumerate()
@@ -75,8 +78,14 @@ fn without_a_default_a_request_has_to_say_one() {
 fn a_version_that_there_is_not_is_refused() {
     let shop = shop(&format!("{FROM}  default: \"1\"\n"), &["1"]);
     let mut client = shop.gateway.client();
-    for (target, fields) in [("/shop/v3/a", ""), ("/shop/a", "x-api-version: two\r\n"), ("/shop/a?version=1.0", "")] {
-        assert_eq!(get(&mut client, target, fields).problem(), (404, "version_unknown".to_owned()), "{target} {fields}");
+    for (target, fields) in
+        [("/shop/v3/a", ""), ("/shop/a", "x-api-version: two\r\n"), ("/shop/a?version=1.0", "")]
+    {
+        assert_eq!(
+            get(&mut client, target, fields).problem(),
+            (404, "version_unknown".to_owned()),
+            "{target} {fields}"
+        );
     }
 }
 
@@ -107,7 +116,10 @@ fn a_deprecated_version_says_so() {
         ]
     );
     let answer = shop.gateway.get("/shop/v2/a");
-    assert_eq!((answer.header("deprecation"), answer.header("sunset"), answer.header("link")), (None, None, None));
+    assert_eq!(
+        (answer.header("deprecation"), answer.header("sunset"), answer.header("link")),
+        (None, None, None)
+    );
     let series = "portcullis_deprecated_requests_total{route=\"shop\",variant=\"1\",consumer=\"-\"}";
     eventually("its use is counted", || shop.gateway.metric(series) == 1.0);
 }
@@ -149,17 +161,23 @@ fn log_and_metrics_tell_the_version() {
 
 #[test]
 fn filters_and_limits_are_those_of_all_versions() {
-    let words = format!("{FROM}  limits: {{ request_body: 4B }}\n  filters: [headers: {{ response: {{ set: {{ x-api: shop }} }} }}]\n");
+    let words = format!(
+        "{FROM}  limits: {{ request_body: 4B }}\n  filters: [headers: {{ response: {{ set: {{ x-api: shop }} }} }}]\n"
+    );
     let shop = shop(&words, &["1"]);
     assert_eq!(shop.gateway.get("/shop/v1/a").header("x-api"), Some("shop"));
     assert_eq!(shop.gateway.get("/shop/v9/a").header("x-api"), Some("shop"), "on refusals, too");
-    let answer = shop.gateway.ask("POST /shop/v1/a HTTP/1.1\r\nhost: a.test\r\ncontent-length: 5\r\n\r\nhello");
+    let answer =
+        shop.gateway.ask("POST /shop/v1/a HTTP/1.1\r\nhost: a.test\r\ncontent-length: 5\r\n\r\nhello");
     assert_eq!(answer.status, 413);
 }
 
 #[test]
 fn hosts_headers_and_listeners_choose_the_api() {
-    let shop = shop(&format!("{FROM}  hosts: [shop.test]\n  headers: {{ x-beta: \"1\" }}\n  listeners: [web]\n"), &["1"]);
+    let shop = shop(
+        &format!("{FROM}  hosts: [shop.test]\n  headers: {{ x-beta: \"1\" }}\n  listeners: [web]\n"),
+        &["1"],
+    );
     let mut client = shop.gateway.client();
     assert_eq!(client.ask("GET /shop/v1 HTTP/1.1\r\nhost: shop.test\r\nx-beta: 1\r\n\r\n").status, 200);
     assert_eq!(client.ask("GET /shop/v1 HTTP/1.1\r\nhost: shop.test\r\n\r\n").status, 404);
@@ -168,7 +186,10 @@ fn hosts_headers_and_listeners_choose_the_api() {
 
 #[test]
 fn the_admin_api_shows_versions() {
-    let shop = shop(&format!("{FROM}  default: \"2\"\n"), &["1 , sunset: 2999-12-31", "2", "3 , sunset: 2026-01-01"]);
+    let shop = shop(
+        &format!("{FROM}  default: \"2\"\n"),
+        &["1 , sunset: 2999-12-31", "2", "3 , sunset: 2026-01-01"],
+    );
     let versions = &shop.gateway.admin_get("/routes").json()[0]["target"]["versions"];
     assert_eq!(versions[0]["sunset"], "Tue, 31 Dec 2999 00:00:00 GMT", "{versions}");
     assert_eq!(versions[1]["default"], true, "{versions}");
@@ -178,7 +199,10 @@ fn the_admin_api_shows_versions() {
         ("/shop/v3/a", "3", "", Some(410)),
         ("/shop/v4/a", "", "", Some(404)),
     ] {
-        let told = shop.gateway.admin_ask("POST", "/explain", &format!(r#"{{ "url": "http://a.test{url}" }}"#)).json();
+        let told = shop
+            .gateway
+            .admin_ask("POST", "/explain", &format!(r#"{{ "url": "http://a.test{url}" }}"#))
+            .json();
         assert_eq!(told["version"].as_str().unwrap_or_default(), version, "{told}");
         assert_eq!(told["upstream"]["name"].as_str().unwrap_or_default(), upstream, "{told}");
         assert_eq!(told["status"].as_u64(), status, "{told}");
