@@ -156,6 +156,7 @@ fn exchange() -> (RequestHeader, Facts) {
     let facts = Facts {
         client,
         tls: None,
+        identity: Default::default(),
         host: "bench.test".into(),
         captures: Captures::default(),
         request_id: None,

@@ -3,12 +3,13 @@
 mod outline;
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
 use crate::route::{Found, Lookup};
-use crate::snapshot::{Route, Snapshot, Target};
+use crate::snapshot::{Route, Snapshot, Split, Target, Versions, Wanted};
 use crate::tls::ServerPolicy;
 use crate::types::{Host, NormalPath};
 
@@ -61,9 +62,26 @@ pub struct Explanation {
     /// What is spoken with its client; absent for plaintext.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsView>,
-    /// The upstream and its endpoints.
+    /// The version of the API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The variants that it may go to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<VariantView>,
+    /// The upstream and its endpoints; absent where several may answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<UpstreamView>,
+}
+
+/// A variant that a request may go to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VariantView {
+    /// Its name.
+    pub variant: String,
+    /// Its upstream.
+    pub upstream: String,
+    /// How likely, in percent; 100 where a rule decides.
+    pub percent: f64,
 }
 
 /// What is spoken with its client.
@@ -151,6 +169,8 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
         allow: None,
         captures: BTreeMap::new(),
         chain: Vec::new(),
+        version: None,
+        variants: Vec::new(),
         upstream: None,
         tls: policy.tls.as_ref().map(|tls| TlsView::of(tls, &host)),
     };
@@ -163,7 +183,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
             explanation.route = Some(target.name.to_string());
             let found = captures.iter(path.as_str());
             explanation.captures = found.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-            explanation.leads_to(&target.target);
+            explanation.leads_to(&target.target, &lookup);
             explanation.chain = chain(snapshot, target, listener);
         }
         Found::MethodNotAllowed { allow } => {
@@ -180,7 +200,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
 }
 
 impl Explanation {
-    fn leads_to(&mut self, target: &Target) {
+    fn leads_to(&mut self, target: &Target, lookup: &Lookup<'_>) {
         match target {
             Target::Upstream(upstream) => {
                 let endpoints = upstream.endpoints();
@@ -192,11 +212,90 @@ impl Explanation {
                     health: upstream.active_health().map(ToString::to_string),
                 });
             }
+            Target::Split(split) => {
+                let ruled = split.ruled(lookup.headers, lookup.query);
+                self.variants = variants(split)
+                    .enumerate()
+                    .filter(|(at, view)| ruled.map_or(view.percent > 0.0, |ruled| ruled == *at))
+                    .map(
+                        |(_, view)| {
+                            if ruled.is_some() { VariantView { percent: 100.0, ..view } } else { view }
+                        },
+                    )
+                    .collect();
+                if let [only] = &*self.variants {
+                    let name = only.variant.clone();
+                    let variant = split.variants.iter().find(|route| route.is_variant(&name));
+                    if let Some(variant) = variant {
+                        self.leads_to(&variant.target, lookup);
+                    }
+                }
+            }
+            Target::Versions(all) => match all.wanted(lookup.path, lookup.headers, lookup.query) {
+                Wanted::Version(route, _) => {
+                    self.version = route.variant.as_ref().map(|variant| variant.name.to_string());
+                    let ended = route
+                        .lifecycle
+                        .as_ref()
+                        .is_some_and(|lifecycle| lifecycle.has_ended(SystemTime::now()));
+                    if ended {
+                        self.status = Some(StatusCode::GONE.as_u16());
+                    } else {
+                        self.leads_to(&route.target, lookup);
+                    }
+                }
+                Wanted::Unknown => self.status = Some(StatusCode::NOT_FOUND.as_u16()),
+                Wanted::Nothing => self.status = Some(StatusCode::BAD_REQUEST.as_u16()),
+            },
             Target::Respond(reply) => self.status = Some(reply.status().as_u16()),
             Target::Redirect(redirect) => self.status = Some(redirect.status.as_u16()),
             Target::Handler(_) | Target::Nothing => {}
         }
     }
+}
+
+/// The variants of a split.
+pub fn variants(split: &Split) -> impl Iterator<Item = VariantView> {
+    split.variants.iter().enumerate().map(|(at, route)| VariantView {
+        variant: route.variant.as_ref().map(|variant| variant.name.to_string()).unwrap_or_default(),
+        upstream: match &route.target {
+            Target::Upstream(upstream) => upstream.name().to_string(),
+            _ => String::new(),
+        },
+        percent: (split.shares.share(at) * 10_000.0).round() / 100.0,
+    })
+}
+
+/// A version of an API.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct VersionView {
+    /// Its name.
+    pub version: String,
+    /// Its upstream.
+    pub upstream: String,
+    /// Whether requests that say no version go there.
+    pub default: bool,
+    /// The value of `Deprecation`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deprecation: Option<String>,
+    /// The value of `Sunset`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sunset: Option<String>,
+}
+
+/// The versions of an API, the oldest first.
+pub fn versions(versions: &Versions) -> impl Iterator<Item = VersionView> {
+    let text = |date: &Option<(SystemTime, HeaderValue)>| Some(date.as_ref()?.1.to_str().ok()?.to_owned());
+    versions.all.iter().enumerate().map(move |(at, (name, route))| VersionView {
+        version: name.to_string(),
+        upstream: match &route.target {
+            Target::Upstream(upstream) => upstream.name().to_string(),
+            _ => String::new(),
+        },
+        default: versions.default == Some(at),
+        deprecation: route.lifecycle.as_ref().and_then(|lifecycle| text(&lifecycle.deprecated)),
+        sunset: route.lifecycle.as_ref().and_then(|lifecycle| text(&lifecycle.sunset)),
+    })
 }
 
 fn headers(question: &Question) -> Result<HeaderMap, String> {

@@ -26,13 +26,16 @@ mod proxy;
 mod registry;
 mod server;
 mod snapshot;
+mod split;
 mod state;
 mod stores;
+mod versions;
 mod webhooks;
 
 pub mod chain;
 pub mod coding;
 pub mod config;
+pub mod consumer;
 pub mod document;
 pub mod exchange;
 pub mod explain;
@@ -54,6 +57,7 @@ pub use handler::{Handler, handler_fn};
 pub use registry::{FilterKind, Parameters, Registry, Scope};
 pub use server::{Running, StartError};
 pub use state::State;
+pub use stores::Stores;
 pub use upstream::{Discovery, DiscoveryError, EndpointSpec, HealthCheck, ProbeError, Target};
 
 #[cfg(doctest)]

@@ -12,6 +12,7 @@ use crate::chain::{Filter, Link, SharedFilter, Stage};
 use crate::document::{Errors, Node, decode};
 use crate::handler::{Handler, SharedHandler};
 use crate::state::State;
+use crate::stores::Stores;
 use crate::types::{CredentialFields, MASK};
 use crate::upstream::{Discovery, Factory, HealthCheck};
 
@@ -45,6 +46,10 @@ pub struct Scope<'a> {
     pub parameters: Parameters<'a>,
     /// What outlives a snapshot.
     pub state: &'a State,
+    /// Where things can be kept.
+    pub stores: &'a Stores,
+    /// Whose filters it is among: `global`, `listener web` or `route orders`. What it counts is counted for these.
+    pub owner: &'a str,
 }
 
 /// The path parameters that there are where a filter is placed.

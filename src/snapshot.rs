@@ -1,5 +1,7 @@
 //! Everything a request needs, compiled and immutable, behind one swap.
 
+mod variants;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +21,8 @@ use crate::tls::{Certificate, Issued, ServerPolicy};
 use crate::types::{MemoryMark, Trust};
 use crate::upstream::{HedgeAfter, Priority, RetryPolicy, Upstream};
 use crate::webhooks::Webhook;
+
+pub use variants::{Lifecycle, Split, SplitRule, Variant, Versions, Wanted};
 
 /// One compiled configuration.
 pub struct Snapshot {
@@ -142,6 +146,10 @@ pub struct Route {
     pub chains: Arc<[Arc<Chain>]>,
     /// Where its requests go.
     pub target: Target,
+    /// Which of several it is, where there are several.
+    pub variant: Option<Box<Variant>>,
+    /// What answers say of its version, where it is one of an API's.
+    pub lifecycle: Option<Box<Lifecycle>>,
     /// What its exchanges may take.
     pub bounds: Arc<Bounds>,
     /// Its metrics; what they keep is made at its first request.
@@ -152,6 +160,10 @@ pub struct Route {
 pub enum Target {
     /// To an upstream.
     Upstream(Arc<Upstream>),
+    /// To one of several upstreams.
+    Split(Box<Split>),
+    /// To one of the versions of an API.
+    Versions(Box<Versions>),
     /// Nowhere: this is the answer.
     Respond(Box<Reply>),
     /// Elsewhere.
@@ -255,6 +267,11 @@ impl Snapshot {
 }
 
 impl Route {
+    /// Whether it is the variant of this name.
+    pub fn is_variant(&self, name: &str) -> bool {
+        self.variant.as_ref().is_some_and(|variant| *variant.name == *name)
+    }
+
     /// The chain for requests from a listener whose policy names it.
     pub fn chain(&self, of_listener: usize) -> &Chain {
         &self.chains[of_listener.min(self.chains.len() - 1)]

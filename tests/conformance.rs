@@ -16,7 +16,7 @@ use portcullis::exchange::{Answer, Client, Facts, Rewrite};
 use portcullis::filters::builtin;
 use portcullis::route::Captures;
 use portcullis::types::{Peer, Trust};
-use portcullis::{Exchange, Gateway, Parameters, Registry, RequestHeader, Scope, State};
+use portcullis::{Exchange, Gateway, Parameters, Registry, RequestHeader, Scope, State, Stores};
 use serde_json::Value;
 
 /// Builds a filter of the house from its configuration in YAML.
@@ -24,7 +24,8 @@ fn build(registry: &Registry, name: &str, yaml: &str) -> Result<SharedFilter, St
     let document = Document::parse("filter.yaml", &format!("{name}: {yaml}"), &Environment::default());
     let document = document.map_err(|failure| failure.to_string())?;
     let (state, mut errors) = (State::default(), Errors::default());
-    let scope = Scope { parameters: Parameters::Any, state: &state };
+    let stores = Stores::default();
+    let scope = Scope { parameters: Parameters::Any, state: &state, stores: &stores, owner: "nobody" };
     let kind = registry.kind(name).unwrap();
     let filter = kind.build(document.root.get(name).unwrap(), name, &scope, &mut errors);
     filter.ok_or_else(|| errors.placed(&document).render(&document.sources))
@@ -73,6 +74,7 @@ fn facts() -> Facts {
     Facts {
         client: Client::identify(peer, Some(local), false, &http::HeaderMap::new(), &Trust::default()),
         tls: None,
+        identity: Default::default(),
         host: "a.test".into(),
         captures: Captures::default(),
         request_id: None,

@@ -22,8 +22,16 @@ use portcullis::{Gateway, Running};
 const TOKEN: &str = "a-token-for-the-samples";
 
 /// The samples that a test below exercises.
-const EXERCISED: [&str; 7] =
-    ["edge.yaml", "full.yaml", "internal.yaml", "minimal.yaml", "resilience.yaml", "split.yaml", "tls.yaml"];
+const EXERCISED: [&str; 8] = [
+    "edge.yaml",
+    "full.yaml",
+    "internal.yaml",
+    "minimal.yaml",
+    "resilience.yaml",
+    "split.yaml",
+    "tls.yaml",
+    "traffic.yaml",
+];
 
 #[test]
 fn every_sample_is_exercised() {
@@ -60,6 +68,18 @@ fn resilience() {
         assert_eq!(answer.status, 200, "{}", answer.body);
     }
     assert_eq!(get(&running, "/pay", "a.test", &[]).status, 405);
+}
+
+#[test]
+fn traffic() {
+    let running = start("traffic.yaml");
+    let get = |target, fields: &[&str]| get(&running, target, "a.test", fields);
+    assert!(get("/checkout/1", &["x-canary: 1"]).head.contains("\r\nx-variant: canary"));
+    assert!(get("/checkout/1", &[]).head.contains("\r\nset-cookie: visitor="));
+    let old = get("/shop/v1/orders", &[]);
+    assert!(old.status == 200 && old.head.contains("\r\ndeprecation: @1767225600"), "{}", old.head);
+    assert!(!get("/shop/orders", &[]).head.contains("deprecation"));
+    assert_eq!(get("/shop/v3/orders", &[]).status, 404);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use httpdate::fmt_http_date;
 use serde_json::{Value, json};
 
 use super::Admin;
+use crate::explain;
 use crate::snapshot::{Route, Snapshot, Target};
 use crate::tls::{Certificate, Entry};
 use crate::upstream::{HealthReport, State, Upstream};
@@ -65,6 +66,8 @@ fn route_view(route: &Arc<Route>) -> Value {
         .unwrap_or_default();
     let target = match &route.target {
         Target::Upstream(upstream) => json!({ "upstream": &**upstream.name() }),
+        Target::Split(split) => json!({ "split": explain::variants(split).collect::<Vec<_>>() }),
+        Target::Versions(versions) => json!({ "versions": explain::versions(versions).collect::<Vec<_>>() }),
         Target::Respond(reply) => json!({ "respond": reply.status().as_u16() }),
         Target::Redirect(redirect) => json!({ "redirect": redirect.status.as_u16() }),
         Target::Handler(_) => json!("handler"),

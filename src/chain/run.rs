@@ -373,6 +373,7 @@ mod tests {
         Facts {
             client: Client::identify(peer, Some(local), false, &HeaderMap::new(), &Trust::default()),
             tls: None,
+            identity: Default::default(),
             host: "a.test".into(),
             captures: Captures::default(),
             request_id: None,

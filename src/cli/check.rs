@@ -84,6 +84,11 @@ fn words(explanation: &Explanation) -> String {
             step.hooks.join(", ")
         ));
     }
+    lines.extend(explanation.version.iter().map(|version| format!("version   {version}")));
+    for (at, view) in explanation.variants.iter().enumerate() {
+        let name = if at == 0 { "split" } else { "" };
+        lines.push(format!("{name:<9} {} at {} ({}%)", view.variant, view.upstream, view.percent));
+    }
     if let Some(upstream) = &explanation.upstream {
         let endpoints = match &*upstream.endpoints {
             [] => "no endpoints yet".to_owned(),

@@ -41,6 +41,7 @@ upstreams:
       active: {{ http: {{ path: /healthz }}, interval: 1s, timeout: 500ms, healthy_after: 1, unhealthy_after: 1 }}
       passive: {{ consecutive_errors: 2, eject_for: 5s }}
     breaker: {{ open_for: 5s }}
+  next: {{ endpoints: ["{two}"] }}
 filters: [request_id, {{ headers: {{ response: {{ set: {{ x-served-by: portcullis }} }} }} }}]
 routes:
   - {{ name: shop, path: /shop/*, upstream: shop, filters: [{{ rewrite: {{ strip_prefix: /shop }} }}] }}
@@ -50,7 +51,23 @@ routes:
   - {{ name: break, path: /break, methods: [POST], upstream: shop }}
   - {{ name: hidden, path: /hidden, upstream: shop, filters: [{{ ip_restriction: {{ allow: [192.0.2.0/24] }} }}] }}
   - {{ name: old, path: "/old/{{rest*}}", redirect: {{ to: "/shop/{{rest}}" }} }}
+  - name: canary
+    path: /canary
+    split:
+      key: "cookie:visitor"
+      sticky: true
+      header: x-variant
+      rules: [{{ headers: {{ x-canary: "1" }}, to: next }}]
+      to: [{{ upstream: shop, weight: 90 }}, {{ upstream: next, weight: 10 }}]
   - {{ name: home, path: /, respond: {{ body: "Portcullis is up.\n" }} }}
+apis:
+  - name: api
+    path: /api/*
+    version_from: [path, "header:x-api-version"]
+    default: "2"
+    versions:
+      "1": {{ upstream: shop, deprecated: 2026-01-01, sunset: 2999-12-31, link: "https://docs.example.com/migrate" }}
+      "2": {{ upstream: next }}
 "#
     )
 }
@@ -65,6 +82,9 @@ fn invitation(address: SocketAddr, admin: SocketAddr) -> String {
          \x20 curl -i http://{address}/hidden                 # 403, with a reason\n\
          \x20 curl -i -L http://{address}/old/cart            # redirected\n\
          \x20 head -c 2000 /dev/zero | curl -i --data-binary @- http://{address}/upload   # 413, too large\n\
+         \x20 curl -i http://{address}/canary                 # one of ten visitors sees what is next,\n\
+         \x20 curl -i -H 'x-canary: 1' http://{address}/canary   # and who asks for it\n\
+         \x20 curl -i http://{address}/api/v1/orders          # a version that says when it ends\n\
          \x20 curl -i -X POST http://{address}/break          # one of the upstreams breaks down for 15 s,\n\
          \x20 curl -i http://{address}/shop/cart              # the other one answers,\n\
          \x20 curl -s http://{admin}/upstreams                # and the operator sees who is well\n\

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::chains::Ground;
 use super::tls::redirect_to_https;
 use super::{Compiler, Links};
 use crate::config::{Admin, Listener, Protocol, ProxyProtocol as Words, SecretSource};
@@ -45,8 +46,14 @@ impl Compiler<'_> {
             let chain = match (words.filters.is_empty(), plain) {
                 (true, Some(chain)) => chain,
                 (empty, _) => {
-                    let links =
-                        self.links(&format!("listeners[{at}].filters"), &words.filters, Parameters::Nowhere);
+                    let links = self.links(
+                        &format!("listeners[{at}].filters"),
+                        &words.filters,
+                        Ground {
+                            owner: &format!("listener {}", words.name),
+                            parameters: Parameters::Nowhere,
+                        },
+                    );
                     listeners.links.push(links);
                     let chain = listeners.links.len() - 1;
                     plain = if empty { Some(chain) } else { plain };

@@ -1,6 +1,7 @@
 //! From words to a snapshot, or every error at once. Starts nothing, has no side effects.
 
 mod acme;
+mod apis;
 mod balance;
 mod chains;
 mod discover;
@@ -11,6 +12,7 @@ mod listeners;
 mod resilience;
 mod routes;
 mod shown;
+mod split;
 mod stores;
 mod telemetry;
 mod tls;
@@ -27,6 +29,7 @@ use crate::document::{ConfigError, Environment, Errors, closest};
 use crate::registry::Registry;
 use crate::snapshot::{Bounds, Snapshot, Watermarks};
 use crate::state::State;
+use crate::stores::Stores;
 use crate::telemetry::{AccessLog, Events, Metrics, Settings};
 use crate::types::CredentialFields;
 use crate::upstream::Upstream;
@@ -77,7 +80,7 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
         inputs,
         upstreams: &upstreams,
         credentials,
-        stores: BTreeMap::new(),
+        stores: Stores::default(),
         directories: BTreeMap::new(),
         managed: Vec::new(),
         used: Vec::new(),
@@ -145,7 +148,7 @@ struct Compiler<'a> {
     /// Header fields whose values are not shown.
     credentials: CredentialFields,
     /// Stores that machines share.
-    stores: stores::Stores,
+    stores: Stores,
     /// The authorities that issue certificates.
     directories: acme::Directories,
     /// The certificates that are wanted of them.

@@ -1,11 +1,12 @@
 //! Routes: what they match, what runs on them, where they lead.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
+use super::chains::Ground;
 use super::listeners::Listeners;
 use super::{Compiler, Links, hedge, in_order, limits, resilience, shown, unknown};
 use crate::chain::Chain;
@@ -18,7 +19,8 @@ use crate::route::{
     Router, ValueMatch,
 };
 use crate::snapshot::{Bounds, Deadlines, Redirect, Route, Target, UpstreamTimeouts, WebSocketLimits};
-use crate::types::{ByteSize, CredentialFields, HostPattern};
+use crate::types::{ByteSize, HostPattern};
+use crate::upstream::Upstream;
 
 const REQUEST: Duration = Duration::from_secs(30);
 const STREAM_IDLE: Duration = Duration::from_secs(300);
@@ -34,12 +36,16 @@ const BODY_LIMIT: ByteSize = ByteSize::kib(10 << 10);
 type Routed = (Router<Arc<Route>>, Box<[Arc<Route>]>, Arc<Route>);
 
 /// The chains of a route: one for each distinct list of listener filters.
-type Chains = Arc<[Arc<Chain>]>;
+pub(super) type Chains = Arc<[Arc<Chain>]>;
 
 impl<'a> Compiler<'a> {
     pub(super) fn routes(&mut self, listeners: &Listeners) -> Routed {
         let config = self.config;
-        let global = self.links("filters", &config.filters, Parameters::Nowhere);
+        let global = self.links(
+            "filters",
+            &config.filters,
+            Ground { owner: "global", parameters: Parameters::Nowhere },
+        );
         let bare: Chains = chains(&global, listeners, &Vec::new());
         let mut names = HashSet::new();
         let mut builder = Router::builder();
@@ -55,17 +61,29 @@ impl<'a> Compiler<'a> {
             if !names.insert(words.name.as_str()) {
                 self.error(format!("{path}.name"), format!("another route is called `{}`", words.name));
             }
-            let spec = self.spec(&path, words);
+            let upstreams: Vec<&str> = words.upstreams().collect();
+            let spec = self.spec(&path, words, &upstreams);
             let captures: Vec<&str> = spec.as_ref().map(|spec| spec.path.captures()).unwrap_or_default();
             let chains = if words.filters.is_empty() {
                 Arc::clone(&bare)
             } else {
-                let path = format!("{path}.filters");
-                chains(&global, listeners, &self.links(&path, &words.filters, Parameters::Of(&captures)))
+                let (path, owner) = (format!("{path}.filters"), format!("route {}", words.name));
+                let ground = Ground { owner: &owner, parameters: Parameters::Of(&captures) };
+                chains(&global, listeners, &self.links(&path, &words.filters, ground))
             };
-            let target = self.target(&path, words, &captures);
+            let target = self.target(&path, words, &captures, &chains);
             if let (Some(spec), Some(target)) = (spec, target) {
                 let route = Arc::new(self.route(words, chains, target));
+                routes.push(Arc::clone(&route));
+                builder.add(spec, route);
+            }
+        }
+        for (at, words) in config.apis.iter().enumerate() {
+            let path = format!("apis[{at}]");
+            if !names.insert(words.name.as_str()) {
+                self.error(format!("{path}.name"), format!("another route is called `{}`", words.name));
+            }
+            if let Some((spec, route)) = self.api(&path, words, &global, listeners) {
                 routes.push(Arc::clone(&route));
                 builder.add(spec, route);
             }
@@ -75,9 +93,14 @@ impl<'a> Compiler<'a> {
         (builder.build(), routes.into(), unmatched)
     }
 
-    fn route(&mut self, words: &Words, chains: Chains, target: Target) -> Route {
+    pub(super) fn route(&mut self, words: &Words, chains: Chains, target: Target) -> Route {
         let defaults = &self.config.defaults;
-        let upstream = words.upstream.as_ref().and_then(|name| self.config.upstreams.get(name));
+        let name = match &target {
+            Target::Upstream(upstream) => Some(&**upstream.name()),
+            _ => None,
+        };
+        let hedge = name.and_then(|name| hedge::of_requests(&words.retry, name, self.config));
+        let upstream = name.and_then(|name| self.config.upstreams.get(name));
         let upstream = upstream.map(|upstream| &upstream.timeouts);
         let own = &words.timeouts;
         let first = |options: [Option<crate::types::Duration>; 3], otherwise: Duration| {
@@ -109,7 +132,7 @@ impl<'a> Compiler<'a> {
                 lifetime: upstream.and_then(|upstream| upstream.lifetime).map(crate::types::Duration::get),
             },
             retry: resilience::retry(&words.retry, &defaults.retry),
-            hedge: hedge::of_route(words, self.config),
+            hedge,
             priority: limits::priority(words.priority),
             announce: own.announce.or(defaults.timeouts.announce).unwrap_or(false),
             request_body: request_body.unwrap_or(BODY_LIMIT).get(),
@@ -117,9 +140,11 @@ impl<'a> Compiler<'a> {
         let metrics = self.inputs.metrics.route(&words.name);
         Route {
             name: Arc::clone(metrics.name()),
-            matches: summary(words, &self.credentials).into(),
+            matches: shown::summary(words, &self.credentials).into(),
             chains,
             target,
+            variant: None,
+            lifecycle: None,
             bounds: Arc::clone(self.bounds.entry(bounds).or_insert_with(|| Arc::new(bounds))),
             metrics,
         }
@@ -162,18 +187,18 @@ impl<'a> Compiler<'a> {
         [request, own.per_try.or(defaults.per_try).unwrap_or(request)]
     }
 
-    /// What a route matches; `None` when it cannot be told.
-    fn spec(&mut self, path: &str, words: &Words) -> Option<RouteSpec> {
+    /// What a route matches that leads to these upstreams; `None` when it cannot be told.
+    pub(super) fn spec(&mut self, path: &str, words: &Words, upstreams: &[&str]) -> Option<RouteSpec> {
         self.check_timeouts(&format!("{path}.timeouts"), &words.timeouts);
         resilience::check_retry(&format!("{path}.retry"), &words.retry, &mut self.errors);
         let longest = words.limits.request_body.or(self.config.defaults.limits.request_body);
         self.check_kept(&format!("{path}.retry"), &words.retry, longest.or(Some(BODY_LIMIT)));
         let most = self.most(&words.timeouts);
-        hedge::check_route(path, words, self.config, most, &mut self.errors);
+        hedge::check_route(path, &words.retry, upstreams, self.config, most, &mut self.errors);
         let hosts = self.hosts(path, words);
         let methods = self.methods(path, words);
-        let headers = self.header_conditions(path, words);
-        let query = self.query_conditions(path, words);
+        let headers = self.header_conditions(path, &words.headers);
+        let query = self.query_conditions(path, &words.query);
         let listeners = self.listener_set(path, words);
         let path = self.path(path, words)?;
         Some(RouteSpec { hosts, path, methods, headers, query, listeners })
@@ -191,21 +216,29 @@ impl<'a> Compiler<'a> {
         methods.filter_map(|(at, text)| self.parsed(format!("{path}.methods[{at}]"), method(text))).collect()
     }
 
-    fn header_conditions(&mut self, path: &str, words: &Words) -> Vec<HeaderCondition> {
+    pub(super) fn header_conditions(
+        &mut self,
+        path: &str,
+        words: &BTreeMap<String, Matcher>,
+    ) -> Vec<HeaderCondition> {
         let condition = |(name, matcher): (&String, &Matcher)| {
             let path = join(&format!("{path}.headers"), name);
             let name = self.parsed(path.clone(), header_name(name))?;
             Some(HeaderCondition { name, value: self.value_match(path, matcher)? })
         };
-        words.headers.iter().filter_map(condition).collect()
+        words.iter().filter_map(condition).collect()
     }
 
-    fn query_conditions(&mut self, path: &str, words: &Words) -> Vec<QueryCondition> {
+    pub(super) fn query_conditions(
+        &mut self,
+        path: &str,
+        words: &BTreeMap<String, Matcher>,
+    ) -> Vec<QueryCondition> {
         let condition = |(name, matcher): (&String, &Matcher)| {
             let path = join(&format!("{path}.query"), name);
             Some(QueryCondition { name: name.as_str().into(), value: self.value_match(path, matcher)? })
         };
-        words.query.iter().filter_map(condition).collect()
+        words.iter().filter_map(condition).collect()
     }
 
     fn path(&mut self, path: &str, words: &Words) -> Option<PathSpec> {
@@ -220,11 +253,11 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn parsed<T, E: ToString>(&mut self, path: String, parsed: Result<T, E>) -> Option<T> {
+    pub(super) fn parsed<T, E: ToString>(&mut self, path: String, parsed: Result<T, E>) -> Option<T> {
         parsed.map_err(|error| self.error(path, error.to_string())).ok()
     }
 
-    fn value_match(&mut self, path: String, matcher: &Matcher) -> Option<ValueMatch> {
+    pub(super) fn value_match(&mut self, path: String, matcher: &Matcher) -> Option<ValueMatch> {
         match matcher {
             Matcher::Exact(value) => Some(ValueMatch::Exact(value.as_str().into())),
             Matcher::Present(presence) => Some(ValueMatch::Present(presence.present)),
@@ -248,15 +281,16 @@ impl<'a> Compiler<'a> {
         indexes.collect()
     }
 
-    fn target(&mut self, path: &str, words: &'a Words, captures: &[&str]) -> Option<Target> {
+    fn target(&mut self, path: &str, words: &'a Words, captures: &[&str], chains: &Chains) -> Option<Target> {
         let named = [
             words.upstream.is_some(),
+            words.split.is_some(),
             words.respond.is_some(),
             words.redirect.is_some(),
             words.handler.is_some(),
         ];
         if named.iter().filter(|named| **named).count() != 1 {
-            self.error(path, "a route needs exactly one of `upstream`, `respond` and `redirect`");
+            self.error(path, "a route needs exactly one of `upstream`, `split`, `respond` and `redirect`");
             return None;
         }
         if let Some(respond) = &words.respond {
@@ -271,17 +305,21 @@ impl<'a> Compiler<'a> {
                 .parsed(path.to_owned(), handler.ok_or(format!("no handler is called `{name}`")))
                 .map(Target::Handler);
         }
-        let name = words.upstream.as_deref()?;
-        match self.upstreams.get(name) {
-            Some(upstream) => Some(Target::Upstream(Arc::clone(upstream))),
-            None => {
-                if !self.config.unread.touches(&join("upstreams", name)) {
-                    let known = self.config.upstreams.keys().map(String::as_str);
-                    self.errors.push(unknown(format!("{path}.upstream"), "upstream", name, known));
-                }
-                None
-            }
+        if let Some(split) = &words.split {
+            return self.split(&format!("{path}.split"), words, split, chains);
         }
+        let name = words.upstream.as_deref()?;
+        self.upstream(format!("{path}.upstream"), name).map(Target::Upstream)
+    }
+
+    /// The upstream that a word at `path` names.
+    pub(super) fn upstream(&mut self, path: String, name: &str) -> Option<Arc<Upstream>> {
+        let upstream = self.upstreams.get(name).cloned();
+        if upstream.is_none() && !self.config.unread.touches(&join("upstreams", name)) {
+            let known = self.config.upstreams.keys().map(String::as_str);
+            self.errors.push(unknown(path, "upstream", name, known));
+        }
+        upstream
     }
 
     fn respond(&mut self, path: &str, words: &Respond) -> Option<Target> {
@@ -311,7 +349,12 @@ impl<'a> Compiler<'a> {
         if !fit(&words.to) || HeaderValue::from_str(&words.to).is_err() {
             self.error(format!("{path}.to"), "a redirect leads to an absolute URL or a path");
         }
-        let scope = Scope { parameters: Parameters::Of(captures), state: self.inputs.state };
+        let scope = Scope {
+            parameters: Parameters::Of(captures),
+            state: self.inputs.state,
+            stores: &self.stores,
+            owner: "",
+        };
         let unknown = scope.unknown_captures(&to).map(|error| ConfigError::new(format!("{path}.to"), error));
         self.errors.extend(unknown);
         Some(Target::Redirect(Redirect { to, status: status? }))
@@ -331,7 +374,7 @@ fn header_name(text: &str) -> Result<HeaderName, String> {
 }
 
 /// The name of a header field that a configuration may have the gateway send.
-fn sendable(text: &str) -> Result<HeaderName, String> {
+pub(super) fn sendable(text: &str) -> Result<HeaderName, String> {
     let name = header_name(text)?;
     if is_reserved(&name) {
         return Err(format!("`{name}` is the gateway's own to send"));
@@ -351,35 +394,7 @@ pub(super) fn not_a_regex(error: &regex::Error) -> String {
     format!("this is not a regular expression to use here: {reason}")
 }
 
-/// What a route matches, in short: `GET,POST api.test/orders/* header x-env=canary on web`.
-fn summary(words: &Words, credentials: &CredentialFields) -> String {
-    let path = match &words.path {
-        Path::Pattern(pattern) => pattern.clone(),
-        Path::Regex(words) => format!("~{}", words.regex),
-    };
-    let methods = if words.methods.is_empty() { "*".to_owned() } else { words.methods.join(",") };
-    let mut summary = format!("{methods} {}{path}", words.hosts.join(","));
-    let headers = words
-        .headers
-        .iter()
-        .map(|(name, wanted)| ("header", name, shown::matcher(name, wanted, credentials)));
-    let query = words.query.iter().map(|(name, wanted)| ("query", name, wanted.clone()));
-    for (kind, name, matcher) in headers.chain(query) {
-        summary.push_str(&match matcher {
-            Matcher::Exact(value) => format!(" {kind} {name}={value}"),
-            Matcher::Present(presence) if presence.present => format!(" {kind} {name}"),
-            Matcher::Present(_) => format!(" no {kind} {name}"),
-            Matcher::Regex(words) => format!(" {kind} {name}~{}", words.regex),
-        });
-    }
-    if !words.listeners.is_empty() {
-        summary.push_str(" on ");
-        summary.push_str(&words.listeners.join(","));
-    }
-    summary
-}
-
 /// One chain for each distinct list of listener filters: global, the listener's, the route's own.
-fn chains(global: &Links, listeners: &Listeners, own: &Links) -> Chains {
+pub(super) fn chains(global: &Links, listeners: &Listeners, own: &Links) -> Chains {
     listeners.links.iter().map(|listener| Arc::new(in_order(&[global, listener, own]).build())).collect()
 }

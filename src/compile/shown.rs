@@ -1,6 +1,8 @@
 //! The words as they may be shown.
 
-use crate::config::{Config, FilterUse, Matcher, Route};
+use std::collections::BTreeMap;
+
+use crate::config::{Config, FilterUse, Matcher, Path, Route};
 use crate::registry::Registry;
 use crate::types::CredentialFields;
 
@@ -12,6 +14,9 @@ pub fn shown(config: &Config, registry: &Registry) -> Config {
     for route in &mut config.routes {
         mask(route, &fields);
     }
+    for api in &mut config.apis {
+        mask_matchers(&mut api.headers, &fields);
+    }
     let checks =
         config.upstreams.values_mut().filter_map(|upstream| upstream.health.active.as_mut()?.http.as_mut());
     checks.flat_map(|check| &mut check.headers).for_each(|(name, value)| fields.mask(name, value));
@@ -19,8 +24,9 @@ pub fn shown(config: &Config, registry: &Registry) -> Config {
     sinks.for_each(|(name, value)| fields.mask(name, value));
     let listeners = config.listeners.iter_mut().flat_map(|listener| &mut listener.filters);
     let routes = config.routes.iter_mut().flat_map(|route| &mut route.filters);
+    let apis = config.apis.iter_mut().flat_map(|api| &mut api.filters);
     let chains = config.chains.values_mut().flatten();
-    for filter in config.filters.iter_mut().chain(chains).chain(listeners).chain(routes) {
+    for filter in config.filters.iter_mut().chain(chains).chain(listeners).chain(routes).chain(apis) {
         show(filter, registry, &fields);
     }
     config
@@ -43,15 +49,51 @@ pub(super) fn matcher(name: &str, wanted: &Matcher, fields: &CredentialFields) -
 }
 
 fn mask(route: &mut Route, fields: &CredentialFields) {
-    for (name, wanted) in &mut route.headers {
-        *wanted = matcher(name, wanted, fields);
+    mask_matchers(&mut route.headers, fields);
+    for rule in route.split.iter_mut().flat_map(|split| &mut split.rules) {
+        mask_matchers(&mut rule.headers, fields);
+        for wanted in rule.cookies.values_mut() {
+            *wanted = matcher("cookie", wanted, fields);
+        }
     }
     let set = route.respond.iter_mut().flat_map(|respond| &mut respond.headers);
     set.for_each(|(name, value)| fields.mask(name, value));
+}
+
+fn mask_matchers(matchers: &mut BTreeMap<String, Matcher>, fields: &CredentialFields) {
+    for (name, wanted) in matchers {
+        *wanted = matcher(name, wanted, fields);
+    }
 }
 
 fn show(filter: &mut FilterUse, registry: &Registry, fields: &CredentialFields) {
     if let Some(kind) = registry.kind(&filter.name) {
         filter.config = kind.show(&filter.config, fields);
     }
+}
+
+/// What a route matches, in short: `GET,POST api.test/orders/* header x-env=canary on web`.
+pub(super) fn summary(words: &Route, credentials: &CredentialFields) -> String {
+    let path = match &words.path {
+        Path::Pattern(pattern) => pattern.clone(),
+        Path::Regex(words) => format!("~{}", words.regex),
+    };
+    let methods = if words.methods.is_empty() { "*".to_owned() } else { words.methods.join(",") };
+    let mut summary = format!("{methods} {}{path}", words.hosts.join(","));
+    let headers =
+        words.headers.iter().map(|(name, wanted)| ("header", name, matcher(name, wanted, credentials)));
+    let query = words.query.iter().map(|(name, wanted)| ("query", name, wanted.clone()));
+    for (kind, name, matcher) in headers.chain(query) {
+        summary.push_str(&match matcher {
+            Matcher::Exact(value) => format!(" {kind} {name}={value}"),
+            Matcher::Present(presence) if presence.present => format!(" {kind} {name}"),
+            Matcher::Present(_) => format!(" no {kind} {name}"),
+            Matcher::Regex(words) => format!(" {kind} {name}~{}", words.regex),
+        });
+    }
+    if !words.listeners.is_empty() {
+        summary.push_str(" on ");
+        summary.push_str(&words.listeners.join(","));
+    }
+    summary
 }

@@ -1,6 +1,5 @@
 //! `stores`, which machines share.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,30 +8,28 @@ use super::listeners::secret;
 use super::{Compiler, unknown};
 use crate::config::{RedisStore, SecretSource, Store};
 use crate::document::{ConfigError, join};
-use crate::stores::{Redis, Server, Unusable};
+use crate::stores::{MEMORY, Place, Redis, Server, Stores, Unusable};
 use crate::tls::authorities_text;
 
-/// The store in the gateway's own memory.
-const MEMORY: &str = "memory";
 /// How long a store may take where nothing is said.
 const TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The stores by name; `None` for one that something is wrong with.
-pub(super) type Stores = BTreeMap<String, Option<Arc<Redis>>>;
 
 impl Compiler<'_> {
     pub(super) fn stores(&mut self) -> Stores {
         let config = self.config;
-        let compile = |(name, Store::Redis(words)): (&String, &Store)| {
+        let unread = &config.unread;
+        let mut stores = Stores::default();
+        stores.incomplete = unread.touches("stores") || unread.section();
+        for (name, Store::Redis(words)) in &config.stores {
             let path = join("stores", name);
             self.check_name(path.clone(), name);
             if name == MEMORY {
                 let message = "`memory` is the gateway's own, which is always there";
                 self.errors.push(ConfigError::new(&path, message).with_hint("call it something else"));
             }
-            (name.clone(), self.redis(&join(&path, "redis"), words))
-        };
-        config.stores.iter().map(compile).collect()
+            stores.add(name, self.redis(&join(&path, "redis"), words));
+        }
+        stores
     }
 
     fn redis(&mut self, path: &str, words: &RedisStore) -> Option<Arc<Redis>> {
@@ -62,17 +59,19 @@ impl Compiler<'_> {
 
     /// The store that a word at `path` names.
     pub(super) fn store(&mut self, path: &str, name: &str) -> Option<Arc<Redis>> {
-        if let Some(store) = self.stores.get(name) {
-            return store.clone();
-        }
-        let unread = &self.config.unread;
-        if name == MEMORY {
-            let message = "what is in `memory` is gone when the gateway ends, and no other machine sees it";
-            self.errors.push(ConfigError::new(path, message).with_hint("name a store under `stores`"));
-        } else if !unread.touches(&join("stores", name)) && !unread.touches("stores") && !unread.section() {
-            let known = self.config.stores.keys().map(String::as_str);
-            let error = unknown(path.to_owned(), "store", name, known);
-            self.errors.push(error);
+        match self.stores.place(name) {
+            Some(Place::Redis(store)) => return Some(store),
+            Some(Place::Memory) => {
+                let message =
+                    "what is in `memory` is gone when the gateway ends, and no other machine sees it";
+                self.errors.push(ConfigError::new(path, message).with_hint("name a store under `stores`"));
+            }
+            Some(Place::Unknown) => {}
+            None if self.config.unread.touches(&join("stores", name)) => {}
+            None => {
+                let known = self.config.stores.keys().map(String::as_str);
+                self.errors.push(unknown(path.to_owned(), "store", name, known));
+            }
         }
         None
     }

@@ -4,6 +4,7 @@
 
 mod acme;
 mod admin;
+mod api;
 mod balance;
 mod discover;
 mod filters;
@@ -17,6 +18,7 @@ mod resilience;
 mod retry;
 mod route;
 mod server;
+mod split;
 mod stores;
 mod telemetry;
 mod tls;
@@ -30,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 pub use acme::{Acme, AcmeChallenge, AcmeStore, ExternalAccount};
 pub use admin::{Admin, SecretSource};
+pub use api::{Api, ApiVersion, VersionFrom};
 pub use balance::{Balance, ConsistentHash, CustomBalance, Ring, Selectors, Sticky};
 pub use discover::{Discover, DnsNames, NameServer};
 pub use filters::FilterUse;
@@ -45,6 +48,7 @@ pub use route::{
     Defaults, Matcher, Path, Redirect, Respond, Route, RouteLimits, Timeouts, WebSocketTimeouts,
 };
 pub use server::{Server, Shed, Threads};
+pub use split::{Split, SplitRule, SplitTo};
 pub use stores::{RedisStore, Store};
 pub use telemetry::{AccessLog, EventSink, Metrics, ProcessLog, Sample, Telemetry, Webhook};
 pub use tls::{
@@ -94,6 +98,9 @@ pub struct Config {
     /// Which request goes where. The most specific match wins, then file order.
     #[serde(default)]
     pub routes: Vec<Route>,
+    /// APIs with versions: a route for each.
+    #[serde(default)]
+    pub apis: Vec<Api>,
     /// What could not be read and is left out above.
     #[serde(skip)]
     pub unread: Unread,

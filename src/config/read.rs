@@ -9,7 +9,7 @@ use super::{Config, Telemetry, Unread};
 use crate::document::{ConfigError, Document, Errors, Node, Value, decode, join, suggest};
 
 /// What stands at the top of a document; `include` is gone by now.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "version",
     "server",
     "listeners",
@@ -22,6 +22,7 @@ const SECTIONS: [&str; 12] = [
     "filters",
     "chains",
     "routes",
+    "apis",
 ];
 
 /// The parts of `telemetry`.
@@ -53,6 +54,7 @@ impl Config {
             filters: list(root, "filters", errors),
             chains: map(root, "chains", errors),
             routes: list(root, "routes", errors),
+            apis: list(root, "apis", errors),
             unread: Unread::default(),
         }
     }

@@ -9,13 +9,14 @@ use super::FilterUse;
 use super::forms::word_or_map;
 use super::limits::Priority;
 use super::retry::Retry;
+use super::split::Split;
 use crate::types::{ByteSize, Duration};
 
-/// Which requests, and where they go. Exactly one of `upstream`, `respond` and `redirect`.
+/// Which requests, and where they go. Exactly one of `upstream`, `split`, `respond` and `redirect`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("oneOf" = [
-    { "required": ["upstream"] }, { "required": ["respond"] }, { "required": ["redirect"] },
+    { "required": ["upstream"] }, { "required": ["split"] }, { "required": ["respond"] }, { "required": ["redirect"] },
 ]))]
 pub struct Route {
     /// Its name, unique: the metric label and the word in logs.
@@ -55,6 +56,9 @@ pub struct Route {
     /// The upstream that answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
+    /// Several upstreams, of which one answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
     /// An answer of the gateway's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub respond: Option<Respond>,
@@ -64,6 +68,14 @@ pub struct Route {
     /// A handler written in Rust; only code can name one.
     #[serde(skip)]
     pub handler: Option<String>,
+}
+
+impl Route {
+    /// The upstreams that it leads to.
+    pub fn upstreams(&self) -> impl Iterator<Item = &str> {
+        let variants = self.split.iter().flat_map(|split| &split.to);
+        self.upstream.as_deref().into_iter().chain(variants.map(|to| &*to.upstream))
+    }
 }
 
 /// A path: a pattern, or a regular expression over the canonical path.
@@ -246,7 +258,7 @@ pub struct WebSocketTimeouts {
 }
 
 impl Timeouts {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }
@@ -261,7 +273,7 @@ pub struct RouteLimits {
 }
 
 impl RouteLimits {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 }

@@ -289,6 +289,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
             grpc_status: None,
             reason: Some(refused.reason.code()),
             duration,
+            variant: None,
             upstream: None,
             endpoint: None,
             upstream_duration: None,

@@ -33,6 +33,7 @@ pub use pingora::http::RequestHeader;
 /// The head of a response.
 pub use pingora::http::ResponseHeader;
 
+use crate::consumer::{Consumer, Identity};
 use crate::route::Captures;
 use crate::tls::Session;
 
@@ -92,6 +93,21 @@ impl<'a> Exchange<'a> {
     /// How the connection is encrypted, and whose certificate the client has; `None` in the clear.
     pub fn tls(&self) -> Option<&Session> {
         self.facts.tls.as_deref()
+    }
+
+    /// The consumer that the client has proved to be.
+    pub fn consumer(&self) -> Option<&Arc<Consumer>> {
+        self.facts.identity.consumer.as_ref()
+    }
+
+    /// The name that the client came with and has the password of.
+    pub fn username(&self) -> Option<&str> {
+        self.facts.identity.username.as_deref()
+    }
+
+    /// Says who the client is. Only a filter that has verified it may.
+    pub fn identify(&mut self, identity: Identity) {
+        self.facts.identity = identity;
     }
 
     /// The host asked for: lower case, without port; empty when an HTTP/1.0 client named none.
@@ -172,6 +188,8 @@ pub struct Facts {
     pub client: Client,
     /// How the connection is encrypted; `None` in the clear.
     pub tls: Option<Arc<Session>>,
+    /// Who the client is, as far as that was verified.
+    pub identity: Identity,
     /// The host asked for: lower case, without port.
     pub host: Box<str>,
     /// Captured path parameters.

@@ -29,6 +29,12 @@ macro_rules! reasons {
 reasons! {
     /// No route takes this request.
     ROUTE_NOT_FOUND = "route_not_found", NOT_FOUND, "No route takes this request", "destination_not_found";
+    /// The API has no version of the name that the request says.
+    VERSION_UNKNOWN = "version_unknown", NOT_FOUND, "There is no such version", "http_request_denied";
+    /// The request does not say which version of the API it wants, and there is no default.
+    VERSION_MISSING = "version_missing", BAD_REQUEST, "The request names no version", "http_request_denied";
+    /// The version of the API has ended.
+    VERSION_GONE = "version_gone", GONE, "This version has ended", "http_request_denied";
     /// A route takes this path, but not with this method.
     METHOD_NOT_ALLOWED = "method_not_allowed", METHOD_NOT_ALLOWED, "Method not allowed", "http_request_denied";
     /// The path has no single reading.

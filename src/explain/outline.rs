@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
-use super::{Step, chain};
+use super::{Step, chain, variants, versions};
 use crate::snapshot::{ListenerPolicy, Route, Snapshot, Target};
 use crate::tls::Entry;
 use crate::types;
@@ -104,6 +104,21 @@ fn target(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
                 let words = limits(policy);
                 row(f, "limits", &format_args!("{words}, priority {}", route.bounds.priority.word()))
             })
+        }
+        Target::Split(split) => {
+            for (at, view) in variants(split).enumerate() {
+                let name = if at == 0 { "split" } else { "" };
+                row(f, name, &format_args!("{} at {} ({}%)", view.variant, view.upstream, view.percent))?;
+            }
+            Ok(())
+        }
+        Target::Versions(all) => {
+            for (at, view) in versions(all).enumerate() {
+                let name = if at == 0 { "versions" } else { "" };
+                let default = if view.default { ", the default" } else { "" };
+                row(f, name, &format_args!("{} at {}{default}", view.version, view.upstream))?;
+            }
+            Ok(())
         }
         Target::Respond(reply) => row(f, "answer", &reply.status().as_u16()),
         Target::Redirect(to) => row(f, "redirect", &format_args!("{} with {}", to.to, to.status.as_u16())),

@@ -14,11 +14,13 @@ use pingora_proxy::Session;
 use super::context::{Call, Context, Pinned, Tries};
 use super::detour::{detour, proof};
 use super::kept::Kept;
+use super::versions;
+use crate::consumer::Identity;
 use crate::edge::{Arrival, Ends, Shedding};
 use crate::exchange::{Answer, Client, Facts, Reason, Reply, RequestId, Rewrite, grpc, grpc_web};
 use crate::guard::{BodyFraming, Head, Version};
 use crate::route::{Captures, Found, Lookup};
-use crate::snapshot::{Live, Route, Snapshot};
+use crate::snapshot::{Live, Route, Snapshot, Target, Versions, Wanted};
 use crate::types::{Host, NormalPath};
 
 /// Pins the route of a request and starts its clocks. `proved` is what another machine says of the proof that it asks
@@ -107,10 +109,11 @@ pub(super) fn arrive(
         facts: Facts {
             client,
             tls,
+            identity: Identity::default(),
             host: place.host,
             captures: place.captures,
             request_id: known_id.flatten(),
-            rewrite: Rewrite::default(),
+            rewrite: Rewrite { path: place.path, host: None },
             body_limit: route.bounds.request_body,
             started,
             arrived: SystemTime::now(),
@@ -118,6 +121,7 @@ pub(super) fn arrive(
         },
         instead: place.instead,
         tries: Tries::default(),
+        visitor: None,
         body_in: 0,
         kept: Kept::default(),
         replay: None,
@@ -174,11 +178,13 @@ struct Placed {
     reply: Option<Box<Reply>>,
     /// An answer after the chain, in place of the route's target.
     instead: Option<Box<Reply>>,
+    /// What goes upstream in place of the client's path.
+    path: Option<String>,
 }
 
 impl Placed {
     fn on(route: &Arc<Route>, host: Box<str>, captures: Captures) -> Self {
-        Self { route: Arc::clone(route), host, captures, reply: None, instead: None }
+        Self { route: Arc::clone(route), host, captures, reply: None, instead: None, path: None }
     }
 
     fn nowhere(snapshot: &Snapshot, host: Box<str>) -> Self {
@@ -230,7 +236,10 @@ fn find(snapshot: &Snapshot, request: &RequestHeader, host: Box<str>, listener: 
         listener,
     };
     match snapshot.router.find(&lookup) {
-        Found::Route { target, captures } => Placed::on(target, host, captures),
+        Found::Route { target, captures } => match &target.target {
+            Target::Versions(versions) => version(versions, target, request, host, captures),
+            _ => Placed::on(target, host, captures),
+        },
         Found::MethodNotAllowed { allow } => {
             let allow = HeaderValue::from_str(&allow.to_string()).unwrap_or(HeaderValue::from_static(""));
             let reply = match request.method {
@@ -244,6 +253,29 @@ fn find(snapshot: &Snapshot, request: &RequestHeader, host: Box<str>, listener: 
         Found::NotFound => {
             let instead = Some(Box::new(Reply::refuse(Reason::ROUTE_NOT_FOUND)));
             Placed { instead, ..Placed::nowhere(snapshot, host) }
+        }
+    }
+}
+
+/// The route of the version that is wanted.
+fn version(
+    versions: &Versions,
+    api: &Arc<Route>,
+    request: &RequestHeader,
+    host: Box<str>,
+    captures: Captures,
+) -> Placed {
+    match versions.wanted(request.uri.path(), &request.headers, request.uri.query()) {
+        Wanted::Version(route, path) => {
+            let instead = versions::ended(route);
+            Placed { instead, path, ..Placed::on(route, host, captures) }
+        }
+        wanted => {
+            let reason = match wanted {
+                Wanted::Unknown => Reason::VERSION_UNKNOWN,
+                _ => Reason::VERSION_MISSING,
+            };
+            Placed { instead: Some(versions::refused(reason, versions)), ..Placed::on(api, host, captures) }
         }
     }
 }

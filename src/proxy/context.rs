@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
 use http::header::STRICT_TRANSPORT_SECURITY;
+use http::{HeaderMap, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 
@@ -45,6 +45,8 @@ pub(super) struct Pinned {
     /// What answers in place of the route's target when the chain lets the request pass.
     pub(super) instead: Option<Box<Reply>>,
     pub(super) tries: Tries,
+    /// The cookie that keeps the client with its variant, if it has to be given one.
+    pub(super) visitor: Option<Box<HeaderValue>>,
     /// Bytes of the request body so far.
     pub(super) body_in: u64,
     /// What of it is kept for another attempt.
@@ -170,7 +172,7 @@ impl Pinned {
 
     /// Whether an upstream is to answer.
     pub(super) fn goes_upstream(&self) -> bool {
-        self.instead.is_none() && matches!(self.route.target, Target::Upstream(_))
+        self.instead.is_none() && matches!(self.route.target, Target::Upstream(_) | Target::Split(_))
     }
 
     /// What is left until the response head must be there, and the clock that says so. While the body is still to come

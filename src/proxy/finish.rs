@@ -7,7 +7,7 @@ use http::header::{HOST, REFERER, USER_AGENT};
 use pingora_proxy::Session;
 
 use super::context::{Context, Pinned};
-use super::failure;
+use super::{failure, versions};
 use crate::chain::LogEntry;
 use crate::edge::Connection;
 use crate::exchange::Reason;
@@ -42,6 +42,10 @@ pub(super) fn finish(session: &mut Session, context: &mut Context) {
 fn count(session: &Session, pinned: &mut Pinned, status: u16, reason: Option<Reason>, duration: Duration) {
     let metrics = &pinned.route.metrics;
     metrics.record(&session.req_header().method, status, duration);
+    if let Some(variant) = &pinned.route.variant {
+        variant.metrics.record(status);
+        versions::count(pinned);
+    }
     if let Some(reason) = reason {
         metrics.reply(reason.code());
     }
@@ -96,6 +100,7 @@ fn log(
         grpc_status: pinned.grpc_status,
         reason: reason.map(Reason::code),
         duration,
+        variant: pinned.route.variant.as_ref().map(|variant| &*variant.name),
         upstream,
         endpoint: pinned.tries.last_endpoint,
         upstream_duration: pinned.tries.to_head,

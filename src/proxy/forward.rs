@@ -15,7 +15,7 @@ use pingora_proxy::Session;
 
 use super::arrive::upstream_uri;
 use super::context::{Context, Pinned};
-use super::{claims, deadline, kept, wish};
+use super::{claims, deadline, kept, split, wish};
 use crate::edge::Connection;
 use crate::exchange::{Client, Fault, Reason, RequestId, grpc};
 use crate::snapshot::Target;
@@ -72,6 +72,7 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
         let (left, _) = pinned.left(arrival, now);
         deadline::announce(headers, per_try.map_or(left, |per_try| per_try.min(left)))?;
     }
+    split::tell_upstream(headers, pinned);
     let call = pinned.call.is_some();
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
     headers.insert(RequestId::HEADER, exchange.request_id().header());
@@ -277,6 +278,7 @@ pub(super) fn response(
     }
     let shaped = chain.shapes_response();
     pinned.secure(head)?;
+    split::tell_client(head, pinned)?;
     wish::keep(pinned, head)?;
     if session.req_header().version == Version::HTTP_10 {
         unchunk(session, head);

@@ -31,6 +31,8 @@ mod replay;
 mod reply;
 mod settle;
 mod sockets;
+mod split;
+mod versions;
 mod wish;
 
 use std::any::Any;
@@ -128,15 +130,18 @@ impl ProxyHttp for Gateway {
         };
         let reply = match verdict {
             Some(reply) => reply,
-            None if context.pinned()?.goes_upstream() => match permit::first(session, context).await? {
-                Some(reply) => reply,
-                None => {
-                    return match hedge::delay(session, context)? {
-                        None => Ok(false),
-                        Some(delay) => Box::pin(hedge::exchange(self, session, context, delay)).await,
-                    };
+            None if context.pinned()?.goes_upstream() => {
+                split::choose(session, context.pinned()?);
+                match permit::first(session, context).await? {
+                    Some(reply) => reply,
+                    None => {
+                        return match hedge::delay(session, context)? {
+                            None => Ok(false),
+                            Some(delay) => Box::pin(hedge::exchange(self, session, context, delay)).await,
+                        };
+                    }
                 }
-            },
+            }
             None => Box::pin(reply::of_the_target(session, context)).await?,
         };
         self.say_goodbye(session);

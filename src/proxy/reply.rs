@@ -13,7 +13,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::context::{Call, Context, Pinned};
-use super::{failure, forward};
+use super::{failure, forward, split};
 use crate::chain::{Chain, Slots, Verdict};
 use crate::exchange::{Answer, Exchange, Fault, Reason, Reply, RequestId, grpc};
 use crate::handler::SharedHandler;
@@ -63,7 +63,9 @@ pub(super) async fn of_the_target(session: &mut Session, context: &mut Context) 
             Ok(redirected(redirect, &exchange))
         }
         Target::Handler(handler) => handled(handler, session, context).await,
-        Target::Nothing | Target::Upstream(_) => Ok(bug(&Fault::new("a request came to nothing"))),
+        Target::Nothing | Target::Upstream(_) | Target::Split(_) | Target::Versions(_) => {
+            Ok(bug(&Fault::new("a request came to nothing")))
+        }
     }
 }
 
@@ -253,6 +255,7 @@ fn render(session: &Session, context: &mut Context, reply: Reply) -> Result<(Res
         }
     };
     pinned.secure(&mut head)?;
+    split::tell_client(&mut head, pinned)?;
     forward::note_status(pinned, &head.headers);
     Ok((head, body))
 }

@@ -157,6 +157,17 @@ impl ValueMatch {
     }
 }
 
+impl ValueMatch {
+    /// Whether it holds of the values that there are under a name.
+    pub fn holds<'v>(&self, mut values: impl Iterator<Item = &'v [u8]>) -> bool {
+        match self {
+            Self::Exact(wanted) => values.any(|value| value == wanted.as_bytes()),
+            Self::Present(wanted) => values.next().is_some() == *wanted,
+            Self::Regex(regex) => values.any(|value| regex.is_match(value)),
+        }
+    }
+}
+
 /// A condition on a header field. Each line of a repeated field is a value of its own.
 #[derive(Debug, Clone)]
 pub struct HeaderCondition {
@@ -167,13 +178,9 @@ pub struct HeaderCondition {
 }
 
 impl HeaderCondition {
-    fn holds(&self, headers: &HeaderMap) -> bool {
-        let mut values = headers.get_all(&self.name).iter().map(HeaderValue::as_bytes);
-        match &self.value {
-            ValueMatch::Exact(wanted) => values.any(|value| value == wanted.as_bytes()),
-            ValueMatch::Present(wanted) => values.next().is_some() == *wanted,
-            ValueMatch::Regex(regex) => values.any(|value| regex.is_match(value)),
-        }
+    /// Whether it holds of these fields.
+    pub fn holds(&self, headers: &HeaderMap) -> bool {
+        self.value.holds(headers.get_all(&self.name).iter().map(HeaderValue::as_bytes))
     }
 }
 
@@ -188,7 +195,8 @@ pub struct QueryCondition {
 }
 
 impl QueryCondition {
-    fn holds(&self, query: Option<&str>) -> bool {
+    /// Whether it holds of this query, as it came.
+    pub fn holds(&self, query: Option<&str>) -> bool {
         let mut values = raw_values(query.unwrap_or_default(), &self.name);
         match &self.value {
             ValueMatch::Exact(wanted) => values.any(|value| form_equals(value, wanted)),

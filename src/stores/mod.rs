@@ -13,6 +13,53 @@ mod line;
 mod redis;
 mod server;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 pub use error::Error;
 pub use redis::Redis;
 pub use server::{Server, Unusable};
+
+/// The store in the gateway's own memory.
+pub const MEMORY: &str = "memory";
+
+/// The stores of a configuration, by name.
+#[derive(Default)]
+pub struct Stores {
+    known: BTreeMap<String, Option<Arc<Redis>>>,
+    /// Whether there may be others, that could not be read.
+    pub incomplete: bool,
+}
+
+/// Where something is kept.
+#[derive(Debug, Clone)]
+pub enum Place {
+    /// In the gateway's own memory.
+    Memory,
+    /// At a server that machines share.
+    Redis(Arc<Redis>),
+    /// Somewhere: what is wrong with it is told elsewhere.
+    Unknown,
+}
+
+impl Stores {
+    /// The store of this name; `None` when there is none.
+    pub fn place(&self, name: &str) -> Option<Place> {
+        match self.known.get(name) {
+            Some(Some(redis)) => Some(Place::Redis(Arc::clone(redis))),
+            Some(None) => Some(Place::Unknown),
+            None if name == MEMORY => Some(Place::Memory),
+            None => self.incomplete.then_some(Place::Unknown),
+        }
+    }
+
+    /// Their names, the gateway's own memory among them.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(MEMORY).chain(self.known.keys().map(String::as_str))
+    }
+
+    /// Adds one; `None` where something is wrong with it.
+    pub fn add(&mut self, name: impl Into<String>, store: Option<Arc<Redis>>) {
+        self.known.insert(name.into(), store);
+    }
+}

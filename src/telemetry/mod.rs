@@ -13,5 +13,6 @@ pub use access_log::{
 pub use events::{Event, EventKind, Events, Inbox, Subject};
 pub use metrics::{
     ActiveRequest, Buckets, EndpointMetrics, Metrics, RouteMetrics, TEXT_FORMAT, UpstreamMetrics,
+    VariantMetrics,
 };
 pub use process_log::{LogFormat, LogLevel};

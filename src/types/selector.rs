@@ -19,6 +19,10 @@ pub enum Selector {
     Path,
     /// The route's name.
     Route,
+    /// The consumer that the client has proved to be.
+    Consumer,
+    /// The name that the client came with and has the password of.
+    BasicUsername,
     /// A header field.
     Header(HeaderName),
     /// A parameter of the query; its name is decoded.
@@ -28,8 +32,9 @@ pub enum Selector {
 }
 
 /// What may be written.
-const KNOWN: &str = "`ip`, `host`, `path`, `route`, `header:NAME`, `query:NAME` or `cookie:NAME`";
-const PATTERN: &str = r"^(ip|host|path|route|(header|query|cookie):.+)$";
+const KNOWN: &str = "`ip`, `host`, `path`, `route`, `consumer`, `basic:username`, `header:NAME`, `query:NAME` or \
+                     `cookie:NAME`";
+const PATTERN: &str = r"^(ip|host|path|route|consumer|basic:username|(header|query|cookie):.+)$";
 
 impl FromStr for Selector {
     type Err = String;
@@ -40,6 +45,8 @@ impl FromStr for Selector {
             None if text == "host" => Ok(Self::Host),
             None if text == "path" => Ok(Self::Path),
             None if text == "route" => Ok(Self::Route),
+            None if text == "consumer" => Ok(Self::Consumer),
+            Some(("basic", "username")) => Ok(Self::BasicUsername),
             Some((kind @ ("header" | "query" | "cookie"), "")) => Err(format!("`{kind}:` needs a name")),
             Some(("header", name)) => HeaderName::try_from(name)
                 .map(Self::Header)
@@ -74,6 +81,8 @@ impl fmt::Display for Selector {
             Self::Host => f.write_str("host"),
             Self::Path => f.write_str("path"),
             Self::Route => f.write_str("route"),
+            Self::Consumer => f.write_str("consumer"),
+            Self::BasicUsername => f.write_str("basic:username"),
             Self::Header(name) => write!(f, "header:{name}"),
             Self::Query(name) => write!(f, "query:{name}"),
             Self::Cookie(name) => write!(f, "cookie:{name}"),
@@ -89,7 +98,7 @@ impl JsonSchema for Selector {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "description": "Something of a request: `ip`, `host`, `path`, `route`, `header:NAME`, `query:NAME`, `cookie:NAME`.",
+            "description": "Something of a request: `ip`, `host`, `path`, `route`, `consumer`, `basic:username`, `header:NAME`, `query:NAME`, `cookie:NAME`.",
             "pattern": PATTERN,
             "examples": ["ip", "header:x-user", "query:id", "cookie:session"],
         })
@@ -102,7 +111,18 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        for text in ["ip", "host", "path", "route", "header:x-user", "query:a b", "query:a:b", "cookie:Sid"] {
+        for text in [
+            "ip",
+            "host",
+            "path",
+            "route",
+            "consumer",
+            "basic:username",
+            "header:x-user",
+            "query:a b",
+            "query:a:b",
+            "cookie:Sid",
+        ] {
             assert_eq!(text.parse::<Selector>().unwrap().to_string(), text);
         }
         assert_eq!("header:X-User".parse::<Selector>().unwrap().to_string(), "header:x-user");
@@ -120,11 +140,13 @@ mod tests {
             "query:",
             "cookie:",
             "cookie:a=b",
+            "consumer:a",
+            "basic:password",
             "form:a",
             "jwt:sub",
         ] {
             assert!(text.parse::<Selector>().is_err(), "{text}");
         }
-        assert!("consumer".parse::<Selector>().unwrap_err().contains("`cookie:NAME`"));
+        assert!("user".parse::<Selector>().unwrap_err().contains("`cookie:NAME`"));
     }
 }

@@ -49,6 +49,8 @@ pub struct Record<'a> {
     pub reason: Option<&'a str>,
     /// From the request head to the last byte of the response.
     pub duration: Duration,
+    /// Name of the variant of the route.
+    pub variant: Option<&'a str>,
     /// Name of the upstream.
     pub upstream: Option<&'a str>,
     /// The endpoint that was tried last.
@@ -141,6 +143,7 @@ fields! {
     GrpcStatus = "grpc_status",
     Reason = "reason",
     DurationMs = "duration_ms",
+    Variant = "variant",
     Upstream = "upstream",
     Endpoint = "endpoint",
     UpstreamDurationMs = "upstream_duration_ms",
@@ -218,6 +221,7 @@ impl Field {
             }
             Field::Reason => record.reason.into(),
             Field::DurationMs => Value::Millis(record.duration),
+            Field::Variant => record.variant.into(),
             Field::Upstream => record.upstream.into(),
             Field::Endpoint => record.endpoint.map_or(Value::Missing, Value::Socket),
             Field::UpstreamDurationMs => record.upstream_duration.map_or(Value::Missing, Value::Millis),
@@ -342,6 +346,7 @@ pub(super) mod tests {
             grpc_status: Some(14),
             reason: Some("upstream_reset"),
             duration: Duration::from_micros(12_345),
+            variant: Some("canary"),
             upstream: Some("orders"),
             endpoint: Some(SocketAddr::from(([10, 0, 0, 1], 8080))),
             upstream_duration: Some(Duration::from_micros(11_007)),
@@ -374,6 +379,7 @@ pub(super) mod tests {
             host: None,
             query: None,
             reason: None,
+            variant: None,
             upstream: None,
             endpoint: None,
             upstream_duration: None,

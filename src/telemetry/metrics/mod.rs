@@ -15,6 +15,7 @@ mod counts;
 mod histogram;
 mod route;
 mod upstream;
+mod variant;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ pub use histogram::{Buckets, InvalidBuckets};
 pub use prometheus::TEXT_FORMAT;
 pub use route::{ActiveRequest, RouteMetrics};
 pub use upstream::{EndpointMetrics, UpstreamMetrics};
+pub use variant::VariantMetrics;
 
 use adopted::Adopted;
 use certificates::{CertificateCollector, CertificateExpiry};
@@ -40,6 +42,7 @@ pub struct Metrics {
     buckets: Arc<Buckets>,
     routes: Arc<Adopted<RouteMetrics>>,
     upstreams: Arc<Adopted<UpstreamMetrics>>,
+    variants: Arc<Adopted<VariantMetrics>>,
     no_route: Arc<RouteMetrics>,
     connections_active: IntGaugeVec,
     tls_handshakes: IntCounterVec,
@@ -68,6 +71,7 @@ impl Metrics {
             buckets,
             routes,
             upstreams: Arc::new(Adopted::default()),
+            variants: Arc::new(Adopted::default()),
             no_route,
             connections_active: IntGaugeVec::new(
                 opts("connections_active", "Client connections open now."),
@@ -125,6 +129,11 @@ impl Metrics {
     /// The metrics of the upstream called `name`; adopt as with [`Metrics::route`].
     pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
         self.upstreams.adopt(name, |name| UpstreamMetrics::new(name, Arc::clone(&self.buckets)))
+    }
+
+    /// The metrics of a variant of the route called `route`; adopt as with [`Metrics::route`].
+    pub fn variant(&self, route: &str, variant: &str) -> Arc<VariantMetrics> {
+        self.variants.adopt(&VariantMetrics::key(route, variant), |key| VariantMetrics::new(&key))
     }
 
     /// Client connections open now on the listener called `name`. Look it up once and keep it.
@@ -217,7 +226,7 @@ impl Metrics {
             self.config_reloads.get_metric_with_label_values(&[result])?;
             self.events_sent.get_metric_with_label_values(&[result])?;
         }
-        let collectors: [Box<dyn Collector>; 13] = [
+        let collectors: Vec<Box<dyn Collector>> = vec![
             Box::new(build_info),
             Box::new(self.connections_active.clone()),
             Box::new(self.tls_handshakes.clone()),
@@ -231,6 +240,7 @@ impl Metrics {
             Box::new(self.events_sent.clone()),
             Box::new(SeriesCollector::new(Arc::clone(&self.routes), route::FAMILIES)?),
             Box::new(SeriesCollector::new(Arc::clone(&self.upstreams), upstream::FAMILIES)?),
+            Box::new(SeriesCollector::new(Arc::clone(&self.variants), variant::FAMILIES)?),
         ];
         collectors.into_iter().try_for_each(|collector| self.registry.register(collector))?;
         #[cfg(target_os = "linux")]

@@ -1,0 +1,124 @@
+//! `routes.*.split`: a route becomes one for each variant.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue};
+
+use super::routes::{Chains, sendable};
+use super::{Compiler, unknown};
+use crate::config::{Route as Words, Split as SplitWords, SplitRule as RuleWords};
+use crate::document::{ConfigError, join};
+use crate::snapshot::{Split, SplitRule, Target, Variant};
+use crate::split::Shares;
+use crate::types::Selector;
+
+/// The heaviest a variant may be.
+const HEAVIEST: u32 = 1_000_000;
+
+impl<'a> Compiler<'a> {
+    pub(super) fn split(
+        &mut self,
+        path: &str,
+        words: &'a Words,
+        split: &'a SplitWords,
+        chains: &Chains,
+    ) -> Option<Target> {
+        let names: Vec<&str> = split.to.iter().map(|to| to.name()).collect();
+        self.check_variants(path, split, &names);
+        let header = split.header.as_ref().and_then(|name| {
+            let name = sendable(name);
+            self.parsed(format!("{path}.header"), name)
+        });
+        let visitor = self.visitor(path, split);
+        let rules = split.rules.iter().enumerate();
+        let rules: Vec<_> =
+            rules.map(|(at, rule)| self.split_rule(&format!("{path}.rules[{at}]"), rule, &names)).collect();
+        let mut variants = Vec::with_capacity(split.to.len());
+        for (at, to) in split.to.iter().enumerate() {
+            let upstream = self.upstream(format!("{path}.to[{at}].upstream"), &to.upstream)?;
+            let mut route = self.route(words, Arc::clone(chains), Target::Upstream(upstream));
+            route.variant = Some(Box::new(self.variant(words, to.name(), header.as_ref())));
+            variants.push(Arc::new(route));
+        }
+        Some(Target::Split(Box::new(Split {
+            variants: variants.into(),
+            shares: Shares::new(&words.name, split.to.iter().map(|to| (to.name(), to.weight))),
+            rules: rules.into_iter().collect::<Option<_>>()?,
+            keys: split.key.as_ref().map(|key| key.0.clone().into()).unwrap_or_default(),
+            visitor,
+        })))
+    }
+
+    fn variant(&self, words: &Words, name: &str, header: Option<&HeaderName>) -> Variant {
+        let value = HeaderValue::try_from(name).ok();
+        Variant {
+            name: name.into(),
+            header: header.cloned().zip(value),
+            metrics: self.inputs.metrics.variant(&words.name, name),
+        }
+    }
+
+    fn check_variants(&mut self, path: &str, split: &SplitWords, names: &[&str]) {
+        if split.to.is_empty() {
+            self.error(format!("{path}.to"), "a split needs variants to choose from");
+        } else if split.to.iter().all(|to| to.weight == 0) {
+            self.error(
+                format!("{path}.to"),
+                "no variant has any weight: requests without a rule would go nowhere",
+            );
+        }
+        let mut seen = HashSet::new();
+        for (at, to) in split.to.iter().enumerate() {
+            let path = format!("{path}.to[{at}]");
+            self.check_name(format!("{path}.name"), to.name());
+            if !seen.insert(names.get(at)) {
+                let error = ConfigError::new(&path, format!("another variant is called `{}`", to.name()));
+                self.errors.push(error.with_hint("give one of them a `name` of its own"));
+            }
+            if to.weight > HEAVIEST {
+                self.error(format!("{path}.weight"), format!("a weight is 0 to {HEAVIEST}"));
+            }
+        }
+    }
+
+    /// The cookie that clients are given.
+    fn visitor(&mut self, path: &str, split: &SplitWords) -> Option<Box<str>> {
+        if !split.sticky {
+            return None;
+        }
+        match split.key.as_ref().and_then(|key| key.0.first()) {
+            Some(Selector::Cookie(name)) => Some(name.clone()),
+            _ => {
+                let error =
+                    ConfigError::new(format!("{path}.sticky"), "there is no cookie to give to clients");
+                self.errors.push(error.with_hint("let `key` begin with one: `key: \"cookie:visitor\"`"));
+                None
+            }
+        }
+    }
+
+    fn split_rule(&mut self, path: &str, words: &RuleWords, names: &[&str]) -> Option<SplitRule> {
+        if words.headers.is_empty() && words.cookies.is_empty() && words.query.is_empty() {
+            self.error(path, "a rule needs `headers`, `cookies` or `query`");
+        }
+        let mut cookies = Vec::new();
+        for (name, matcher) in &words.cookies {
+            let path = join(&format!("{path}.cookies"), name);
+            if HeaderName::try_from(name).is_err() {
+                self.error(path.clone(), format!("`{name}` is not the name of a cookie"));
+            }
+            cookies.push((name.as_str().into(), self.value_match(path, matcher)?));
+        }
+        let to = names.iter().position(|name| *name == words.to);
+        if to.is_none() {
+            self.errors.push(unknown(format!("{path}.to"), "variant", &words.to, names.iter().copied()));
+        }
+        Some(SplitRule {
+            headers: self.header_conditions(path, &words.headers).into(),
+            cookies: cookies.into(),
+            query: self.query_conditions(path, &words.query).into(),
+            to: to?,
+        })
+    }
+}
