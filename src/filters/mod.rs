@@ -1,6 +1,7 @@
 //! The filters: one file each. The file's name is the config key, the metric label and the docs page.
 
 mod compression;
+mod cors;
 mod decompression;
 mod grpc_web;
 mod headers;
@@ -14,6 +15,7 @@ use crate::registry::Registry;
 pub fn builtin() -> Registry {
     Registry::default()
         .filter::<compression::Compression>()
+        .filter::<cors::Cors>()
         .filter::<decompression::Decompression>()
         .filter::<grpc_web::GrpcWeb>()
         .filter::<headers::Headers>()

@@ -228,7 +228,7 @@ fn find(snapshot: &Snapshot, request: &RequestHeader, host: Box<str>, listener: 
         query: request.uri.query(),
         listener,
     };
-    match snapshot.router.find(&lookup) {
+    match snapshot.find(&lookup) {
         Found::Route { target, captures } => Placed::on(target, host, captures),
         Found::MethodNotAllowed { allow } => {
             let allow = HeaderValue::from_str(&allow.to_string()).unwrap_or(HeaderValue::from_static(""));
