@@ -31,6 +31,7 @@ use crate::telemetry::{AccessLog, Events, Metrics, Settings};
 use crate::types::CredentialFields;
 use crate::upstream::Upstream;
 
+pub use chains::filter_files;
 pub use listeners::admin_token;
 pub use shown::shown;
 pub use stores::store_files;

@@ -301,6 +301,7 @@ impl<'a> Compiler<'a> {
             state: self.inputs.state,
             stores: &self.stores,
             owner: "",
+            files: false,
         };
         let unknown = scope.unknown_captures(&to).map(|error| ConfigError::new(format!("{path}.to"), error));
         self.errors.extend(unknown);
