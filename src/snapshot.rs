@@ -184,6 +184,21 @@ pub struct Bounds {
     pub announce: bool,
     /// The longest request body in bytes.
     pub request_body: u64,
+    /// Bounds on a request head, beside the listener's; none on most routes.
+    pub head: Option<HeadBounds>,
+}
+
+/// What a route takes of request heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HeadBounds {
+    /// Bytes of all header fields, four added for each.
+    pub header_bytes: u64,
+    /// Header fields.
+    pub headers: u32,
+    /// Bytes of path and query.
+    pub uri_bytes: u64,
+    /// Parameters of the query.
+    pub query_parameters: u32,
 }
 
 /// How long an exchange may take.

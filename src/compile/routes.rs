@@ -51,6 +51,7 @@ impl<'a> Compiler<'a> {
         let mut routes = Vec::with_capacity(config.routes.len());
         self.check_timeouts("defaults.timeouts", &config.defaults.timeouts);
         resilience::check_retry("defaults.retry", &config.defaults.retry, &mut self.errors);
+        self.check_limits("defaults.limits", &config.defaults.limits);
         for (at, words) in config.routes.iter().enumerate() {
             let path = format!("routes[{at}]");
             self.check_name(format!("{path}.name"), &words.name);
@@ -114,6 +115,7 @@ impl<'a> Compiler<'a> {
             priority: limits::priority(words.priority),
             announce: own.announce.or(defaults.timeouts.announce).unwrap_or(false),
             request_body: request_body.map_or(BODY_LIMIT, crate::types::ByteSize::get),
+            head: limits::of_heads(&words.limits, &defaults.limits),
         };
         let metrics = self.inputs.metrics.route(&words.name);
         Route {
@@ -155,6 +157,7 @@ impl<'a> Compiler<'a> {
     fn spec(&mut self, path: &str, words: &Words) -> Option<RouteSpec> {
         self.check_timeouts(&format!("{path}.timeouts"), &words.timeouts);
         resilience::check_retry(&format!("{path}.retry"), &words.retry, &mut self.errors);
+        self.check_limits(&format!("{path}.limits"), &words.limits);
         let hosts = self.hosts(path, words);
         let methods = self.methods(path, words);
         let headers = self.header_conditions(path, words);

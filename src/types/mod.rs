@@ -14,6 +14,7 @@ mod ranges;
 mod secret;
 mod selector;
 mod size;
+mod timestamp;
 mod trust;
 
 pub use byte_rate::ByteRate;
@@ -30,4 +31,5 @@ pub use ranges::Ranges;
 pub use secret::{CREDENTIAL_FIELDS, CredentialFields, MASK, Secret};
 pub use selector::Selector;
 pub use size::ByteSize;
+pub use timestamp::Timestamp;
 pub use trust::{Trust, TrustedProxy};

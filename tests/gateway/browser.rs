@@ -66,7 +66,7 @@ routes:
     let seen = browser.run(ASK, &[&url]);
     let holds = |name: &str, words: &str| {
         let text = seen[name]["text"].as_str().unwrap_or_else(|| panic!("{name}: {seen}"));
-        assert_eq!(text.contains(words), true, "{name}: {text}");
+        assert!(text.contains(words), "{name}: {text}");
     };
     for name in ["simple", "put", "again", "cookie", "bare"] {
         assert_eq!(seen[name]["status"], 200, "{name}: {seen}");
