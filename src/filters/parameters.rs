@@ -80,7 +80,8 @@ enum Unknown {
 
 /// Checks parameters.
 pub struct Parameters {
-    query: BTreeMap<Box<[u8]>, QueryRule>,
+    /// By name, in order.
+    query: Vec<QueryRule>,
     path: Vec<(Box<str>, Rule)>,
     unknown: Unknown,
     /// Whether any parameter of the query has a default.
@@ -108,7 +109,7 @@ impl FilterKind for Parameters {
         if config.query.is_empty() && config.path.is_empty() && config.unknown_query == Unknown::Allow {
             errors.push(ConfigError::new("", "parameters needs a rule in `query` or `path`"));
         }
-        let mut query = BTreeMap::new();
+        let mut query = Vec::with_capacity(config.query.len());
         for (name, words) in config.query {
             let path = join("query", &name);
             let (required, repeated) = (words.required, words.repeated);
@@ -122,8 +123,7 @@ impl FilterKind for Parameters {
                 errors.push(ConfigError::new(format!("{path}.default"), format!("the default itself {why}")));
             }
             let default = default.map(|value| format!("{}={}", encoded(&name), encoded(&value)).into());
-            let key = name.as_bytes().into();
-            query.insert(key, QueryRule { name: name.into(), rule, required, default, repeated });
+            query.push(QueryRule { name: name.into(), rule, required, default, repeated });
         }
         let mut path = Vec::new();
         for (name, words) in config.path {
@@ -131,7 +131,7 @@ impl FilterKind for Parameters {
             captured(&at, &name, scope, &mut errors);
             path.push((name.into(), Rule::compile(&at, words, &mut errors)));
         }
-        let defaults = query.values().any(|rule| rule.default.is_some());
+        let defaults = query.iter().any(|rule| rule.default.is_some());
         errors.or(Self { query, path, unknown: config.unknown_query, defaults })
     }
 }
@@ -244,37 +244,27 @@ impl Parameters {
 
     /// Judges a query. Returns what goes upstream in its place, where that is something else.
     fn judge(&self, query: &str, wrong: &mut Wrong) -> Option<String> {
-        let mut seen = vec![false; self.query.len()];
+        let mut seen = vec![Seen::default(); self.query.len()];
         let mut kept: Vec<&str> = Vec::new();
         let (mut changed, mut unknown) = (false, false);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let name = form_decoded(name);
-            let found = self.query.iter().position(|(known, _)| **known == *name);
-            let Some((at, rule)) = found.and_then(|at| Some((at, self.query.values().nth(at)?))) else {
-                match self.unknown {
-                    Unknown::Allow => kept.push(pair),
-                    Unknown::Remove => changed = true,
-                    Unknown::Refuse if unknown => {}
-                    Unknown::Refuse => {
-                        unknown = true;
-                        // A name that nobody knows is a client's own text.
-                        wrong.add("query", shown(&name), "is not known here");
-                    }
+            match self.query.binary_search_by(|rule| rule.name.as_bytes().cmp(&name)) {
+                Ok(at) => {
+                    kept.push(pair);
+                    self.query[at].judge(value, &mut seen[at], wrong);
                 }
-                continue;
-            };
-            kept.push(pair);
-            if seen[at] && !rule.repeated {
-                wrong.add("query", &rule.name, "is there more than once");
-                continue;
-            }
-            seen[at] = true;
-            if let Err(why) = rule.rule.judge(&form_decoded(value)) {
-                wrong.add("query", &rule.name, &why);
+                Err(_) if self.unknown == Unknown::Allow => kept.push(pair),
+                Err(_) if self.unknown == Unknown::Remove => changed = true,
+                Err(_) if unknown => {}
+                Err(_) => {
+                    unknown = true;
+                    wrong.add("query", shown(&name), "is not known here");
+                }
             }
         }
-        for (rule, _) in self.query.values().zip(seen).filter(|(_, seen)| !seen) {
+        for (rule, _) in self.query.iter().zip(seen).filter(|(_, seen)| !seen.once) {
             if rule.required {
                 wrong.add("query", &rule.name, "is missing");
             }
@@ -284,6 +274,31 @@ impl Parameters {
             }
         }
         changed.then(|| kept.join("&"))
+    }
+}
+
+/// What was seen of a parameter.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    once: bool,
+    /// Something is wrong with it, and that is told: an answer is no longer for a longer query.
+    told: bool,
+}
+
+impl QueryRule {
+    fn judge(&self, value: &str, seen: &mut Seen, wrong: &mut Wrong) {
+        if seen.told {
+            return;
+        }
+        let why = match seen.once && !self.repeated {
+            true => Some(Cow::Borrowed("is there more than once")),
+            false => self.rule.judge(&form_decoded(value)).err(),
+        };
+        seen.once = true;
+        if let Some(why) = why {
+            seen.told = true;
+            wrong.add("query", &self.name, &why);
+        }
     }
 }
 

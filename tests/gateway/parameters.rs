@@ -44,7 +44,8 @@ fn every_rule_of_a_query_parameter_counts() {
     }
     let gateway = gateway(&origin, "query: { p: { type: integer, repeated: true } }");
     assert_eq!(sent(&gateway, "/users/1?p=1&p=2&q=%zz"), "/users/1?p=1&p=2&q=%zz");
-    assert_eq!(sent(&gateway, "/users/1?p=1&p=x"), "query `p` is not an integer");
+    // Once, however often it is wrong.
+    assert_eq!(sent(&gateway, "/users/1?p=1&p=x&p=y&p=2"), "query `p` is not an integer");
 }
 
 #[test]
