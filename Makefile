@@ -56,7 +56,8 @@ setup-build:
 
 setup-test: setup-build tests/schema/node_modules tests/readers/venv
 	@.ci/need promtool=prometheus systemd-analyze=systemd openssl=openssl sslscan=sslscan haproxy=haproxy pebble=pebble \
-	  redis-server=redis-server dnsmasq=dnsmasq-base h2load=nghttp2-client ip=iproute2
+	  redis-server=redis-server dnsmasq=dnsmasq-base h2load=nghttp2-client ip=iproute2 \
+	  chromium=chromium chromedriver=chromium-driver
 
 setup-bench: setup-build
 	@.ci/need nginx=nginx haproxy=haproxy

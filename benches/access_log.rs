@@ -91,6 +91,7 @@ fn record(headers: &HeaderMap) -> Record<'_> {
         grpc_status: None,
         reason: None,
         duration: Duration::from_micros(12_345),
+        variant: None,
         upstream: Some("orders"),
         endpoint: Some(SocketAddr::from(([10, 0, 0, 17], 8080))),
         upstream_duration: Some(Duration::from_micros(11_007)),

@@ -178,7 +178,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
         explanation.status = Some(redirect.status.as_u16());
         return Ok(explanation);
     }
-    match snapshot.router.find(&lookup) {
+    match snapshot.find(&lookup) {
         Found::Route { target, captures } => {
             explanation.route = Some(target.name.to_string());
             let found = captures.iter(path.as_str());

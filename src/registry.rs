@@ -1,6 +1,7 @@
 //! What configuration can name: filters by kind, handlers, balancers, health checks and discoveries by name.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use schemars::generate::SchemaGenerator;
@@ -38,6 +39,11 @@ pub trait FilterKind: Filter + Sized {
     /// Masks what may not be shown of its configuration and is no secret by its type: the values of header fields that
     /// carry credentials.
     fn mask(_config: &mut Self::Config, _fields: &CredentialFields) {}
+
+    /// The files that it is made of besides the configuration's own: when one changes, the configuration is read again.
+    fn files(_config: &Self::Config) -> Vec<PathBuf> {
+        Vec::new()
+    }
 }
 
 /// What a filter may know where it is placed.
@@ -50,6 +56,8 @@ pub struct Scope<'a> {
     pub stores: &'a Stores,
     /// Whose filters it is among: `global`, `listener web` or `route orders`. What it counts is counted for these.
     pub owner: &'a str,
+    /// Whether files may be read. Else a filter takes what they hold for empty, and says nothing of them.
+    pub files: bool,
 }
 
 /// The path parameters that there are where a filter is placed.
@@ -86,6 +94,7 @@ pub struct Kind {
     pub schema: fn(&mut SchemaGenerator) -> Schema,
     build: fn(&Node, &str, &Scope<'_>, &mut Errors) -> Option<SharedFilter>,
     show: fn(&Node, &CredentialFields) -> Option<Node>,
+    files: fn(&Node) -> Vec<PathBuf>,
 }
 
 impl Kind {
@@ -105,6 +114,11 @@ impl Kind {
     pub fn show(&self, config: &Node, fields: &CredentialFields) -> Node {
         (self.show)(config, fields).unwrap_or_else(|| Node::of_data(MASK.into()))
     }
+
+    /// The files that a filter of this configuration is made of.
+    pub fn files(&self, config: &Node) -> Vec<PathBuf> {
+        (self.files)(config)
+    }
 }
 
 impl Registry {
@@ -120,6 +134,7 @@ impl Registry {
                 schema: |generator| generator.subschema_for::<F::Config>(),
                 build: build::<F>,
                 show: show::<F>,
+                files: files::<F>,
             },
         );
         self
@@ -227,6 +242,12 @@ fn show<F: FilterKind>(config: &Node, fields: &CredentialFields) -> Option<Node>
     let mut config = decode::<F::Config>(config, "", &mut Errors::default())?;
     F::mask(&mut config, fields);
     serde_json::to_value(config).ok().map(Node::of_data)
+}
+
+fn files<F: FilterKind>(config: &Node) -> Vec<PathBuf> {
+    decode::<F::Config>(config, "", &mut Errors::default())
+        .map(|config| F::files(&config))
+        .unwrap_or_default()
 }
 
 impl Scope<'_> {

@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use crate::acme::{Managed, Proofs};
 use crate::chain::Chain;
-use crate::exchange::{Reply, Template};
+use crate::exchange::{Reply, Template, preflight};
 use crate::guard::HeadLimits;
 use crate::handler::SharedHandler;
-use crate::route::Router;
+use crate::route::{Found, Lookup, Router};
 use crate::telemetry::{AccessLog, RouteMetrics};
 use crate::tls::{Certificate, Issued, ServerPolicy};
 use crate::types::{MemoryMark, Trust};
@@ -200,6 +200,21 @@ pub struct Bounds {
     pub announce: bool,
     /// The longest request body in bytes.
     pub request_body: u64,
+    /// Bounds on a request head, beside the listener's; none on most routes.
+    pub head: Option<HeadBounds>,
+}
+
+/// What a route takes of request heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HeadBounds {
+    /// Bytes of all header fields, four added for each.
+    pub header_bytes: u64,
+    /// Header fields.
+    pub headers: u32,
+    /// Bytes of path and query.
+    pub uri_bytes: u64,
+    /// Parameters of the query.
+    pub query_parameters: u32,
 }
 
 /// How long an exchange may take.
@@ -245,6 +260,23 @@ impl Snapshot {
     /// The policy of the listener with this index.
     pub fn listener(&self, index: usize) -> Arc<ListenerPolicy> {
         Arc::clone(&self.listeners[index.min(self.listeners.len() - 1)])
+    }
+
+    /// The route of a request. A preflight goes to that of the method it asks about, if this answers preflights; else
+    /// it is an OPTIONS as any other.
+    pub fn find(&self, request: &Lookup<'_>) -> Found<'_, Arc<Route>> {
+        self.find_asked(request).unwrap_or_else(|| self.router.find(request))
+    }
+
+    fn find_asked(&self, request: &Lookup<'_>) -> Option<Found<'_, Arc<Route>>> {
+        let asked = preflight(request.method, request.headers)?;
+        let method = Method::from_bytes(asked.as_bytes()).ok()?;
+        let found = self.router.find(&Lookup { method: &method, ..*request });
+        let listener = self.listeners.get(request.listener)?;
+        match &found {
+            Found::Route { target, .. } if target.chain(listener.chain).takes_preflights() => Some(found),
+            _ => None,
+        }
     }
 
     /// Every certificate, with the listener that has it.

@@ -25,7 +25,8 @@ fn build(registry: &Registry, name: &str, yaml: &str) -> Result<SharedFilter, St
     let document = document.map_err(|failure| failure.to_string())?;
     let (state, mut errors) = (State::default(), Errors::default());
     let stores = Stores::default();
-    let scope = Scope { parameters: Parameters::Any, state: &state, stores: &stores, owner: "nobody" };
+    let scope =
+        Scope { parameters: Parameters::Any, state: &state, stores: &stores, owner: "nobody", files: true };
     let kind = registry.kind(name).unwrap();
     let filter = kind.build(document.root.get(name).unwrap(), name, &scope, &mut errors);
     filter.ok_or_else(|| errors.placed(&document).render(&document.sources))

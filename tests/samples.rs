@@ -22,7 +22,8 @@ use portcullis::{Gateway, Running};
 const TOKEN: &str = "a-token-for-the-samples";
 
 /// The samples that a test below exercises.
-const EXERCISED: [&str; 8] = [
+const EXERCISED: [&str; 9] = [
+    "cors.yaml",
     "edge.yaml",
     "full.yaml",
     "internal.yaml",
@@ -114,6 +115,23 @@ fn edge() {
     assert_eq!(get(&running, &long, "www.example.com", &[]).status, 414);
     let large = ["Host: www.example.com", "Content-Length: 2000000"];
     assert_eq!(ask(web(&running), "POST", "/cart", &large).status, 413);
+}
+
+#[test]
+fn cors() {
+    let running = start("cors.yaml");
+    let page = ["Origin: https://a.b.shop.example.com", "Access-Control-Request-Method: PUT"];
+    let allowed = "access-control-allow-origin: https://a.b.shop.example.com";
+    let preflight =
+        ask(web(&running), "OPTIONS", "/cart/7", &[&["Host: api.example.com"], &page[..]].concat());
+    assert!(preflight.status == 204 && preflight.head.contains(allowed), "{}", preflight.head);
+    assert!(preflight.head.contains("access-control-max-age: 600"), "{}", preflight.head);
+    for (path, status) in [("/cart/7", 200), ("/admin/7", 403), ("/none", 404)] {
+        let answer = get(&running, path, "api.example.com", &page[..1]);
+        assert!(answer.status == status && answer.head.contains(allowed), "{path}: {}", answer.head);
+    }
+    let stranger = get(&running, "/cart/7", "api.example.com", &["Origin: https://shop.example.com"]);
+    assert!(stranger.status == 200 && !stranger.head.contains("access-control-"), "{}", stranger.head);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use portcullis::exchange::{Answer, Client, Facts, Rewrite};
 use portcullis::filters::builtin;
 use portcullis::route::Captures;
 use portcullis::types::{Peer, Trust};
-use portcullis::{Exchange, Parameters, RequestHeader, ResponseHeader, Scope, State};
+use portcullis::{Exchange, Parameters, RequestHeader, ResponseHeader, Scope, State, Stores};
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((&[speaks, cut], body)) = bytes.split_first_chunk() else { return };
@@ -78,7 +78,9 @@ fn chain() -> &'static Chain {
         let kind = registry.kind("grpc_web").unwrap();
         let document = Document::parse("fuzz.yaml", "grpc_web: {}", &Environment::default()).ok().unwrap();
         let (state, mut errors) = (State::default(), Errors::default());
-        let scope = Scope { parameters: Parameters::Any, state: &state };
+        let stores = Stores::default();
+        let (parameters, owner) = (Parameters::Any, "nobody");
+        let scope = Scope { parameters, state: &state, stores: &stores, owner, files: false };
         let filter = kind.build(document.root.get("grpc_web").unwrap(), "grpc_web", &scope, &mut errors).unwrap();
         let mut chain = ChainBuilder::default();
         chain.push(Link { name: kind.name, stage: kind.stage, filter });
@@ -101,6 +103,7 @@ impl Call {
         let facts = Facts {
             client: Client::identify(peer, None, false, &HeaderMap::new(), &Trust::default()),
             tls: None,
+            identity: Default::default(),
             host: "a.test".into(),
             captures: Captures::default(),
             request_id: None,

@@ -26,6 +26,11 @@ impl SharedFilter {
         self.0.phases()
     }
 
+    /// Whether the filter answers preflights.
+    pub fn takes_preflights(&self) -> bool {
+        self.0.takes_preflights()
+    }
+
     /// The hooks that the filter implements but does not name in `phases`, found by calling the unnamed ones.
     /// For tests: a hook may have effects.
     pub async fn unnamed_hooks(&self, exchange: &mut Exchange<'_>) -> Vec<&'static str> {
@@ -69,6 +74,7 @@ impl SharedFilter {
 /// [`Filter`] without its associated type.
 pub(super) trait Erased: Send + Sync {
     fn phases(&self) -> Phases;
+    fn takes_preflights(&self) -> bool;
     fn slot(&self) -> Slot;
     fn request(&self, slot: &mut Slot, exchange: &mut Exchange<'_>) -> Result<Flow>;
     fn request_wait<'a>(
@@ -124,6 +130,10 @@ macro_rules! with_state {
 impl<F: Filter> Erased for F {
     fn phases(&self) -> Phases {
         Filter::phases(self)
+    }
+
+    fn takes_preflights(&self) -> bool {
+        Filter::takes_preflights(self)
     }
 
     fn slot(&self) -> Slot {

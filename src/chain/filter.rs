@@ -21,6 +21,12 @@ pub trait Filter: Send + Sync + 'static {
     /// The hooks this instance joins.
     fn phases(&self) -> Phases;
 
+    /// Whether it answers preflights. A route with such a filter gets those that ask about one of its methods, though
+    /// OPTIONS is none of them.
+    fn takes_preflights(&self) -> bool {
+        false
+    }
+
     /// Sees the request before anything is sent upstream, and may answer it.
     fn request(&self, state: &mut Self::State, exchange: &mut Exchange<'_>) -> Result<Flow> {
         exchange.untouched();

@@ -102,6 +102,11 @@ impl Chain {
         self.request.iter().any(|(_, waits)| *waits)
     }
 
+    /// Whether any filter answers preflights.
+    pub fn takes_preflights(&self) -> bool {
+        self.links.iter().any(|link| link.filter.takes_preflights())
+    }
+
     /// Whether any filter looks at request bodies.
     pub fn sees_request_body(&self) -> bool {
         !self.request_body.is_empty()

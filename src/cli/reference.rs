@@ -87,7 +87,21 @@ impl<'a> Table<'a> {
             let default = if is_required(schema, name) { "required".into() } else { default(usual, nested) };
             let words = words(resolved).map(|words| format!(" {words}")).unwrap_or_default();
             let _ = writeln!(self.rows, "| `{prefix}{name}` | {kind} | {default} | {meaning}{words} |");
-            self.options(&format!("{prefix}{name}."), resolved, usual);
+            let inside = self.present(property);
+            self.options(&format!("{prefix}{name}."), inside, usual);
+            if let Some(each) = inside.get("additionalProperties") {
+                self.options(&format!("{prefix}{name}.NAME."), resolve(each, self.definitions), None);
+            }
+        }
+    }
+
+    /// What an option is when it is there, if that is one thing.
+    fn present(&self, schema: &'a Value) -> &'a Value {
+        let forms = schema.get("anyOf").and_then(Value::as_array).into_iter().flatten();
+        let mut forms = forms.filter(|form| form["type"] != "null");
+        match (forms.next(), forms.next()) {
+            (Some(form), None) => resolve(form, self.definitions),
+            _ => resolve(schema, self.definitions),
         }
     }
 

@@ -1,9 +1,11 @@
 //! Lists of filters become links.
 
+use std::path::PathBuf;
+
 use super::{Compiler, Links, unknown};
 use crate::chain::Link;
-use crate::config::FilterUse;
-use crate::registry::{Parameters, Scope};
+use crate::config::{Config, FilterUse};
+use crate::registry::{Parameters, Registry, Scope};
 
 /// Where a list of filters is placed.
 #[derive(Clone, Copy)]
@@ -67,7 +69,8 @@ impl<'a> Compiler<'a> {
             return None;
         };
         let Ground { owner, parameters } = ground;
-        let scope = Scope { parameters, state: self.inputs.state, stores: &self.stores, owner };
+        let files = self.inputs.certificates;
+        let scope = Scope { parameters, state: self.inputs.state, stores: &self.stores, owner, files };
         let path = crate::document::join(path, kind.name);
         let filter = kind.build(&entry.config, &path, &scope, &mut self.errors)?;
         Some(Link { name: kind.name, stage: kind.stage, filter })
@@ -82,4 +85,13 @@ impl<'a> Compiler<'a> {
             }
         }
     }
+}
+
+/// The files that filters are made of, for a watcher.
+pub fn filter_files<'c>(config: &'c Config, registry: &'c Registry) -> impl Iterator<Item = PathBuf> + 'c {
+    let of_listeners = config.listeners.iter().flat_map(|listener| &listener.filters);
+    let of_routes = config.routes.iter().flat_map(|route| &route.filters);
+    let all =
+        config.filters.iter().chain(of_listeners).chain(config.chains.values().flatten()).chain(of_routes);
+    all.filter_map(|entry| Some(registry.kind(&entry.name)?.files(&entry.config))).flatten()
 }

@@ -1,9 +1,11 @@
-//! The words for what endpoints are given at once become a policy.
+//! The words for what endpoints are given at once become a policy, those for what a route takes become bounds.
 
+use super::Compiler;
 use super::upstreams::protocol;
-use crate::config::{Limits, Priority as PriorityWords, Upstream};
+use crate::config::{Limits, ListenerLimits, Priority as PriorityWords, RouteLimits, Upstream};
 use crate::document::{ConfigError, Errors};
-use crate::types::Duration;
+use crate::snapshot::HeadBounds;
+use crate::types::{ByteSize, Duration};
 use crate::upstream::{AdaptiveBounds, LimitPolicy, Priority, UNLIMITED};
 
 /// The most of anything at once. What waits is counted in half a word.
@@ -59,6 +61,55 @@ fn check(path: &str, limits: &Limits, adaptive: bool, error: &mut impl FnMut(Str
             format!("this is more than nothing, and at most {LONGEST}; with `max_queue: 0` nobody waits");
         error(format!("{path}.queue_timeout"), message);
     }
+}
+
+impl Compiler<'_> {
+    /// A limit of a route that no listener lets anyone reach is a mistake.
+    pub(super) fn check_limits(&mut self, path: &str, limits: &RouteLimits) {
+        let config = self.config;
+        if config.unread.touches("listeners") {
+            return;
+        }
+        let most = |of: fn(&ListenerLimits) -> u64| {
+            config.listeners.iter().map(|listener| of(&listener.limits)).max().unwrap_or(u64::MAX)
+        };
+        for (name, limit, most) in [
+            (
+                "header_bytes",
+                limits.header_bytes.map(ByteSize::get),
+                most(|limits| limits.header_bytes.get()),
+            ),
+            ("headers", limits.headers.map(u64::from), most(|limits| limits.headers as u64)),
+            ("uri_bytes", limits.uri_bytes.map(ByteSize::get), most(|limits| limits.uri_bytes.get())),
+        ] {
+            let Some(limit) = limit else { continue };
+            if limit == 0 {
+                self.error(format!("{path}.{name}"), "with 0 every request would be refused");
+            } else if limit > most {
+                let message = format!(
+                    "no listener lets in more than its own `limits.{name}` allow: this limits nothing"
+                );
+                self.error(format!("{path}.{name}"), message);
+            }
+        }
+    }
+}
+
+/// What a route takes of request heads; `None` when it says nothing of them.
+pub(super) fn of_heads(own: &RouteLimits, defaults: &RouteLimits) -> Option<HeadBounds> {
+    let header_bytes = own.header_bytes.or(defaults.header_bytes);
+    let headers = own.headers.or(defaults.headers);
+    let uri_bytes = own.uri_bytes.or(defaults.uri_bytes);
+    let query_parameters = own.query_parameters.or(defaults.query_parameters);
+    if header_bytes.or(uri_bytes).is_none() && headers.or(query_parameters).is_none() {
+        return None;
+    }
+    Some(HeadBounds {
+        header_bytes: header_bytes.map_or(u64::MAX, ByteSize::get),
+        headers: headers.unwrap_or(u32::MAX),
+        uri_bytes: uri_bytes.map_or(u64::MAX, ByteSize::get),
+        query_parameters: query_parameters.unwrap_or(u32::MAX),
+    })
 }
 
 pub(super) fn priority(words: PriorityWords) -> Priority {

@@ -1,6 +1,7 @@
 //! From words to a snapshot, or every error at once. Starts nothing, has no side effects.
 
 mod acme;
+mod answers;
 mod apis;
 mod balance;
 mod chains;
@@ -34,6 +35,7 @@ use crate::telemetry::{AccessLog, Events, Metrics, Settings};
 use crate::types::CredentialFields;
 use crate::upstream::Upstream;
 
+pub use chains::filter_files;
 pub use listeners::admin_token;
 pub use shown::shown;
 pub use stores::store_files;

@@ -4,21 +4,21 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, Method};
 
 use super::chains::Ground;
 use super::listeners::Listeners;
 use super::{Compiler, Links, hedge, in_order, limits, resilience, shown, unknown};
 use crate::chain::Chain;
-use crate::config::{Matcher, Path, Redirect as RedirectWords, Respond, Retry, Route as Words, Timeouts};
-use crate::document::{ConfigError, join};
-use crate::exchange::{Reply, Template, is_reserved};
-use crate::registry::{Parameters, Scope};
+use crate::config::{Matcher, Path, Retry, Route as Words, Timeouts};
+use crate::document::join;
+use crate::exchange::is_reserved;
+use crate::registry::Parameters;
 use crate::route::{
     HeaderCondition, ListenerSet, MethodSet, PathPattern, PathRegex, PathSpec, QueryCondition, RouteSpec,
     Router, ValueMatch,
 };
-use crate::snapshot::{Bounds, Deadlines, Redirect, Route, Target, UpstreamTimeouts, WebSocketLimits};
+use crate::snapshot::{Bounds, Deadlines, Route, Target, UpstreamTimeouts, WebSocketLimits};
 use crate::types::{ByteSize, HostPattern};
 use crate::upstream::Upstream;
 
@@ -55,6 +55,7 @@ impl<'a> Compiler<'a> {
         self.check_kept("defaults.retry", &config.defaults.retry, None);
         let most = self.most(&config.defaults.timeouts);
         hedge::check("defaults.retry", &config.defaults.retry, most, &mut self.errors);
+        self.check_limits("defaults.limits", &config.defaults.limits);
         for (at, words) in config.routes.iter().enumerate() {
             let path = format!("routes[{at}]");
             self.check_name(format!("{path}.name"), &words.name);
@@ -136,6 +137,7 @@ impl<'a> Compiler<'a> {
             priority: limits::priority(words.priority),
             announce: own.announce.or(defaults.timeouts.announce).unwrap_or(false),
             request_body: request_body.unwrap_or(BODY_LIMIT).get(),
+            head: limits::of_heads(&words.limits, &defaults.limits),
         };
         let metrics = self.inputs.metrics.route(&words.name);
         Route {
@@ -195,6 +197,7 @@ impl<'a> Compiler<'a> {
         self.check_kept(&format!("{path}.retry"), &words.retry, longest.or(Some(BODY_LIMIT)));
         let most = self.most(&words.timeouts);
         hedge::check_route(path, &words.retry, upstreams, self.config, most, &mut self.errors);
+        self.check_limits(&format!("{path}.limits"), &words.limits);
         let hosts = self.hosts(path, words);
         let methods = self.methods(path, words);
         let headers = self.header_conditions(path, &words.headers);
@@ -320,44 +323,6 @@ impl<'a> Compiler<'a> {
             self.errors.push(unknown(path, "upstream", name, known));
         }
         upstream
-    }
-
-    fn respond(&mut self, path: &str, words: &Respond) -> Option<Target> {
-        let status =
-            StatusCode::from_u16(words.status).ok().filter(|status| (200..600).contains(&status.as_u16()));
-        let status = self.parsed(format!("{path}.status"), status.ok_or("a status is 200 to 599"));
-        let mut headers = HeaderMap::new();
-        for (name, value) in &words.headers {
-            let path = join(&format!("{path}.headers"), name);
-            let name = self.parsed(path.clone(), sendable(name));
-            let value = self
-                .parsed(path, HeaderValue::from_str(value).map_err(|_| "a header cannot carry this value"));
-            if let (Some(name), Some(value)) = (name, value) {
-                headers.append(name, value);
-            }
-        }
-        Some(Target::Respond(Box::new(Reply::content(status?, words.body.clone()).headers(headers))))
-    }
-
-    fn redirect(&mut self, path: &str, words: &RedirectWords, captures: &[&str]) -> Option<Target> {
-        let good = matches!(words.status, 301 | 302 | 303 | 307 | 308);
-        let status = StatusCode::from_u16(words.status).ok().filter(|_| good);
-        let status =
-            self.parsed(format!("{path}.status"), status.ok_or("a redirect has 301, 302, 303, 307 or 308"));
-        let to = self.parsed(format!("{path}.to"), Template::parse(&words.to))?;
-        let fit = |to: &str| to.starts_with('/') || to.starts_with("http://") || to.starts_with("https://");
-        if !fit(&words.to) || HeaderValue::from_str(&words.to).is_err() {
-            self.error(format!("{path}.to"), "a redirect leads to an absolute URL or a path");
-        }
-        let scope = Scope {
-            parameters: Parameters::Of(captures),
-            state: self.inputs.state,
-            stores: &self.stores,
-            owner: "",
-        };
-        let unknown = scope.unknown_captures(&to).map(|error| ConfigError::new(format!("{path}.to"), error));
-        self.errors.extend(unknown);
-        Some(Target::Redirect(Redirect { to, status: status? }))
     }
 }
 

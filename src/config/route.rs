@@ -263,13 +263,26 @@ impl Timeouts {
     }
 }
 
-/// How large a request may be.
+/// How large a request may be. What is said of its head counts beside the limits of the listener.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct RouteLimits {
     /// The size of a request body; 413 above. Default 10MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_body: Option<ByteSize>,
+    /// The size of all header fields together: their names and values, and four bytes for each; 431 above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub header_bytes: Option<ByteSize>,
+    /// Header fields; 431 above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub headers: Option<u32>,
+    /// The length of path and query; 414 above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uri_bytes: Option<ByteSize>,
+    /// Parameters of the query; 400 above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query_parameters: Option<u32>,
 }
 
 impl RouteLimits {

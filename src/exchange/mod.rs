@@ -5,12 +5,14 @@ mod fault;
 mod forwarded;
 pub mod grpc;
 pub mod grpc_web;
+mod preflight;
 mod reason;
 mod reply;
 mod request_id;
 mod reserved;
 mod select;
 mod template;
+mod vary;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,12 +23,14 @@ use http::{HeaderName, HeaderValue, Method};
 pub use body::{DIGESTS, reframe};
 pub use fault::{Fault, Result};
 pub use forwarded::Client;
+pub use preflight::preflight;
 pub use reason::Reason;
 pub use reply::Reply;
 pub use request_id::RequestId;
 pub use reserved::is_reserved;
 pub use select::{Selected, cookies};
 pub use template::Template;
+pub use vary::vary;
 
 /// The head of a request; its path is the canonical one.
 pub use pingora::http::RequestHeader;

@@ -45,6 +45,16 @@ reasons! {
     TLS_REQUIRED = "tls_required", BAD_REQUEST, "This port speaks TLS: use https", "http_protocol_error";
     /// The host is not one that this connection was greeted for: another, with TLS of its own, is needed.
     MISDIRECTED_REQUEST = "misdirected_request", MISDIRECTED_REQUEST, "This connection is not for this host", "http_request_denied";
+    /// Parameters of the query or the path are not what they must be.
+    BAD_PARAMETERS = "bad_parameters", BAD_REQUEST, "Parameters are not what they must be", "http_request_error";
+    /// The request target is longer than the route allows.
+    URI_TOO_LONG = "uri_too_long", URI_TOO_LONG, "The request target is too long", "http_request_denied";
+    /// The header fields are larger than the route allows.
+    HEADERS_TOO_LARGE = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The header fields are too large", "http_request_denied";
+    /// The request has more header fields than the route allows.
+    TOO_MANY_HEADERS = "too_many_headers", REQUEST_HEADER_FIELDS_TOO_LARGE, "There are too many header fields", "http_request_denied";
+    /// The query has more parameters than the route allows.
+    TOO_MANY_PARAMETERS = "too_many_parameters", BAD_REQUEST, "The query has too many parameters", "http_request_denied";
     /// The body is longer than the route allows.
     BODY_TOO_LARGE = "body_too_large", PAYLOAD_TOO_LARGE, "The body is too large", "http_request_denied";
     /// The body shrinks to too little for what it holds.
@@ -63,6 +73,12 @@ reasons! {
     CLIENT_CLOSED = "client_closed", BAD_REQUEST, "The client closed the connection", "connection_terminated";
     /// The client's address is not allowed here.
     IP_DENIED = "ip_denied", FORBIDDEN, "This address is not allowed", "http_request_denied";
+    /// The client's program is not allowed here.
+    BOT_DENIED = "bot_denied", FORBIDDEN, "This client is not allowed", "http_request_denied";
+    /// The route is closed for maintenance.
+    MAINTENANCE = "maintenance", SERVICE_UNAVAILABLE, "Closed for maintenance", "http_request_denied";
+    /// The configuration has some requests fail; the status is the one that it says.
+    FAULT_INJECTED = "fault_injected", SERVICE_UNAVAILABLE, "This request was made to fail", "http_request_denied";
     /// Nothing of a body moved for longer than allowed.
     STREAM_IDLE_TIMEOUT = "stream_idle_timeout", GATEWAY_TIMEOUT, "Nothing moved for too long", "http_response_timeout";
     /// The client sent nothing of its body for longer than allowed.

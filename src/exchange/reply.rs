@@ -19,8 +19,18 @@ pub struct Reply {
 
 #[derive(Debug, Clone)]
 enum Content {
-    Problem { reason: Reason, detail: Cow<'static, str> },
+    Problem(Box<Problem>),
     Body(Bytes),
+}
+
+/// What a refusal tells.
+#[derive(Debug, Clone)]
+struct Problem {
+    reason: Reason,
+    title: Cow<'static, str>,
+    detail: Cow<'static, str>,
+    /// A page in place of our own.
+    page: Option<Bytes>,
 }
 
 impl Reply {
@@ -29,7 +39,12 @@ impl Reply {
         Self {
             status: reason.status(),
             headers: HeaderMap::new(),
-            content: Content::Problem { reason, detail: Cow::Borrowed("") },
+            content: Content::Problem(Box::new(Problem {
+                reason,
+                title: Cow::Borrowed(reason.title()),
+                detail: Cow::Borrowed(""),
+                page: None,
+            })),
         }
     }
 
@@ -41,9 +56,34 @@ impl Reply {
     /// Adds a sentence for the person who reads the problem. Never put internal detail here.
     #[must_use]
     pub fn detail(mut self, text: impl Into<Cow<'static, str>>) -> Self {
-        if let Content::Problem { detail, .. } = &mut self.content {
-            *detail = text.into();
+        if let Content::Problem(problem) = &mut self.content {
+            problem.detail = text.into();
         }
+        self
+    }
+
+    /// Gives a problem another title than its reason's.
+    #[must_use]
+    pub fn title(mut self, text: impl Into<Cow<'static, str>>) -> Self {
+        if let Content::Problem(problem) = &mut self.content {
+            problem.title = text.into();
+        }
+        self
+    }
+
+    /// Shows browsers this page (HTML) in place of the gateway's own.
+    #[must_use]
+    pub fn page(mut self, html: impl Into<Bytes>) -> Self {
+        if let Content::Problem(problem) = &mut self.content {
+            problem.page = Some(html.into());
+        }
+        self
+    }
+
+    /// Gives it another status than its reason's.
+    #[must_use]
+    pub fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = status;
         self
     }
 
@@ -68,8 +108,8 @@ impl Reply {
 
     /// The reason code; `None` for content.
     pub fn reason(&self) -> Option<Reason> {
-        match self.content {
-            Content::Problem { reason, .. } => Some(reason),
+        match &self.content {
+            Content::Problem(problem) => Some(problem.reason),
             Content::Body(_) => None,
         }
     }
@@ -82,17 +122,20 @@ impl Reply {
                 headers.entry(header::CONTENT_TYPE).or_insert(TEXT);
                 body
             }
-            Content::Problem { reason, detail } => {
-                let (kind, body) = if wants_html(accept) {
-                    headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
-                    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-                    (HTML, page(reason, &detail, id))
-                } else {
-                    (PROBLEM, problem(reason, &detail, id))
+            Content::Problem(problem) => {
+                let reason = problem.reason;
+                let (kind, body) = match problem.page {
+                    Some(page) if wants_html(accept) => (HTML, page),
+                    None if wants_html(accept) => {
+                        headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
+                        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+                        (HTML, problem.html(self.status, id).into())
+                    }
+                    _ => (PROBLEM, problem.json(self.status, id).into()),
                 };
                 headers.insert(header::CONTENT_TYPE, kind);
                 headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-                if reason.status() == StatusCode::SERVICE_UNAVAILABLE {
+                if self.status == StatusCode::SERVICE_UNAVAILABLE {
                     headers.entry(header::RETRY_AFTER).or_insert(HeaderValue::from_static("1"));
                 }
                 if let Ok(value) = HeaderValue::from_str(&format!(
@@ -105,7 +148,7 @@ impl Reply {
                 if let Some(id) = id {
                     headers.insert(RequestId::HEADER, id.header());
                 }
-                Bytes::from(body)
+                body
             }
         };
         (headers, body)
@@ -136,39 +179,43 @@ fn is_html(range: &str) -> bool {
     html && !parts.any(unwanted)
 }
 
-fn problem(reason: Reason, detail: &str, id: Option<&RequestId>) -> Vec<u8> {
-    let mut fields = serde_json::Map::new();
-    let mut put = |name: &str, value: serde_json::Value| fields.insert(name.to_owned(), value);
-    put("type", "about:blank".into());
-    put("title", reason.title().into());
-    put("status", reason.status().as_u16().into());
-    if !detail.is_empty() {
-        put("detail", detail.into());
+impl Problem {
+    fn json(&self, status: StatusCode, id: Option<&RequestId>) -> Vec<u8> {
+        let mut fields = serde_json::Map::new();
+        let mut put = |name: &str, value: serde_json::Value| fields.insert(name.to_owned(), value);
+        put("type", "about:blank".into());
+        put("title", (*self.title).into());
+        put("status", status.as_u16().into());
+        if !self.detail.is_empty() {
+            put("detail", (*self.detail).into());
+        }
+        put("code", self.reason.code().into());
+        if let Some(id) = id {
+            put("request_id", id.as_str().into());
+        }
+        let mut body = serde_json::Value::Object(fields).to_string().into_bytes();
+        body.push(b'\n');
+        body
     }
-    put("code", reason.code().into());
-    if let Some(id) = id {
-        put("request_id", id.as_str().into());
-    }
-    let mut body = serde_json::Value::Object(fields).to_string().into_bytes();
-    body.push(b'\n');
-    body
-}
 
-/// Without a script or anything from elsewhere, and with all text escaped; [`POLICY`] holds browsers to that.
-fn page(reason: Reason, detail: &str, id: Option<&RequestId>) -> Vec<u8> {
-    let status = reason.status();
-    let detail = if detail.is_empty() { String::new() } else { format!("<p>{}</p>", escaped(detail)) };
-    format!(
-        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>{status}</title><style>:root{{color-scheme:light dark}}\
-         body{{font:16px system-ui;margin:15vh auto;max-width:32rem;padding:0 1rem;overflow-wrap:anywhere}}\
-         small{{opacity:.7}}</style><h1>{}</h1><p>{}</p>{detail}<small>{} · {}</small></html>\n",
-        status.as_u16(),
-        escaped(reason.title()),
-        escaped(reason.code()),
-        escaped(id.map_or("-", RequestId::as_str)),
-    )
-    .into_bytes()
+    /// Without a script or anything from elsewhere, and with all text escaped; [`POLICY`] holds browsers to that.
+    fn html(&self, status: StatusCode, id: Option<&RequestId>) -> Vec<u8> {
+        let detail = match &*self.detail {
+            "" => String::new(),
+            detail => format!("<p>{}</p>", escaped(detail)),
+        };
+        format!(
+            "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+             <title>{status}</title><style>:root{{color-scheme:light dark}}\
+             body{{font:16px system-ui;margin:15vh auto;max-width:32rem;padding:0 1rem;overflow-wrap:anywhere}}\
+             small{{opacity:.7}}</style><h1>{}</h1><p>{}</p>{detail}<small>{} · {}</small></html>\n",
+            status.as_u16(),
+            escaped(&self.title),
+            escaped(self.reason.code()),
+            escaped(id.map_or("-", RequestId::as_str)),
+        )
+        .into_bytes()
+    }
 }
 
 fn escaped(text: &str) -> String {

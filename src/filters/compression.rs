@@ -12,7 +12,7 @@
 
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
+    CONTENT_TYPE, ETAG, IF_NONE_MATCH,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use schemars::JsonSchema;
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::chain::{Chunk, Filter, Phases, Stage};
 use crate::coding::{Coding, Effort, Encoder, preferred};
 use crate::document::{ConfigError, Errors};
-use crate::exchange::{DIGESTS, Exchange, Fault, ResponseHeader, Result};
+use crate::exchange::{DIGESTS, Exchange, Fault, ResponseHeader, Result, vary};
 use crate::registry::{FilterKind, Scope};
 use crate::types::{ByteSize, MediaRange};
 
@@ -216,7 +216,7 @@ impl Filter for Compression {
         if !self.suits(head) {
             return Ok(());
         }
-        vary(head)?;
+        vary(head, "Accept-Encoding")?;
         let request = &exchange.request().headers;
         if head.status == StatusCode::NOT_MODIFIED {
             // The client has the body and what was said of it. Its copy keeps the tag that it got.
@@ -310,20 +310,6 @@ fn is_stream(kind: &str) -> bool {
 fn says(headers: &HeaderMap, name: &HeaderName, member: &str) -> bool {
     let lists = headers.get_all(name).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     lists.map(<[u8]>::trim_ascii).any(|known| known.eq_ignore_ascii_case(member.as_bytes()))
-}
-
-fn vary(head: &mut ResponseHeader) -> Result<()> {
-    if says(&head.headers, &VARY, "*") || says(&head.headers, &VARY, "accept-encoding") {
-        return Ok(());
-    }
-    let mut merged: Vec<u8> = Vec::new();
-    for value in head.headers.get_all(VARY) {
-        merged.extend_from_slice(value.as_bytes());
-        merged.extend_from_slice(b", ");
-    }
-    merged.extend_from_slice(b"Accept-Encoding");
-    let merged = HeaderValue::from_bytes(&merged).map_err(|_| Fault::new("Vary cannot be merged"))?;
-    Ok(head.insert_header(VARY, merged)?)
 }
 
 /// Whether the client has a copy under the weak form of a tag.

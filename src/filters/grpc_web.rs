@@ -165,7 +165,10 @@ const MARK: HeaderName = HeaderName::from_static("x-grpc-web");
 /// Makes a refusal an answer without messages.
 fn refused(kind: MediaType<'_>, reason: Option<Reason>, head: &mut ResponseHeader) -> Result<Shape> {
     for (name, value) in grpc::refusal(head.status, reason) {
-        head.insert_header(name, value)?;
+        // A filter may have had a status of its own.
+        if !head.headers.contains_key(&name) {
+            head.insert_header(name, value)?;
+        }
     }
     head.set_status(http::StatusCode::OK)?;
     for name in [CONTENT_LENGTH, CONTENT_ENCODING].into_iter().chain(DIGESTS) {

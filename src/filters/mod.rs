@@ -1,10 +1,15 @@
 //! The filters: one file each. The file's name is the config key, the metric label and the docs page.
 
+mod bot;
 mod compression;
+mod cors;
 mod decompression;
+mod fault;
 mod grpc_web;
 mod headers;
 mod ip_restriction;
+mod maintenance;
+mod parameters;
 mod request_id;
 mod rewrite;
 
@@ -13,11 +18,16 @@ use crate::registry::Registry;
 /// Every filter of the house.
 pub fn builtin() -> Registry {
     Registry::default()
+        .filter::<bot::Bot>()
         .filter::<compression::Compression>()
+        .filter::<cors::Cors>()
         .filter::<decompression::Decompression>()
+        .filter::<fault::Fault>()
         .filter::<grpc_web::GrpcWeb>()
         .filter::<headers::Headers>()
         .filter::<ip_restriction::IpRestriction>()
+        .filter::<maintenance::Maintenance>()
+        .filter::<parameters::Parameters>()
         .filter::<request_id::RequestIds>()
         .filter::<rewrite::Rewrite>()
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use http::header::{ALLOW, EXPECT, HOST, MAX_FORWARDS, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use pingora::http::RequestHeader;
 use pingora::{ErrorType, OrErr, Result};
 use pingora_proxy::Session;
@@ -20,7 +20,7 @@ use crate::edge::{Arrival, Ends, Shedding};
 use crate::exchange::{Answer, Client, Facts, Reason, Reply, RequestId, Rewrite, grpc, grpc_web};
 use crate::guard::{BodyFraming, Head, Version};
 use crate::route::{Captures, Found, Lookup};
-use crate::snapshot::{Live, Route, Snapshot, Target, Versions, Wanted};
+use crate::snapshot::{HeadBounds, Live, Route, Snapshot, Target, Versions, Wanted};
 use crate::types::{Host, NormalPath};
 
 /// Pins the route of a request and starts its clocks. `proved` is what another machine says of the proof that it asks
@@ -96,6 +96,10 @@ pub(super) fn arrive(
     let too_large = matches!(framing, BodyFraming::Length(length) if length > route.bounds.request_body);
     let reply = match place.reply {
         None if too_large => Some(Box::new(Reply::refuse(Reason::BODY_TOO_LARGE))),
+        None => {
+            let excess = route.bounds.head.as_ref().and_then(|bounds| excess(request, bounds));
+            excess.map(|reason| Box::new(Reply::refuse(reason)))
+        }
         reply => reply,
     };
     let started = arrival.at;
@@ -132,6 +136,25 @@ pub(super) fn arrive(
         route,
     }));
     Ok(())
+}
+
+/// What of a request head is more than its route takes. The path is counted as it is matched, not as it was spelled.
+fn excess(request: &RequestHeader, bounds: &HeadBounds) -> Option<Reason> {
+    let length = |(name, value): (&HeaderName, &HeaderValue)| (name.as_str().len() + value.len() + 4) as u64;
+    let query = request.uri.query();
+    let target = request.uri.path().len() + query.map_or(0, |query| query.len() + 1);
+    let parameters = || query.into_iter().flat_map(|query| query.split('&')).filter(|pair| !pair.is_empty());
+    if target as u64 > bounds.uri_bytes {
+        Some(Reason::URI_TOO_LONG)
+    } else if request.headers.len() as u64 > u64::from(bounds.headers) {
+        Some(Reason::TOO_MANY_HEADERS)
+    } else if request.headers.iter().map(length).sum::<u64>() > bounds.header_bytes {
+        Some(Reason::HEADERS_TOO_LARGE)
+    } else if parameters().nth(bounds.query_parameters as usize).is_some() {
+        Some(Reason::TOO_MANY_PARAMETERS)
+    } else {
+        None
+    }
 }
 
 /// gRPC needs HTTP/2; gRPC-Web takes any version, and always has a message.
@@ -235,7 +258,7 @@ fn find(snapshot: &Snapshot, request: &RequestHeader, host: Box<str>, listener: 
         query: request.uri.query(),
         listener,
     };
-    match snapshot.router.find(&lookup) {
+    match snapshot.find(&lookup) {
         Found::Route { target, captures } => match &target.target {
             Target::Versions(versions) => version(versions, target, request, host, captures),
             _ => Placed::on(target, host, captures),

@@ -13,7 +13,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
 use super::context::{Call, Context, Pinned};
-use super::{failure, forward, split};
+use super::{failure, forward, queue, split};
 use crate::chain::{Chain, Slots, Verdict};
 use crate::exchange::{Answer, Exchange, Fault, Reason, Reply, RequestId, grpc};
 use crate::handler::SharedHandler;
@@ -27,12 +27,19 @@ pub(super) fn of_the_chain(session: &Session, context: &mut Context) -> Result<O
     Ok(of_the_verdict(verdict, pinned))
 }
 
-/// Runs a chain within the time that the exchange has; the answer of the filter, or the clock, that gave one.
-pub(super) async fn of_the_waiting_chain(session: &Session, context: &mut Context) -> Result<Option<Reply>> {
+/// Runs a chain within the time that the exchange has, as long as the client waits for it; the answer of the filter, or
+/// the clock, that gave one.
+pub(super) async fn of_the_waiting_chain(
+    session: &mut Session,
+    context: &mut Context,
+) -> Result<Option<Reply>> {
     let (arrival, pinned) = context.parts()?;
     let (left, timer) = pinned.left(arrival, Instant::now());
-    let (chain, slots, mut exchange) = pinned.run(session.req_header());
-    match tokio::time::timeout(left, chain.request(slots, &mut exchange)).await {
+    // The session is needed to see whether the client leaves.
+    let head = session.req_header().clone();
+    let (chain, slots, mut exchange) = pinned.run(&head);
+    let verdict = tokio::time::timeout(left, chain.request(slots, &mut exchange));
+    match queue::or_client_leaves(session, verdict).await? {
         Ok(verdict) => Ok(of_the_verdict(verdict, pinned)),
         Err(_) => Ok(Some(Reply::refuse(failure::of_the_clock(timer)))),
     }
@@ -194,8 +201,12 @@ async fn send_as_grpc(session: &mut Session, context: &mut Context, reply: Reply
         head.remove_header(&name);
     }
     head.insert_header(CONTENT_TYPE, "application/grpc")?;
+    // A filter may have had a status of its own.
+    let own = head.remove_header(&grpc::STATUS);
     write_head(session, context, head).await?;
-    end_call(session, context, status, reason).await
+    let mut trailers = HeaderMap::from_iter(grpc::refusal(status, reason));
+    own.into_iter().for_each(|own| drop(trailers.insert(grpc::STATUS, own)));
+    end_with(session, context, trailers).await
 }
 
 /// Sends the status that ends a gRPC call.
@@ -205,7 +216,10 @@ pub(super) async fn end_call(
     status: StatusCode,
     reason: Option<Reason>,
 ) -> Result<()> {
-    let trailers = HeaderMap::from_iter(grpc::refusal(status, reason));
+    end_with(session, context, HeaderMap::from_iter(grpc::refusal(status, reason))).await
+}
+
+async fn end_with(session: &mut Session, context: &mut Context, trailers: HeaderMap) -> Result<()> {
     forward::note_status(context.pinned()?, &trailers);
     session.as_downstream_mut().write_response_trailers(trailers).await
 }

@@ -188,7 +188,7 @@ impl Server {
             if buckets.is_empty() { Buckets::default() } else { Buckets::new(&buckets).unwrap_or_default() };
         let parts = Parts::new(self.source, self.registry, self.environment, buckets);
         let parts = Arc::new(parts.map_err(|error| StartError::Bug(error.to_string()))?);
-        seen.add(loaded.files().iter().map(PathBuf::as_path));
+        seen.add(loaded.files(&parts.registry).iter().map(PathBuf::as_path));
         // Kept until the snapshot has adopted them.
         let adopt = |(listener, keys): (&String, &Vec<_>)| {
             parts.state.adopt(Tickets::key(listener), || Tickets::inherited(keys))

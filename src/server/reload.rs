@@ -176,7 +176,7 @@ impl Reloader {
         let loaded =
             self.parts.source.load(&self.parts.environment).map_err(|refusal| refusal.to_string())?;
         // Of a configuration that is refused, too: the change that mends it may come in a file that is new to it.
-        *self.files.lock() = loaded.files();
+        *self.files.lock() = loaded.files(&self.parts.registry);
         let (frame, compiled) = loaded.compile(&self.parts).map_err(|refusal| refusal.to_string())?;
         current.allows(&frame)?;
         let old = self.live.load_full();

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use super::frame::Frame;
 use super::{Parts, expiry};
-use crate::compile::{Compiled, shown, store_files, tls_files, upstream_files, webhook_files};
+use crate::compile::{Compiled, filter_files, shown, store_files, tls_files, upstream_files, webhook_files};
 use crate::config::Config;
 use crate::document::{ConfigError, Document, Environment, Errors, Failure, Sources};
 use crate::registry::Registry;
@@ -100,13 +100,14 @@ fn words(document: Result<Document, Failure>) -> Result<Loaded, Refusal> {
 
 impl Loaded {
     /// The files it is made of, for a watcher: those of the document, certificates and keys.
-    pub(super) fn files(&self) -> Vec<PathBuf> {
+    pub(super) fn files(&self, registry: &Registry) -> Vec<PathBuf> {
         let of_listeners = self.config.listeners.iter().flat_map(tls_files);
         let of_upstreams = self.config.upstreams.values().flat_map(upstream_files);
         let of_stores = self.config.stores.values().flat_map(store_files);
         let of_webhooks = self.config.telemetry.events.iter().flat_map(webhook_files);
         let named = of_listeners.chain(of_upstreams).chain(of_stores).chain(of_webhooks).map(Path::to_owned);
-        self.place.files().iter().cloned().chain(named).collect()
+        let of_filters = filter_files(&self.config, registry);
+        self.place.files().iter().cloned().chain(named).chain(of_filters).collect()
     }
 
     /// Compiles the words against what is shared; all errors, of reading and of meaning, come together.

@@ -21,6 +21,11 @@ impl Cidr {
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
+
+    /// The first and the last address of this range.
+    pub fn bounds(&self) -> (IpAddr, IpAddr) {
+        (self.0.network(), self.0.broadcast())
+    }
 }
 
 impl FromStr for Cidr {

@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "several test binaries stand on this, each on another part")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failure here is a failed test")]
 
+pub mod browser;
 mod client;
 pub mod dns;
 mod gateway;
