@@ -67,7 +67,8 @@ impl<'a> Compiler<'a> {
             return None;
         };
         let Ground { owner, parameters } = ground;
-        let scope = Scope { parameters, state: self.inputs.state, stores: &self.stores, owner };
+        let (state, stores, consumers) = (self.inputs.state, &self.stores, &self.consumers);
+        let scope = Scope { parameters, state, stores, consumers, owner };
         let path = crate::document::join(path, kind.name);
         let filter = kind.build(&entry.config, &path, &scope, &mut self.errors)?;
         Some(Link { name: kind.name, stage: kind.stage, filter })

@@ -3,6 +3,7 @@
 mod acme;
 mod balance;
 mod chains;
+mod consumers;
 mod discover;
 mod health;
 mod limits;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use crate::acme::{Challenges, Managed, Proofs};
 use crate::chain::{ChainBuilder, Link};
 use crate::config::Config;
+use crate::consumer::Consumers;
 use crate::document::{ConfigError, Environment, Errors, closest};
 use crate::registry::Registry;
 use crate::snapshot::{Bounds, Snapshot, Watermarks};
@@ -31,6 +33,7 @@ use crate::telemetry::{AccessLog, Events, Metrics, Settings};
 use crate::types::CredentialFields;
 use crate::upstream::Upstream;
 
+pub use consumers::consumer_files;
 pub use listeners::admin_token;
 pub use shown::shown;
 pub use stores::store_files;
@@ -78,6 +81,7 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
         upstreams: &upstreams,
         credentials,
         stores: Stores::default(),
+        consumers: Arc::default(),
         directories: BTreeMap::new(),
         managed: Vec::new(),
         used: Vec::new(),
@@ -85,6 +89,7 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
         errors,
     };
     compiler.stores = compiler.stores();
+    compiler.consumers = compiler.consumers();
     compiler.directories = compiler.directories();
     let listeners = compiler.listeners();
     let routed = compiler.routes(&listeners);
@@ -106,6 +111,7 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
         let here = inputs.state.adopt(Challenges::KEY, Challenges::default);
         Arc::new(Proofs::new(here, &acme))
     });
+    let consumers = compiler.consumers;
     let errors = compiler.errors;
     let settings = access_log.unwrap_or_else(Settings::off);
     let (router, routes, unmatched) = routed;
@@ -117,6 +123,7 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
             router,
             routes,
             unmatched,
+            consumers,
             upstreams,
             listeners: listeners.policies,
             acme,
@@ -145,6 +152,8 @@ struct Compiler<'a> {
     credentials: CredentialFields,
     /// Stores that machines share.
     stores: Stores,
+    /// Who clients can prove to be.
+    consumers: Arc<Consumers>,
     /// The authorities that issue certificates.
     directories: acme::Directories,
     /// The certificates that are wanted of them.

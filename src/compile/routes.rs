@@ -300,6 +300,7 @@ impl<'a> Compiler<'a> {
             parameters: Parameters::Of(captures),
             state: self.inputs.state,
             stores: &self.stores,
+            consumers: &self.consumers,
             owner: "",
         };
         let unknown = scope.unknown_captures(&to).map(|error| ConfigError::new(format!("{path}.to"), error));

@@ -19,7 +19,7 @@ use super::path::{push_index, push_key};
 use super::source::{Mark, Sources};
 
 /// What an included file may hold.
-const SECTIONS: [&str; 5] = ["listeners", "upstreams", "filters", "chains", "routes"];
+const SECTIONS: [&str; 6] = ["listeners", "consumers", "upstreams", "filters", "chains", "routes"];
 
 /// A file to include and the entry that asks for it.
 pub(super) struct Included {

@@ -35,6 +35,7 @@ pub use pingora::http::ResponseHeader;
 
 use crate::consumer::{Consumer, Identity};
 use crate::route::Captures;
+pub use crate::route::{query_values, replace_query_values};
 use crate::tls::Session;
 
 /// One request on its way, as a filter sees it.
@@ -110,6 +111,17 @@ impl<'a> Exchange<'a> {
         self.facts.identity = identity;
     }
 
+    /// Says who the client is, unless it has proved to be another consumer: `false` then. `nobody` is the consumer that
+    /// stands for clients without credentials, and gives way. Only a filter that has verified it may.
+    pub fn agree(&mut self, consumer: &Arc<Consumer>, nobody: Option<&Arc<Consumer>>) -> bool {
+        let known = self.consumer().filter(|known| nobody != Some(*known));
+        let agrees = known.is_none_or(|known| known == consumer);
+        if agrees {
+            self.facts.identity.consumer = Some(Arc::clone(consumer));
+        }
+        agrees
+    }
+
     /// The host asked for: lower case, without port; empty when an HTTP/1.0 client named none.
     pub fn host(&self) -> &str {
         &self.facts.host
@@ -149,6 +161,16 @@ impl<'a> Exchange<'a> {
     /// The path that will go upstream: the client's, or as rewritten so far.
     pub fn upstream_path(&self) -> &str {
         self.facts.rewrite.path.as_deref().unwrap_or_else(|| self.path())
+    }
+
+    /// Sends this query upstream instead of the client's: without its `?`, and nothing when it is empty.
+    pub fn rewrite_query(&mut self, query: String) {
+        self.facts.rewrite.query = Some(query);
+    }
+
+    /// The query that will go upstream: the client's, or as rewritten so far.
+    pub fn upstream_query(&self) -> Option<&str> {
+        self.facts.rewrite.query(self.query())
     }
 
     /// Sends this `Host` upstream instead of the client's.
@@ -223,6 +245,18 @@ pub enum Answer {
 pub struct Rewrite {
     /// The path.
     pub path: Option<String>,
+    /// The query; empty where none is to be sent.
+    pub query: Option<String>,
     /// The `Host`.
     pub host: Option<HeaderValue>,
+}
+
+impl Rewrite {
+    /// The query to send where the client sent this one.
+    pub fn query<'q>(&'q self, of_client: Option<&'q str>) -> Option<&'q str> {
+        match self.query.as_deref() {
+            Some(query) => Some(query).filter(|query| !query.is_empty()),
+            None => of_client,
+        }
+    }
 }

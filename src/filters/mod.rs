@@ -1,5 +1,7 @@
 //! The filters: one file each. The file's name is the config key, the metric label and the docs page.
 
+mod api_key;
+mod basic;
 mod compression;
 mod decompression;
 mod grpc_web;
@@ -13,6 +15,8 @@ use crate::registry::Registry;
 /// Every filter of the house.
 pub fn builtin() -> Registry {
     Registry::default()
+        .filter::<api_key::ApiKey>()
+        .filter::<basic::Basic>()
         .filter::<compression::Compression>()
         .filter::<decompression::Decompression>()
         .filter::<grpc_web::GrpcWeb>()

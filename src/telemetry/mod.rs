@@ -12,6 +12,7 @@ pub use access_log::{
 };
 pub use events::{Event, EventKind, Events, Inbox, Subject};
 pub use metrics::{
-    ActiveRequest, Buckets, EndpointMetrics, Metrics, RouteMetrics, TEXT_FORMAT, UpstreamMetrics,
+    ActiveRequest, Buckets, ConsumerMetrics, EndpointMetrics, Metrics, RouteMetrics, TEXT_FORMAT,
+    UpstreamMetrics,
 };
 pub use process_log::{LogFormat, LogLevel};

@@ -11,6 +11,7 @@
 mod adopted;
 mod certificates;
 mod collector;
+mod consumer;
 mod counts;
 mod histogram;
 mod route;
@@ -22,6 +23,7 @@ use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
+pub use consumer::ConsumerMetrics;
 pub use histogram::{Buckets, InvalidBuckets};
 pub use prometheus::TEXT_FORMAT;
 pub use route::{ActiveRequest, RouteMetrics};
@@ -40,6 +42,7 @@ pub struct Metrics {
     buckets: Arc<Buckets>,
     routes: Arc<Adopted<RouteMetrics>>,
     upstreams: Arc<Adopted<UpstreamMetrics>>,
+    consumers: Arc<Adopted<ConsumerMetrics>>,
     no_route: Arc<RouteMetrics>,
     connections_active: IntGaugeVec,
     tls_handshakes: IntCounterVec,
@@ -67,6 +70,7 @@ impl Metrics {
             buckets,
             routes,
             upstreams: Arc::new(Adopted::default()),
+            consumers: Arc::new(Adopted::default()),
             no_route,
             connections_active: IntGaugeVec::new(
                 opts("connections_active", "Client connections open now."),
@@ -120,6 +124,11 @@ impl Metrics {
     /// The metrics of the upstream called `name`; adopt as with [`Metrics::route`].
     pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
         self.upstreams.adopt(name, |name| UpstreamMetrics::new(name, Arc::clone(&self.buckets)))
+    }
+
+    /// The metrics of the consumer called `name`; adopt as with [`Metrics::route`].
+    pub fn consumer(&self, name: &str) -> Arc<ConsumerMetrics> {
+        self.consumers.adopt(name, ConsumerMetrics::new)
     }
 
     /// Client connections open now on the listener called `name`. Look it up once and keep it.
@@ -207,7 +216,7 @@ impl Metrics {
             self.config_reloads.get_metric_with_label_values(&[result])?;
             self.events_sent.get_metric_with_label_values(&[result])?;
         }
-        let collectors: [Box<dyn Collector>; 12] = [
+        let collectors: [Box<dyn Collector>; 13] = [
             Box::new(build_info),
             Box::new(self.connections_active.clone()),
             Box::new(self.tls_handshakes.clone()),
@@ -220,6 +229,7 @@ impl Metrics {
             Box::new(self.events_sent.clone()),
             Box::new(SeriesCollector::new(Arc::clone(&self.routes), route::FAMILIES)?),
             Box::new(SeriesCollector::new(Arc::clone(&self.upstreams), upstream::FAMILIES)?),
+            Box::new(SeriesCollector::new(Arc::clone(&self.consumers), consumer::FAMILIES)?),
         ];
         collectors.into_iter().try_for_each(|collector| self.registry.register(collector))?;
         #[cfg(target_os = "linux")]
@@ -339,6 +349,18 @@ mod tests {
         ] {
             assert_eq!(value(&metrics, series), Some(expected), "{series}");
         }
+    }
+
+    #[test]
+    fn requests_are_counted_by_consumer_once_there_are_any() {
+        let metrics = metrics();
+        let (mobile, _idle) = (metrics.consumer("mobile"), metrics.consumer("idle"));
+        mobile.count();
+        metrics.consumer("mobile").count();
+        assert_eq!(value(&metrics, r#"portcullis_consumer_requests_total{consumer="mobile"}"#), Some(2.0));
+        assert!(!metrics.render().unwrap().contains("idle"));
+        drop(mobile);
+        assert!(!metrics.render().unwrap().contains("mobile"));
     }
 
     #[test]
