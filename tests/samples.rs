@@ -22,8 +22,16 @@ use portcullis::{Gateway, Running};
 const TOKEN: &str = "a-token-for-the-samples";
 
 /// The samples that a test below exercises.
-const EXERCISED: [&str; 7] =
-    ["edge.yaml", "full.yaml", "internal.yaml", "minimal.yaml", "resilience.yaml", "split.yaml", "tls.yaml"];
+const EXERCISED: [&str; 8] = [
+    "consumers.yaml",
+    "edge.yaml",
+    "full.yaml",
+    "internal.yaml",
+    "minimal.yaml",
+    "resilience.yaml",
+    "split.yaml",
+    "tls.yaml",
+];
 
 #[test]
 fn every_sample_is_exercised() {
@@ -46,6 +54,7 @@ fn every_sample_passes_check_as_it_stands() {
             .env("PORTCULLIS_ADMIN_TOKEN", TOKEN)
             .env("PORTCULLIS_ACME_KEY", "c2VjcmV0")
             .env("PORTCULLIS_STICKY_SECRET", TOKEN)
+            .env("PORTCULLIS_WAREHOUSE_KEY", TOKEN)
             .output()
             .unwrap();
         assert!(output.status.success(), "{sample}: {}", String::from_utf8_lossy(&output.stderr));
@@ -68,6 +77,31 @@ fn minimal() {
     let answer = get(&running, "/any/path?and=query", "a.test", &[]);
     assert_eq!(answer.status, 200);
     assert!(answer.body.starts_with("GET /any/path?and=query HTTP/1.1\r\n"), "{}", answer.body);
+}
+
+#[test]
+fn consumers() {
+    let running = start("consumers.yaml");
+    let who = |path: &str, field: &str| {
+        let answer = get(&running, path, "gw", &[field]);
+        let name =
+            answer.body.lines().find_map(|line| line.strip_prefix("x-consumer-name: ").map(str::to_owned));
+        (answer.status, name.unwrap_or_default().trim().to_owned())
+    };
+    let key = format!("X-API-Key: {TOKEN}");
+    for (path, field, status, name) in [
+        ("/api/1", "X-API-Key: acme-old-key-0123456789", 200, "acme"),
+        ("/api/1?apikey=acme-new-key-0123456789", "X-None: 1", 200, "acme"),
+        ("/api/1", &key, 200, "warehouse"),
+        ("/api/1", "X-Consumer-Name: acme", 401, ""),
+        ("/reports/1", "Authorization: Basic YW5uYTpodW50ZXIyMg==", 200, "anna"),
+        ("/reports/1", &key, 401, ""),
+        ("/catalogue/1", &key, 200, "warehouse"),
+        ("/catalogue/1", "X-None: 1", 200, "guest"),
+        ("/catalogue/1", "X-API-Key: wrong", 401, ""),
+    ] {
+        assert_eq!(who(path, field), (status, name.to_owned()), "{path} {field}");
+    }
 }
 
 #[test]
@@ -229,7 +263,8 @@ fn start(sample: &str) -> Running {
 }
 
 fn start_with(sample: &str, certificates: &Certificates) -> Running {
-    let environment: Environment = [("PORTCULLIS_ADMIN_TOKEN", TOKEN)].into_iter().collect();
+    let environment: Environment =
+        [("PORTCULLIS_ADMIN_TOKEN", TOKEN), ("PORTCULLIS_WAREHOUSE_KEY", TOKEN)].into_iter().collect();
     let document = Document::load(&folder().join(sample), &environment).unwrap();
     let mut errors = Errors::default();
     let mut config = Config::read(&document, &mut errors);
