@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use client::{Answer, ask, echo};
 use harness::tls::{Authority, Caller, Order, TLS12};
 use portcullis::config::{
-    Acme, AcmeStore, Balance, CertificateSource, Config, Endpoint, SecretSource, Store, Tls,
+    Acme, AcmeStore, ApiKey, Balance, CertificateSource, Config, Endpoint, SecretSource, Store, Tls,
 };
 use portcullis::document::{Document, Environment, Errors};
 use portcullis::{Gateway, Running};
@@ -284,7 +284,25 @@ fn start_with(sample: &str, certificates: &Certificates) -> Running {
         hook.ca = hook.ca.as_ref().map(|file| certificates.0.path(file.to_str().unwrap()));
         hook.token = Some(portcullis::config::SecretSource::Word(portcullis::types::Secret::new(TOKEN)));
     }
+    of_this_process(&mut config);
     Gateway::from_config(config).start().unwrap_or_else(|error| panic!("{sample}: {error}"))
+}
+
+/// The environment of this process does not have the secrets of consumers.
+fn of_this_process(config: &mut Config) {
+    let token = || portcullis::types::Secret::new(TOKEN);
+    for consumer in &mut config.consumers {
+        for key in &mut consumer.api_keys {
+            if matches!(key, ApiKey::Words(words) if words.env.is_some()) {
+                *key = ApiKey::Word(token());
+            }
+        }
+        for login in &mut consumer.basic {
+            if login.password.is_some() {
+                login.password = Some(SecretSource::Word(token()));
+            }
+        }
+    }
 }
 
 fn here(config: &mut Config) {

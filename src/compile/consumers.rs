@@ -159,8 +159,10 @@ impl Compiler<'_> {
         let told = |error: InvalidHash| {
             let known = ConfigError::new(path, error.to_string());
             self.errors.push(match error {
-                InvalidHash::Costly(..) => known,
-                _ => known.with_hint("`htpasswd -nbB NAME PASSWORD` prints one of bcrypt after the colon"),
+                InvalidHash::Costly(..) | InvalidHash::Broken(_) => known,
+                InvalidHash::Kind => {
+                    known.with_hint("`htpasswd -nbB NAME PASSWORD` prints one of bcrypt after the colon")
+                }
             });
         };
         Password::of_hash(&hash).map_err(told).ok()
