@@ -81,6 +81,8 @@ impl Eq for Consumer {}
 pub struct Identity {
     /// The consumer that it is.
     pub consumer: Option<Arc<Consumer>>,
+    /// Whether the client has proved nothing: the consumer stands for such clients.
+    pub anonymous: bool,
     /// The name that it came with and has the password of.
     pub username: Option<Box<str>>,
 }

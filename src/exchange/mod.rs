@@ -111,15 +111,28 @@ impl<'a> Exchange<'a> {
         self.facts.identity = identity;
     }
 
-    /// Says who the client is, unless it has proved to be another consumer: `false` then. `nobody` is the consumer that
-    /// stands for clients without credentials, and gives way. Only a filter that has verified it may.
-    pub fn agree(&mut self, consumer: &Arc<Consumer>, nobody: Option<&Arc<Consumer>>) -> bool {
-        let known = self.consumer().filter(|known| nobody != Some(*known));
-        let agrees = known.is_none_or(|known| known == consumer);
+    /// Says which consumer the client has proved to be, unless it has proved to be another one: `false` then. Only a filter
+    /// that has verified it may.
+    pub fn agree(&mut self, consumer: &Arc<Consumer>) -> bool {
+        let identity = &mut self.facts.identity;
+        let agrees = identity.anonymous || identity.consumer.as_ref().is_none_or(|known| known == consumer);
         if agrees {
-            self.facts.identity.consumer = Some(Arc::clone(consumer));
+            identity.consumer = Some(Arc::clone(consumer));
+            identity.anonymous = false;
         }
         agrees
+    }
+
+    /// Takes a client that has proved nothing for this consumer.
+    pub fn assume(&mut self, consumer: &Arc<Consumer>) {
+        if self.facts.identity.consumer.is_none() {
+            self.identify(Identity { consumer: Some(Arc::clone(consumer)), anonymous: true, username: None });
+        }
+    }
+
+    /// Notes the name whose password the client has. Only a filter that has verified it may.
+    pub fn set_username(&mut self, username: &str) {
+        self.facts.identity.username = Some(username.into());
     }
 
     /// The host asked for: lower case, without port; empty when an HTTP/1.0 client named none.

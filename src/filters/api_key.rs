@@ -113,25 +113,25 @@ impl Filter for ApiKey {
     }
 
     fn request(&self, (): &mut (), exchange: &mut Exchange<'_>) -> Result<Flow> {
-        let consumer = match self.key(exchange) {
-            Key::None => self.anonymous.as_ref().ok_or(Reason::CREDENTIALS_MISSING),
-            Key::Many => Err(Reason::CREDENTIALS_CONFLICT),
-            Key::One(key) => match self.consumers.by_key(&key) {
-                Lookup::Of(consumer) => Ok(consumer),
-                Lookup::Expired => Err(Reason::CREDENTIALS_EXPIRED),
-                Lookup::Unknown => Err(Reason::CREDENTIALS_INVALID),
-            },
-        };
-        let consumer = match consumer {
-            // Who has proved to be somebody is not made nobody.
-            Ok(consumer) if self.is_anonymous(consumer) && exchange.consumer().is_some() => {
+        let found = match self.key(exchange) {
+            Key::None => {
+                let Some(anonymous) = &self.anonymous else {
+                    return Ok(self.refuse(Reason::CREDENTIALS_MISSING));
+                };
+                exchange.assume(anonymous);
                 return Ok(Flow::Continue);
             }
-            Ok(consumer) => consumer,
-            Err(reason) => return Ok(self.refuse(reason)),
+            Key::Many => return Ok(self.refuse(Reason::CREDENTIALS_CONFLICT)),
+            Key::One(key) => self.consumers.by_key(&key),
         };
-        if !exchange.agree(consumer, self.anonymous.as_ref()) {
-            return Ok(self.refuse(Reason::CREDENTIALS_CONFLICT));
+        let reason = match found {
+            Lookup::Of(consumer) if exchange.agree(consumer) => None,
+            Lookup::Of(_) => Some(Reason::CREDENTIALS_CONFLICT),
+            Lookup::Expired => Some(Reason::CREDENTIALS_EXPIRED),
+            Lookup::Unknown => Some(Reason::CREDENTIALS_INVALID),
+        };
+        if let Some(reason) = reason {
+            return Ok(self.refuse(reason));
         }
         if self.hide {
             self.hide_in_query(exchange);
@@ -181,10 +181,6 @@ impl ApiKey {
             Some(key) if found.all(|other| other == key) => Key::One(key),
             Some(_) => Key::Many,
         }
-    }
-
-    fn is_anonymous(&self, consumer: &Arc<Consumer>) -> bool {
-        self.anonymous.as_ref().is_some_and(|anonymous| Arc::ptr_eq(anonymous, consumer))
     }
 
     fn refuse(&self, reason: Reason) -> Flow {

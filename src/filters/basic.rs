@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::chain::{Filter, Flow, Phases, Stage};
-use crate::consumer::{Busy, Consumer, Consumers, Identity};
+use crate::consumer::{Busy, Consumer, Consumers};
 use crate::document::Errors;
 use crate::exchange::{Exchange, Reason, Reply, RequestHeader, Result};
 use crate::registry::{FilterKind, Scope};
@@ -89,9 +89,8 @@ impl Filter for Basic {
         let (username, password) = credentials.split();
         let reason = match self.consumers.by_password(username, password.as_bytes()).await {
             Ok(Some(login)) if login.is_over() => Reason::CREDENTIALS_EXPIRED,
-            Ok(Some(login)) if exchange.agree(&login.consumer, self.anonymous.as_ref()) => {
-                let consumer = Some(Arc::clone(&login.consumer));
-                exchange.identify(Identity { consumer, username: Some(login.username.clone()) });
+            Ok(Some(login)) if exchange.agree(&login.consumer) => {
+                exchange.set_username(&login.username);
                 return Ok(Flow::Continue);
             }
             Ok(Some(_)) => Reason::CREDENTIALS_CONFLICT,
@@ -117,10 +116,8 @@ impl Basic {
     fn without(&self, exchange: &mut Exchange<'_>) -> Flow {
         match &self.anonymous {
             None => self.refuse(Reason::CREDENTIALS_MISSING),
-            // Who has proved to be somebody is not made nobody.
-            Some(_) if exchange.consumer().is_some() => Flow::Continue,
             Some(anonymous) => {
-                exchange.agree(anonymous, None);
+                exchange.assume(anonymous);
                 Flow::Continue
             }
         }

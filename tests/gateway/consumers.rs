@@ -200,6 +200,10 @@ fn several_filters_have_to_agree() {
     ] {
         assert_eq!(who(&both, &fields), said, "{fields}");
     }
+    // A guest of one filter is somebody for the next.
+    let then = gateway(&origin, "{ api_key: { anonymous: guest } }, basic");
+    assert_eq!(who(&then, &basic("bob:hunter22")), "mobile bob");
+    assert_eq!(who(&then, MOBILE), "401 credentials_missing");
     // Whoever brings neither is the guest; whoever brings one is who it proves to be.
     let (key, name) = ("{ api_key: { anonymous: guest } }", "{ basic: { anonymous: guest } }");
     for filters in [format!("{key}, {name}"), format!("{name}, {key}")] {
