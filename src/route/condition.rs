@@ -416,6 +416,21 @@ mod tests {
         assert!(!absent.holds(None) && !absent.holds(Some("")));
     }
 
+    #[test]
+    fn values_of_a_query_are_replaced_and_taken_out() {
+        let replaced = |query, value| replace_query_values(query, "a b", value);
+        for (query, masked, without) in [
+            ("a+b=1", "a+b=*", ""),
+            ("x=1&a%20b=2&y", "x=1&a%20b=*&y", "x=1&y"),
+            ("a+b&a+b==&a+bc=1", "a+b=*&a+b=*&a+bc=1", "a+bc=1"),
+            ("=&a+b=%zz&%", "=&a+b=*&%", "=&%"),
+        ] {
+            assert_eq!(replaced(query, Some("*")).as_deref(), Some(masked), "{query}");
+            assert_eq!(replaced(query, None).as_deref(), Some(without), "{query}");
+        }
+        assert_eq!((replaced("", None), replaced("ab=1&a=b", None)), (None, None));
+    }
+
     proptest! {
         #[test]
         fn what_is_form_encoded_decodes_to_itself(text in "\\PC{0,20}") {
