@@ -22,7 +22,10 @@ const MOST_PASSWORD: usize = 1024;
 impl Compiler<'_> {
     pub(super) fn consumers(&mut self) -> Arc<Consumers> {
         let config = self.config;
-        let mut index = Builder::new(self.inputs.state.adopt(Passwords::KEY, Passwords::default));
+        let mut index = match config.consumers.is_empty() {
+            true => Builder::default(),
+            false => Builder::new(self.inputs.state.adopt(Passwords::KEY, Passwords::default)),
+        };
         index.incomplete(config.unread.touches("consumers") || config.unread.section());
         for (at, words) in config.consumers.iter().enumerate() {
             self.consumer(&format!("consumers[{at}]"), words, &mut index);
