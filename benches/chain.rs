@@ -6,16 +6,23 @@
 use std::future::{Future, ready};
 use std::hint::black_box;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Instant, SystemTime};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis::chain::{Chain, ChainBuilder, Link, SharedFilter};
+use portcullis::consumer::{Builder, Consumer, Credential, Digest, Identity};
+use portcullis::document::{Document, Environment, Errors};
 use portcullis::exchange::{Answer, Client, Facts, Rewrite};
+use portcullis::filters;
 use portcullis::route::Captures;
-use portcullis::{Exchange, Filter, Flow, Phases, RequestHeader, ResponseHeader, Result, Stage};
+use portcullis::{
+    Exchange, Filter, Flow, Parameters, Phases, RequestHeader, ResponseHeader, Result, Scope, Stage, State,
+    Stores,
+};
 
-criterion_group!(benches, requests, responses, slots);
+criterion_group!(benches, requests, responses, slots, keys);
 criterion_main!(benches);
 
 /// The request phase of chains of different lengths.
@@ -61,6 +68,42 @@ fn slots(criterion: &mut Criterion) {
     });
     group.bench_function("4_stateful", |bencher| bencher.iter(|| stateful.slots()));
     group.finish();
+}
+
+/// A request that `api_key` finds the consumer of, among ten thousand with two keys each.
+fn keys(criterion: &mut Criterion) {
+    let mut builder = Builder::default();
+    for number in 0..10_000 {
+        let consumer = Arc::new(Consumer::new(format!("consumer-{number}"), ["partners"]));
+        builder.consumer(Arc::clone(&consumer));
+        for key in 0..2 {
+            let digest = Digest::of(format!("a-key-of-consumer-{number}-{key}").as_bytes());
+            builder.key(&consumer, digest, Credential { name: None, expires: None }).unwrap();
+        }
+    }
+    let consumers = Arc::new(builder.build());
+    let (state, stores, registry) = (State::default(), Stores::default(), filters::builtin());
+    let kind = registry.kind("api_key").unwrap();
+    let document = Document::parse("bench.yaml", "{}", &Environment::default()).unwrap();
+    let scope = Scope {
+        parameters: Parameters::Nowhere,
+        state: &state,
+        stores: &stores,
+        consumers: &consumers,
+        owner: "bench",
+    };
+    let filter = kind.build(&document.root, "", &scope, &mut Errors::default()).unwrap();
+    let chain = chain([filter].into_iter());
+    let (mut head, mut facts) = exchange();
+    head.insert_header("x-api-key", "a-key-of-consumer-7777-1").unwrap();
+    criterion.bench_function("chain_api_key", |bencher| {
+        bencher.iter(|| {
+            facts.identity = Identity::default();
+            let mut exchange = Exchange::new(&head, "bench", &mut facts);
+            chain.request_at_once(&mut chain.slots(), black_box(&mut exchange)).unwrap().is_none()
+        })
+    });
+    assert_eq!(facts.identity.consumer.as_ref().map(|consumer| &*consumer.name), Some("consumer-7777"));
 }
 
 fn chains() -> [(&'static str, Chain); 4] {

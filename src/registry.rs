@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use http::HeaderValue;
 use schemars::generate::SchemaGenerator;
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::chain::{Filter, Link, SharedFilter, Stage};
-use crate::document::{Errors, Node, decode};
+use crate::consumer::{Consumer, Consumers};
+use crate::document::{ConfigError, Errors, Node, closest, decode};
 use crate::handler::{Handler, SharedHandler};
 use crate::state::State;
 use crate::stores::Stores;
@@ -54,6 +56,8 @@ pub struct Scope<'a> {
     pub state: &'a State,
     /// Where things can be kept.
     pub stores: &'a Stores,
+    /// Who clients can prove to be.
+    pub consumers: &'a Arc<Consumers>,
     /// Whose filters it is among: `global`, `listener web` or `route orders`. What it counts is counted for these.
     pub owner: &'a str,
     /// Whether files may be read. Else a filter takes what they hold for empty, and says nothing of them.
@@ -251,6 +255,38 @@ fn files<F: FilterKind>(config: &Node) -> Vec<PathBuf> {
 }
 
 impl Scope<'_> {
+    /// The consumer that a word at `path` names; an error when there is none.
+    pub fn consumer(&self, path: &str, name: &str, errors: &mut Errors) -> Option<Arc<Consumer>> {
+        let found = self.consumers.named(name);
+        if found.is_none() && !self.consumers.incomplete {
+            let known: Vec<&str> = self.consumers.entries().map(|entry| &*entry.consumer.name).collect();
+            let error = ConfigError::new(path, format!("there is no consumer `{name}`"));
+            errors.push(match closest(name, &known) {
+                Some(near) => error.with_hint(format!("did you mean `{near}`?")),
+                None => error,
+            });
+        }
+        found.cloned()
+    }
+
+    /// What `WWW-Authenticate` says (RFC 9110, section 11.6.1): the scheme, the realm that stands at `path`, and more.
+    pub fn challenge(
+        &self,
+        scheme: &str,
+        path: &str,
+        realm: &str,
+        more: &str,
+        errors: &mut Errors,
+    ) -> HeaderValue {
+        let quoted = realm.replace('\\', "\\\\").replace('"', "\\\"");
+        let fits = realm.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        let value = HeaderValue::try_from(format!("{scheme} realm=\"{quoted}\"{more}"));
+        value.ok().filter(|_| fits).unwrap_or_else(|| {
+            errors.push(ConfigError::new(path, "a realm is made of visible ASCII characters and spaces"));
+            HeaderValue::from_static("Unknown")
+        })
+    }
+
     /// A sentence for every name in the template that the route does not capture.
     pub fn unknown_captures(&self, template: &crate::exchange::Template) -> impl Iterator<Item = String> {
         let sentence = |name: &str| match self.parameters {

@@ -12,6 +12,7 @@ use http::{Method, StatusCode};
 
 use crate::acme::{Managed, Proofs};
 use crate::chain::Chain;
+use crate::consumer::Consumers;
 use crate::exchange::{Reply, Template, preflight};
 use crate::guard::HeadLimits;
 use crate::handler::SharedHandler;
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub routes: Box<[Arc<Route>]>,
     /// What answers requests that match no route.
     pub unmatched: Arc<Route>,
+    /// Who clients can prove to be.
+    pub consumers: Arc<Consumers>,
     /// All upstreams by name.
     pub upstreams: BTreeMap<Arc<str>, Arc<Upstream>>,
     /// The listeners, in file order.

@@ -7,6 +7,7 @@ mod client;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use client::ask;
@@ -24,9 +25,16 @@ fn build(registry: &Registry, name: &str, yaml: &str) -> Result<SharedFilter, St
     let document = Document::parse("filter.yaml", &format!("{name}: {yaml}"), &Environment::default());
     let document = document.map_err(|failure| failure.to_string())?;
     let (state, mut errors) = (State::default(), Errors::default());
-    let stores = Stores::default();
-    let scope =
-        Scope { parameters: Parameters::Any, state: &state, stores: &stores, owner: "nobody", files: true };
+    let (stores, consumers) = (Stores::default(), Arc::default());
+    let parameters = Parameters::Any;
+    let scope = Scope {
+        parameters,
+        state: &state,
+        stores: &stores,
+        consumers: &consumers,
+        owner: "nobody",
+        files: true,
+    };
     let kind = registry.kind(name).unwrap();
     let filter = kind.build(document.root.get(name).unwrap(), name, &scope, &mut errors);
     filter.ok_or_else(|| errors.placed(&document).render(&document.sources))

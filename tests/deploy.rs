@@ -121,6 +121,8 @@ fn families() -> BTreeSet<String> {
     metrics.tls_handshakes().with_label_values(&["web", "1.3", "full"]).inc();
     metrics.acme_orders().with_label_values(&["letsencrypt", "success"]).inc();
     metrics.certificates([("a.test".to_owned(), 1_800_000_000)]);
+    let consumer = metrics.consumer("mobile");
+    consumer.count();
     let upstream = metrics.upstream("shop");
     upstream.retry("success");
     upstream.hedge("won");

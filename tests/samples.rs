@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use client::{Answer, ask, echo};
 use harness::tls::{Authority, Caller, Order, TLS12};
 use portcullis::config::{
-    Acme, AcmeStore, Balance, CertificateSource, Config, Endpoint, SecretSource, Store, Tls,
+    Acme, AcmeStore, ApiKey, Balance, CertificateSource, Config, Endpoint, SecretSource, Store, Tls,
 };
 use portcullis::document::{Document, Environment, Errors};
 use portcullis::{Gateway, Running};
@@ -22,7 +22,8 @@ use portcullis::{Gateway, Running};
 const TOKEN: &str = "a-token-for-the-samples";
 
 /// The samples that a test below exercises.
-const EXERCISED: [&str; 9] = [
+const EXERCISED: [&str; 10] = [
+    "consumers.yaml",
     "cors.yaml",
     "edge.yaml",
     "full.yaml",
@@ -55,6 +56,7 @@ fn every_sample_passes_check_as_it_stands() {
             .env("PORTCULLIS_ADMIN_TOKEN", TOKEN)
             .env("PORTCULLIS_ACME_KEY", "c2VjcmV0")
             .env("PORTCULLIS_STICKY_SECRET", TOKEN)
+            .env("PORTCULLIS_WAREHOUSE_KEY", TOKEN)
             .output()
             .unwrap();
         assert!(output.status.success(), "{sample}: {}", String::from_utf8_lossy(&output.stderr));
@@ -89,6 +91,31 @@ fn minimal() {
     let answer = get(&running, "/any/path?and=query", "a.test", &[]);
     assert_eq!(answer.status, 200);
     assert!(answer.body.starts_with("GET /any/path?and=query HTTP/1.1\r\n"), "{}", answer.body);
+}
+
+#[test]
+fn consumers() {
+    let running = start("consumers.yaml");
+    let who = |path: &str, field: &str| {
+        let answer = get(&running, path, "gw", &[field]);
+        let name =
+            answer.body.lines().find_map(|line| line.strip_prefix("x-consumer-name: ").map(str::to_owned));
+        (answer.status, name.unwrap_or_default().trim().to_owned())
+    };
+    let key = format!("X-API-Key: {TOKEN}");
+    for (path, field, status, name) in [
+        ("/api/1", "X-API-Key: acme-old-key-0123456789", 200, "acme"),
+        ("/api/1?apikey=acme-new-key-0123456789", "X-None: 1", 200, "acme"),
+        ("/api/1", &key, 200, "warehouse"),
+        ("/api/1", "X-Consumer-Name: acme", 401, ""),
+        ("/reports/1", "Authorization: Basic YW5uYTpodW50ZXIyMg==", 200, "anna"),
+        ("/reports/1", &key, 401, ""),
+        ("/catalogue/1", &key, 200, "warehouse"),
+        ("/catalogue/1", "X-None: 1", 200, "guest"),
+        ("/catalogue/1", "X-API-Key: wrong", 401, ""),
+    ] {
+        assert_eq!(who(path, field), (status, name.to_owned()), "{path} {field}");
+    }
 }
 
 #[test]
@@ -267,7 +294,8 @@ fn start(sample: &str) -> Running {
 }
 
 fn start_with(sample: &str, certificates: &Certificates) -> Running {
-    let environment: Environment = [("PORTCULLIS_ADMIN_TOKEN", TOKEN)].into_iter().collect();
+    let environment: Environment =
+        [("PORTCULLIS_ADMIN_TOKEN", TOKEN), ("PORTCULLIS_WAREHOUSE_KEY", TOKEN)].into_iter().collect();
     let document = Document::load(&folder().join(sample), &environment).unwrap();
     let mut errors = Errors::default();
     let mut config = Config::read(&document, &mut errors);
@@ -287,7 +315,25 @@ fn start_with(sample: &str, certificates: &Certificates) -> Running {
         hook.ca = hook.ca.as_ref().map(|file| certificates.0.path(file.to_str().unwrap()));
         hook.token = Some(portcullis::config::SecretSource::Word(portcullis::types::Secret::new(TOKEN)));
     }
+    of_this_process(&mut config);
     Gateway::from_config(config).start().unwrap_or_else(|error| panic!("{sample}: {error}"))
+}
+
+/// The environment of this process does not have the secrets of consumers.
+fn of_this_process(config: &mut Config) {
+    let token = || portcullis::types::Secret::new(TOKEN);
+    for consumer in &mut config.consumers {
+        for key in &mut consumer.api_keys {
+            if matches!(key, ApiKey::Words(words) if words.env.is_some()) {
+                *key = ApiKey::Word(token());
+            }
+        }
+        for login in &mut consumer.basic {
+            if login.password.is_some() {
+                login.password = Some(SecretSource::Word(token()));
+            }
+        }
+    }
 }
 
 fn here(config: &mut Config) {

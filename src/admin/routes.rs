@@ -19,7 +19,7 @@ use crate::telemetry::{TEXT_FORMAT, process_log};
 const BODY: usize = 16 << 20;
 
 /// Paths and their methods.
-const PATHS: [(&str, Method); 12] = [
+const PATHS: [(&str, Method); 13] = [
     ("/healthz", Method::GET),
     ("/readyz", Method::GET),
     ("/metrics", Method::GET),
@@ -28,6 +28,7 @@ const PATHS: [(&str, Method); 12] = [
     ("/routes", Method::GET),
     ("/upstreams", Method::GET),
     ("/certificates", Method::GET),
+    ("/consumers", Method::GET),
     ("/config/check", Method::POST),
     ("/reload", Method::POST),
     ("/explain", Method::POST),
@@ -109,6 +110,7 @@ fn get(admin: &Admin, path: &str) -> Response<Vec<u8>> {
         "/config" => text(StatusCode::OK, "application/json", admin.live.load().config.as_bytes()),
         "/routes" => json_of(StatusCode::OK, &views::routes(admin)),
         "/upstreams" => json_of(StatusCode::OK, &views::upstreams(admin)),
+        "/consumers" => json_of(StatusCode::OK, &views::consumers(admin)),
         "/certificates" => json_of(StatusCode::OK, &views::certificates(admin)),
         _ => json_of(StatusCode::OK, &views::status(admin)),
     }

@@ -9,6 +9,7 @@ use httpdate::fmt_http_date;
 use serde_json::{Value, json};
 
 use super::Admin;
+use crate::consumer;
 use crate::explain;
 use crate::snapshot::{Route, Snapshot, Target};
 use crate::tls::{Certificate, Entry};
@@ -74,6 +75,29 @@ fn route_view(route: &Arc<Route>) -> Value {
         Target::Nothing => Value::Null,
     };
     json!({ "name": &*route.name, "matches": &*route.matches, "filters": filters, "target": target })
+}
+
+pub(super) fn consumers(admin: &Admin) -> Value {
+    let snapshot = admin.live.load_full();
+    let now = SystemTime::now();
+    snapshot.consumers.entries().map(|entry| consumer_view(entry, now)).collect()
+}
+
+fn consumer_view(entry: &consumer::Entry, now: SystemTime) -> Value {
+    let shown = |credential: &consumer::Credential, called: &str| {
+        let mut view = json!({
+            "expires": credential.expires.map(fmt_http_date),
+            "expired": credential.expires.is_some_and(|expires| expires <= now),
+        });
+        view[called] = credential.name.as_deref().into();
+        view
+    };
+    json!({
+        "name": &*entry.consumer.name,
+        "groups": entry.consumer.groups,
+        "api_keys": entry.api_keys.iter().map(|key| shown(key, "name")).collect::<Vec<_>>(),
+        "basic": entry.basic.iter().map(|login| shown(login, "username")).collect::<Vec<_>>(),
+    })
 }
 
 pub(super) fn certificates(admin: &Admin) -> Value {

@@ -137,12 +137,23 @@ pub struct Chunk<'a> {
 #[derive(Debug, Default)]
 pub struct LogEntry {
     fields: Vec<(&'static str, String)>,
+    query: Option<String>,
 }
 
 impl LogEntry {
     /// Adds a field to the JSON line. Names are snake_case.
     pub fn field(&mut self, name: &'static str, value: impl Into<String>) {
         self.fields.push((name, value.into()));
+    }
+
+    /// Shows this query, without its `?`, in place of the client's, which has something to hide.
+    pub fn show_query(&mut self, query: String) {
+        self.query = Some(query);
+    }
+
+    /// What is shown in place of the client's query.
+    pub fn query(&self) -> Option<&str> {
+        self.query.as_deref()
     }
 
     /// The fields added so far.

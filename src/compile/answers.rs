@@ -47,6 +47,7 @@ impl Compiler<'_> {
             parameters: Parameters::Of(captures),
             state: self.inputs.state,
             stores: &self.stores,
+            consumers: &self.consumers,
             owner: "",
             files: false,
         };

@@ -69,8 +69,9 @@ impl<'a> Compiler<'a> {
             return None;
         };
         let Ground { owner, parameters } = ground;
+        let (state, stores, consumers) = (self.inputs.state, &self.stores, &self.consumers);
         let files = self.inputs.certificates;
-        let scope = Scope { parameters, state: self.inputs.state, stores: &self.stores, owner, files };
+        let scope = Scope { parameters, state, stores, consumers, owner, files };
         let path = crate::document::join(path, kind.name);
         let filter = kind.build(&entry.config, &path, &scope, &mut self.errors)?;
         Some(Link { name: kind.name, stage: kind.stage, filter })

@@ -5,6 +5,7 @@ mod answers;
 mod apis;
 mod balance;
 mod chains;
+mod consumers;
 mod discover;
 mod health;
 mod hedge;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use crate::acme::{Challenges, Managed, Proofs};
 use crate::chain::{ChainBuilder, Link};
 use crate::config::Config;
+use crate::consumer::Consumers;
 use crate::document::{ConfigError, Environment, Errors, closest};
 use crate::registry::Registry;
 use crate::snapshot::{Bounds, Snapshot, Watermarks};
@@ -36,6 +38,7 @@ use crate::types::CredentialFields;
 use crate::upstream::Upstream;
 
 pub use chains::filter_files;
+pub use consumers::consumer_files;
 pub use listeners::admin_token;
 pub use shown::shown;
 pub use stores::store_files;
@@ -83,6 +86,7 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
         upstreams: &upstreams,
         credentials,
         stores: Stores::default(),
+        consumers: Arc::default(),
         directories: BTreeMap::new(),
         managed: Vec::new(),
         used: Vec::new(),
@@ -90,6 +94,7 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
         errors,
     };
     compiler.stores = compiler.stores();
+    compiler.consumers = compiler.consumers();
     compiler.directories = compiler.directories();
     let listeners = compiler.listeners();
     let routed = compiler.routes(&listeners);
@@ -111,6 +116,7 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
         let here = inputs.state.adopt(Challenges::KEY, Challenges::default);
         Arc::new(Proofs::new(here, &acme))
     });
+    let consumers = compiler.consumers;
     let errors = compiler.errors;
     let settings = access_log.unwrap_or_else(Settings::off);
     let (router, routes, unmatched) = routed;
@@ -122,6 +128,7 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
             router,
             routes,
             unmatched,
+            consumers,
             upstreams,
             listeners: listeners.policies,
             acme,
@@ -151,6 +158,8 @@ struct Compiler<'a> {
     credentials: CredentialFields,
     /// Stores that machines share.
     stores: Stores,
+    /// Who clients can prove to be.
+    consumers: Arc<Consumers>,
     /// The authorities that issue certificates.
     directories: acme::Directories,
     /// The certificates that are wanted of them.

@@ -6,6 +6,7 @@ mod acme;
 mod admin;
 mod api;
 mod balance;
+mod consumers;
 mod discover;
 mod filters;
 mod forms;
@@ -34,6 +35,7 @@ pub use acme::{Acme, AcmeChallenge, AcmeStore, ExternalAccount};
 pub use admin::{Admin, SecretSource};
 pub use api::{Api, ApiVersion, VersionFrom};
 pub use balance::{Balance, ConsistentHash, CustomBalance, Ring, Selectors, Sticky};
+pub use consumers::{ApiKey, ApiKeyWords, BasicLogin, Consumer};
 pub use discover::{Discover, DnsNames, NameServer};
 pub use filters::FilterUse;
 pub use health::{ActiveHealth, BodyMatch, BodyRegex, GrpcCheck, HttpCheck, StatusRange, TcpCheck};
@@ -83,6 +85,9 @@ pub struct Config {
     /// Logs and metrics.
     #[serde(default)]
     pub telemetry: Telemetry,
+    /// Who clients are, and what proves it.
+    #[serde(default)]
+    pub consumers: Vec<Consumer>,
     /// Where requests are sent, by name.
     #[serde(default)]
     pub upstreams: BTreeMap<String, Upstream>,

@@ -9,7 +9,7 @@ use super::{Config, Telemetry, Unread};
 use crate::document::{ConfigError, Document, Errors, Node, Value, decode, join, suggest};
 
 /// What stands at the top of a document; `include` is gone by now.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "version",
     "server",
     "listeners",
@@ -17,6 +17,7 @@ const SECTIONS: [&str; 13] = [
     "stores",
     "admin",
     "telemetry",
+    "consumers",
     "upstreams",
     "defaults",
     "filters",
@@ -49,6 +50,7 @@ impl Config {
             stores: map(root, "stores", errors),
             admin: one(root, "admin", errors),
             telemetry: telemetry(root, errors),
+            consumers: list(root, "consumers", errors),
             upstreams: map(root, "upstreams", errors),
             defaults: one(root, "defaults", errors).unwrap_or_default(),
             filters: list(root, "filters", errors),

@@ -19,7 +19,7 @@ use super::path::{push_index, push_key};
 use super::source::{Mark, Sources};
 
 /// What an included file may hold.
-const SECTIONS: [&str; 6] = ["listeners", "upstreams", "filters", "chains", "routes", "apis"];
+const SECTIONS: [&str; 7] = ["listeners", "consumers", "upstreams", "filters", "chains", "routes", "apis"];
 
 /// A file to include and the entry that asks for it.
 pub(super) struct Included {

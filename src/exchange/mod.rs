@@ -39,6 +39,7 @@ pub use pingora::http::ResponseHeader;
 
 use crate::consumer::{Consumer, Identity};
 use crate::route::Captures;
+pub use crate::route::{query_values, replace_query_values};
 use crate::tls::Session;
 
 /// One request on its way, as a filter sees it.
@@ -114,6 +115,30 @@ impl<'a> Exchange<'a> {
         self.facts.identity = identity;
     }
 
+    /// Says which consumer the client has proved to be, unless it has proved to be another one: `false` then. Only a filter
+    /// that has verified it may.
+    pub fn agree(&mut self, consumer: &Arc<Consumer>) -> bool {
+        let identity = &mut self.facts.identity;
+        let agrees = identity.anonymous || identity.consumer.as_ref().is_none_or(|known| known == consumer);
+        if agrees {
+            identity.consumer = Some(Arc::clone(consumer));
+            identity.anonymous = false;
+        }
+        agrees
+    }
+
+    /// Takes a client that has proved nothing for this consumer.
+    pub fn assume(&mut self, consumer: &Arc<Consumer>) {
+        if self.facts.identity.consumer.is_none() {
+            self.identify(Identity { consumer: Some(Arc::clone(consumer)), anonymous: true, username: None });
+        }
+    }
+
+    /// Notes the name whose password the client has. Only a filter that has verified it may.
+    pub fn set_username(&mut self, username: &str) {
+        self.facts.identity.username = Some(username.into());
+    }
+
     /// The host asked for: lower case, without port; empty when an HTTP/1.0 client named none.
     pub fn host(&self) -> &str {
         &self.facts.host
@@ -153,6 +178,16 @@ impl<'a> Exchange<'a> {
     /// The path that will go upstream: the client's, or as rewritten so far.
     pub fn upstream_path(&self) -> &str {
         self.facts.rewrite.path.as_deref().unwrap_or_else(|| self.path())
+    }
+
+    /// Sends this query upstream instead of the client's: without its `?`, and nothing when it is empty.
+    pub fn rewrite_query(&mut self, query: String) {
+        self.facts.rewrite.query = Some(query);
+    }
+
+    /// The query that will go upstream: the client's, or as rewritten so far.
+    pub fn upstream_query(&self) -> Option<&str> {
+        self.facts.rewrite.query(self.query())
     }
 
     /// Sends this `Host` upstream instead of the client's.
@@ -227,6 +262,18 @@ pub enum Answer {
 pub struct Rewrite {
     /// The path.
     pub path: Option<String>,
+    /// The query; empty where none is to be sent.
+    pub query: Option<String>,
     /// The `Host`.
     pub host: Option<HeaderValue>,
+}
+
+impl Rewrite {
+    /// The query to send where the client sent this one.
+    pub fn query<'q>(&'q self, of_client: Option<&'q str>) -> Option<&'q str> {
+        match self.query.as_deref() {
+            Some(query) => Some(query).filter(|query| !query.is_empty()),
+            None => of_client,
+        }
+    }
 }

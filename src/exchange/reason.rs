@@ -79,6 +79,18 @@ reasons! {
     MAINTENANCE = "maintenance", SERVICE_UNAVAILABLE, "Closed for maintenance", "http_request_denied";
     /// The configuration has some requests fail; the status is the one that it says.
     FAULT_INJECTED = "fault_injected", SERVICE_UNAVAILABLE, "This request was made to fail", "http_request_denied";
+    /// The request brings no credentials.
+    CREDENTIALS_MISSING = "credentials_missing", UNAUTHORIZED, "Credentials are needed", "http_request_denied";
+    /// The request's key, or name and password, is nobody's.
+    CREDENTIALS_INVALID = "credentials_invalid", UNAUTHORIZED, "The credentials are not valid", "http_request_denied";
+    /// The request's credentials were somebody's until they expired.
+    CREDENTIALS_EXPIRED = "credentials_expired", UNAUTHORIZED, "The credentials have expired", "http_request_denied";
+    /// The request brings credentials that are not of one and the same consumer.
+    CREDENTIALS_CONFLICT = "credentials_conflict", UNAUTHORIZED, "The credentials contradict each other", "http_request_denied";
+    /// The request's credentials cannot be read.
+    CREDENTIALS_MALFORMED = "credentials_malformed", BAD_REQUEST, "The credentials cannot be read", "http_request_error";
+    /// More passwords are being checked than the gateway checks at once.
+    AUTHENTICATION_BUSY = "authentication_busy", SERVICE_UNAVAILABLE, "Too many passwords are being checked", "proxy_internal_response";
     /// Nothing of a body moved for longer than allowed.
     STREAM_IDLE_TIMEOUT = "stream_idle_timeout", GATEWAY_TIMEOUT, "Nothing moved for too long", "http_response_timeout";
     /// The client sent nothing of its body for longer than allowed.

@@ -1,5 +1,7 @@
 //! The filters: one file each. The file's name is the config key, the metric label and the docs page.
 
+mod api_key;
+mod basic;
 mod bot;
 mod compression;
 mod cors;
@@ -18,6 +20,8 @@ use crate::registry::Registry;
 /// Every filter of the house.
 pub fn builtin() -> Registry {
     Registry::default()
+        .filter::<api_key::ApiKey>()
+        .filter::<basic::Basic>()
         .filter::<bot::Bot>()
         .filter::<compression::Compression>()
         .filter::<cors::Cors>()

@@ -11,6 +11,7 @@ use pingora::http::RequestHeader;
 use pingora::{ErrorType, OrErr, Result};
 use pingora_proxy::Session;
 
+use super::claims;
 use super::context::{Call, Context, Pinned, Tries};
 use super::detour::{detour, proof};
 use super::kept::Kept;
@@ -44,6 +45,7 @@ pub(super) fn arrive(
     let listener = snapshot.listener(connection.listener());
 
     strip(session, &arrival.head);
+    claims::remove_identity(session.req_header_mut());
     let (Ends { peer, local }, tls) = (connection.ends(), connection.tls());
     if tls.is_some() != listener.tls.is_some() {
         // TLS was turned on or off here since: what began before ends as soon as it can.
@@ -117,7 +119,7 @@ pub(super) fn arrive(
             host: place.host,
             captures: place.captures,
             request_id: known_id.flatten(),
-            rewrite: Rewrite { path: place.path, host: None },
+            rewrite: Rewrite { path: place.path, ..Rewrite::default() },
             body_limit: route.bounds.request_body,
             started,
             arrived: SystemTime::now(),

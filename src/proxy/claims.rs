@@ -1,10 +1,13 @@
-//! What clients say in the name of a proxy.
+//! What clients say in the name of a proxy or of the gateway itself, and what the gateway says of them.
 
 use http::HeaderMap;
+use http::HeaderValue;
 use http::header::HeaderName;
+use pingora::http::RequestHeader;
 use smallvec::SmallVec;
 
 use super::deadline;
+use crate::consumer::Identity;
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -22,6 +25,42 @@ pub(super) const OURS: [&str; 7] = [
     "x-request-id",
     deadline::NAME,
 ];
+
+/// What the names begin with that tell an upstream who the client has proved to be.
+const CONSUMER: &str = "x-consumer-";
+const CONSUMER_NAME: HeaderName = HeaderName::from_static("x-consumer-name");
+const CONSUMER_GROUPS: HeaderName = HeaderName::from_static("x-consumer-groups");
+const CONSUMER_USERNAME: HeaderName = HeaderName::from_static("x-consumer-username");
+
+/// Removes what anyone, trusted proxies included, says of who the client has proved to be, before anybody sees it: nobody
+/// but a filter knows. Some upstreams read any other sign as `-`, so all such spellings go.
+pub(super) fn remove_identity(request: &mut RequestHeader) {
+    let forged = |name: &&HeaderName| {
+        let name = name.as_str().as_bytes();
+        let same =
+            |(known, byte): (u8, &u8)| known == *byte || (known == b'-' && !byte.is_ascii_alphanumeric());
+        name.first() == Some(&b'x') && name.len() >= CONSUMER.len() && CONSUMER.bytes().zip(name).all(same)
+    };
+    let names: SmallVec<[HeaderName; 2]> = request.headers.keys().filter(forged).cloned().collect();
+    for name in names {
+        request.remove_header(&name);
+    }
+}
+
+/// Tells an upstream who the client has proved to be.
+pub(super) fn introduce(headers: &mut HeaderMap, identity: &Identity) {
+    let Some(consumer) = &identity.consumer else { return };
+    let username = identity.username.as_ref().and_then(|name| HeaderValue::from_bytes(name.as_bytes()).ok());
+    for (name, value) in [
+        (CONSUMER_NAME, consumer.name_header().cloned()),
+        (CONSUMER_GROUPS, consumer.groups_header().cloned()),
+        (CONSUMER_USERNAME, username),
+    ] {
+        if let Some(value) = value {
+            headers.insert(name, value);
+        }
+    }
+}
 
 /// Removes what a client says in the name of a proxy: from strangers all of it, from everyone the spellings with `_`
 /// of what we say ourselves, and a `Forwarded` that nobody read. One look at each name: most requests have none.

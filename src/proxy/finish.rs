@@ -49,6 +49,9 @@ fn count(session: &Session, pinned: &mut Pinned, status: u16, reason: Option<Rea
     if let Some(reason) = reason {
         metrics.reply(reason.code());
     }
+    if let Some(consumer) = &pinned.facts.identity.consumer {
+        consumer.count();
+    }
     if let Some(attempt) = pinned.tries.current.take() {
         let end = attempt.status.map_or(End::Aborted, |status| End::Answered(status, pinned.grpc_status));
         attempt.settle(end, Instant::now());
@@ -90,7 +93,7 @@ fn log(
         method: request.method.as_str(),
         host: header(HOST),
         path: request.uri.path().as_bytes(),
-        query: request.uri.query().map(str::as_bytes),
+        query: entry.query().or(request.uri.query()).map(str::as_bytes),
         protocol: match request.version {
             Version::HTTP_10 => "HTTP/1.0",
             Version::HTTP_2 => "HTTP/2.0",
@@ -109,7 +112,7 @@ fn log(
         bytes_out: session.as_downstream().body_bytes_sent() as u64,
         user_agent: header(USER_AGENT),
         referer: header(REFERER),
-        consumer: None,
+        consumer: pinned.facts.identity.consumer.as_deref().map(|consumer| &*consumer.name),
         tls: pinned.facts.tls.as_ref().map(|tls| tls.record()),
         request_headers: Some(&request.headers),
         response_headers: pinned.response.as_ref(),

@@ -54,14 +54,18 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
     }
     let nothing = Request::new(()).into_parts().0;
     let mut parts = Parts::from(mem::replace(head, RequestHeader::from(nothing)));
-    if let Some(path) = &pinned.facts.rewrite.path {
-        parts.uri = upstream_uri(path, session.req_header().uri.query())?;
+    let rewrite = &pinned.facts.rewrite;
+    if rewrite.path.is_some() || rewrite.query.is_some() {
+        let uri = &session.req_header().uri;
+        let path = rewrite.path.as_deref().unwrap_or(uri.path());
+        parts.uri = upstream_uri(path, rewrite.query(uri.query()))?;
     }
     let headers = &mut parts.headers;
     headers.reserve(claims::OURS.len());
     claims::remove(headers, pinned.facts.client.peer_trusted);
     let host = headers.get(HOST).cloned();
     forwarded(headers, &pinned.facts.client, connection, host.as_ref())?;
+    claims::introduce(headers, &pinned.facts.identity);
     if let Some(host) = &pinned.facts.rewrite.host {
         headers.insert(HOST, host.clone());
     } else if host.is_none() {

@@ -211,6 +211,35 @@ pub fn query_value<'q>(query: &'q str, name: &str) -> Option<Cow<'q, [u8]>> {
     raw_values(query, name).next().map(form_decoded)
 }
 
+/// All values of a query parameter; name and values are form-decoded.
+pub fn query_values<'q>(query: &'q str, name: &str) -> impl Iterator<Item = Cow<'q, [u8]>> {
+    raw_values(query, name).map(form_decoded)
+}
+
+/// The query with this value in place of every value of a parameter, or without the parameter; `None` where it is not
+/// there. What else there is stays as it came.
+pub fn replace_query_values(query: &str, name: &str, value: Option<&str>) -> Option<String> {
+    let named = |pair: &&str| !pair.is_empty() && form_equals(split_pair(pair.as_bytes()).0, name);
+    query.split('&').find(named)?;
+    let mut replaced = String::with_capacity(query.len());
+    for pair in query.split('&') {
+        let (pair, value) = match (named(&pair), value) {
+            (true, None) => continue,
+            (true, Some(value)) => (pair.split('=').next().unwrap_or_default(), Some(value)),
+            (false, _) => (pair, None),
+        };
+        if !replaced.is_empty() {
+            replaced.push('&');
+        }
+        replaced.push_str(pair);
+        if let Some(value) = value {
+            replaced.push('=');
+            replaced.push_str(value);
+        }
+    }
+    Some(replaced)
+}
+
 /// The values of a query parameter as they came.
 fn raw_values<'q>(query: &'q str, name: &str) -> impl Iterator<Item = &'q [u8]> {
     let pairs = query.as_bytes().split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
@@ -393,6 +422,21 @@ mod tests {
         assert_eq!((query_value("q", "q").as_deref(), query_value("q", "p")), (Some(&b""[..]), None));
         let absent = QueryCondition { name: "".into(), value: ValueMatch::Present(true) };
         assert!(!absent.holds(None) && !absent.holds(Some("")));
+    }
+
+    #[test]
+    fn values_of_a_query_are_replaced_and_taken_out() {
+        let replaced = |query, value| replace_query_values(query, "a b", value);
+        for (query, masked, without) in [
+            ("a+b=1", "a+b=*", ""),
+            ("x=1&a%20b=2&y", "x=1&a%20b=*&y", "x=1&y"),
+            ("a+b&a+b==&a+bc=1", "a+b=*&a+b=*&a+bc=1", "a+bc=1"),
+            ("=&a+b=%zz&%", "=&a+b=*&%", "=&%"),
+        ] {
+            assert_eq!(replaced(query, Some("*")).as_deref(), Some(masked), "{query}");
+            assert_eq!(replaced(query, None).as_deref(), Some(without), "{query}");
+        }
+        assert_eq!((replaced("", None), replaced("ab=1&a=b", None)), (None, None));
     }
 
     proptest! {

@@ -6,7 +6,9 @@ use std::time::SystemTime;
 
 use super::frame::Frame;
 use super::{Parts, expiry};
-use crate::compile::{Compiled, filter_files, shown, store_files, tls_files, upstream_files, webhook_files};
+use crate::compile::{
+    Compiled, consumer_files, filter_files, shown, store_files, tls_files, upstream_files, webhook_files,
+};
 use crate::config::Config;
 use crate::document::{ConfigError, Document, Environment, Errors, Failure, Sources};
 use crate::registry::Registry;
@@ -105,7 +107,9 @@ impl Loaded {
         let of_upstreams = self.config.upstreams.values().flat_map(upstream_files);
         let of_stores = self.config.stores.values().flat_map(store_files);
         let of_webhooks = self.config.telemetry.events.iter().flat_map(webhook_files);
-        let named = of_listeners.chain(of_upstreams).chain(of_stores).chain(of_webhooks).map(Path::to_owned);
+        let of_consumers = self.config.consumers.iter().flat_map(consumer_files);
+        let named = of_listeners.chain(of_upstreams).chain(of_stores).chain(of_webhooks).chain(of_consumers);
+        let named = named.map(Path::to_owned);
         let of_filters = filter_files(&self.config, registry);
         self.place.files().iter().cloned().chain(named).chain(of_filters).collect()
     }

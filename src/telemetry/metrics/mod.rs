@@ -11,6 +11,7 @@
 mod adopted;
 mod certificates;
 mod collector;
+mod consumer;
 mod counts;
 mod histogram;
 mod route;
@@ -23,6 +24,7 @@ use prometheus::{
     IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
+pub use consumer::ConsumerMetrics;
 pub use histogram::{Buckets, InvalidBuckets};
 pub use prometheus::TEXT_FORMAT;
 pub use route::{ActiveRequest, RouteMetrics};
@@ -43,6 +45,7 @@ pub struct Metrics {
     routes: Arc<Adopted<RouteMetrics>>,
     upstreams: Arc<Adopted<UpstreamMetrics>>,
     variants: Arc<Adopted<VariantMetrics>>,
+    consumers: Arc<Adopted<ConsumerMetrics>>,
     no_route: Arc<RouteMetrics>,
     connections_active: IntGaugeVec,
     tls_handshakes: IntCounterVec,
@@ -72,6 +75,7 @@ impl Metrics {
             routes,
             upstreams: Arc::new(Adopted::default()),
             variants: Arc::new(Adopted::default()),
+            consumers: Arc::new(Adopted::default()),
             no_route,
             connections_active: IntGaugeVec::new(
                 opts("connections_active", "Client connections open now."),
@@ -134,6 +138,11 @@ impl Metrics {
     /// The metrics of a variant of the route called `route`; adopt as with [`Metrics::route`].
     pub fn variant(&self, route: &str, variant: &str) -> Arc<VariantMetrics> {
         self.variants.adopt(&VariantMetrics::key(route, variant), |key| VariantMetrics::new(&key))
+    }
+
+    /// The metrics of the consumer called `name`; adopt as with [`Metrics::route`].
+    pub fn consumer(&self, name: &str) -> Arc<ConsumerMetrics> {
+        self.consumers.adopt(name, ConsumerMetrics::new)
     }
 
     /// Client connections open now on the listener called `name`. Look it up once and keep it.
@@ -241,6 +250,7 @@ impl Metrics {
             Box::new(SeriesCollector::new(Arc::clone(&self.routes), route::FAMILIES)?),
             Box::new(SeriesCollector::new(Arc::clone(&self.upstreams), upstream::FAMILIES)?),
             Box::new(SeriesCollector::new(Arc::clone(&self.variants), variant::FAMILIES)?),
+            Box::new(SeriesCollector::new(Arc::clone(&self.consumers), consumer::FAMILIES)?),
         ];
         collectors.into_iter().try_for_each(|collector| self.registry.register(collector))?;
         #[cfg(target_os = "linux")]
@@ -360,6 +370,18 @@ mod tests {
         ] {
             assert_eq!(value(&metrics, series), Some(expected), "{series}");
         }
+    }
+
+    #[test]
+    fn requests_are_counted_by_consumer_once_there_are_any() {
+        let metrics = metrics();
+        let (mobile, _idle) = (metrics.consumer("mobile"), metrics.consumer("idle"));
+        mobile.count();
+        metrics.consumer("mobile").count();
+        assert_eq!(value(&metrics, r#"portcullis_consumer_requests_total{consumer="mobile"}"#), Some(2.0));
+        assert!(!metrics.render().unwrap().contains("idle"));
+        drop(mobile);
+        assert!(!metrics.render().unwrap().contains("mobile"));
     }
 
     #[test]
