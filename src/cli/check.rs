@@ -83,6 +83,14 @@ fn words(explanation: &Explanation) -> String {
             step.stage,
             step.hooks.join(", ")
         ));
+        if let Some(when) = &step.when {
+            let applies = match step.applies {
+                Some(true) => "applies",
+                Some(false) => "does not apply",
+                None => "known only then",
+            };
+            lines.push(format!("  when    {when}: {applies}"));
+        }
     }
     if let Some(upstream) = &explanation.upstream {
         let endpoints = match &*upstream.endpoints {

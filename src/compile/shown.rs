@@ -1,8 +1,9 @@
 //! The words as they may be shown.
 
+use crate::condition::{Condition, Place};
 use crate::config::{Config, FilterUse, Matcher, Route};
 use crate::registry::Registry;
-use crate::types::CredentialFields;
+use crate::types::{CredentialFields, MASK};
 
 /// A configuration without what must not leave the process: secrets, and the values of header fields that carry
 /// credentials, those that the access log redacts included.
@@ -53,5 +54,12 @@ fn mask(route: &mut Route, fields: &CredentialFields) {
 fn show(filter: &mut FilterUse, registry: &Registry, fields: &CredentialFields) {
     if let Some(kind) = registry.kind(&filter.name) {
         filter.config = kind.show(&filter.config, fields);
+    }
+    // A condition may compare such a field with a secret.
+    let secret = |when: &str| {
+        Condition::parse(when, Place::Response).is_ok_and(|it| it.fields().any(|field| fields.covers(field)))
+    };
+    if let Some(when) = filter.when.as_mut().filter(|when| secret(when.as_str())) {
+        MASK.clone_into(when);
     }
 }

@@ -25,7 +25,7 @@ pub use reason::Reason;
 pub use reply::Reply;
 pub use request_id::RequestId;
 pub use reserved::is_reserved;
-pub use select::{Selected, cookies};
+pub use select::{Selected, cookie_names, cookies};
 pub use template::Template;
 
 /// The head of a request; its path is the canonical one.
@@ -36,6 +36,7 @@ pub use pingora::http::ResponseHeader;
 use crate::consumer::{Consumer, Identity};
 use crate::route::Captures;
 use crate::tls::Session;
+use crate::types::Peer;
 
 /// One request on its way, as a filter sees it.
 ///
@@ -118,6 +119,11 @@ impl<'a> Exchange<'a> {
     /// A captured path parameter, canonical and still percent-encoded.
     pub fn capture<'p>(&'p self, name: &str) -> Option<&'p str> {
         self.facts.captures.get(self.path(), name)
+    }
+
+    /// The captured path parameters and their names.
+    pub fn captures(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.facts.captures.iter(self.path())
     }
 
     /// The route's name.
@@ -206,6 +212,26 @@ pub struct Facts {
     pub arrived: SystemTime,
     /// Whose answer goes to the client.
     pub answer: Answer,
+}
+
+impl Facts {
+    /// What is known of a request that nobody has sent: its host.
+    pub fn of_head(host: &str) -> Self {
+        let nobody = Peer::Unix;
+        Self {
+            client: Client { ip: None, peer: nobody, peer_trusted: false, https: false, port: None },
+            tls: None,
+            identity: Identity::default(),
+            host: host.into(),
+            captures: Captures::default(),
+            request_id: None,
+            rewrite: Rewrite::default(),
+            body_limit: 0,
+            started: Instant::now(),
+            arrived: SystemTime::now(),
+            answer: Answer::Upstream,
+        }
+    }
 }
 
 /// Whose answer goes to the client.

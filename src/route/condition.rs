@@ -203,6 +203,15 @@ pub fn query_value<'q>(query: &'q str, name: &str) -> Option<Cow<'q, [u8]>> {
     raw_values(query, name).next().map(form_decoded)
 }
 
+/// The names of the query parameters in the order they came, form-decoded.
+pub fn query_names(query: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    let pairs = query.as_bytes().split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| match form_decoded(split_pair(pair).0) {
+        Cow::Borrowed(name) => String::from_utf8_lossy(name),
+        Cow::Owned(name) => Cow::Owned(String::from_utf8_lossy(&name).into_owned()),
+    })
+}
+
 /// The values of a query parameter as they came.
 fn raw_values<'q>(query: &'q str, name: &str) -> impl Iterator<Item = &'q [u8]> {
     let pairs = query.as_bytes().split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());

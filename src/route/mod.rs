@@ -25,7 +25,7 @@ mod tree;
 
 pub use captures::Captures;
 pub use condition::{
-    HeaderCondition, ListenerSet, Lookup, MethodSet, QueryCondition, ValueMatch, query_value,
+    HeaderCondition, ListenerSet, Lookup, MethodSet, QueryCondition, ValueMatch, query_names, query_value,
 };
 pub use matcher::{Found, RouteSpec, Router, RouterBuilder};
 pub use pattern::{PathPattern, PathRegex, PathSpec, PatternError};

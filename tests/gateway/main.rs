@@ -16,6 +16,7 @@ mod balance;
 mod breakers;
 mod canonical_path;
 mod compression;
+mod conditions;
 mod decompression;
 mod discovery;
 mod events;
