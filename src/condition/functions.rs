@@ -19,20 +19,20 @@ use crate::types::Cidr;
 /// What a pattern may take, compiled.
 const PATTERN: usize = 1 << 20;
 
-/// Every function by name, with what it is called on and takes, and what comes of it.
-static FUNCTIONS: [(&str, Function, &[Takes], Kind); 12] = [
-    ("size", Function::Size, &[Takes::Sized], Kind::Int),
-    ("contains", Function::Contains, &[Takes::Text, Takes::Text], Kind::Bool),
-    ("startsWith", Function::StartsWith, &[Takes::Text, Takes::Text], Kind::Bool),
-    ("endsWith", Function::EndsWith, &[Takes::Text, Takes::Text], Kind::Bool),
-    ("lowerAscii", Function::LowerAscii, &[Takes::Text], Kind::Text),
-    ("upperAscii", Function::UpperAscii, &[Takes::Text], Kind::Text),
-    ("trim", Function::Trim, &[Takes::Text], Kind::Text),
-    ("int", Function::Int, &[Takes::Scalar], Kind::Int),
-    ("uint", Function::Uint, &[Takes::Scalar], Kind::Uint),
-    ("double", Function::Double, &[Takes::Scalar], Kind::Double),
-    ("string", Function::String, &[Takes::Scalar], Kind::Text),
-    ("bool", Function::Bool, &[Takes::Scalar], Kind::Bool),
+/// Every function by name, with what it is called on and takes.
+const FUNCTIONS: [(&str, Function, &[Takes]); 12] = [
+    ("size", Function::Size, &[Takes::Sized]),
+    ("contains", Function::Contains, &[Takes::Text, Takes::Text]),
+    ("startsWith", Function::StartsWith, &[Takes::Text, Takes::Text]),
+    ("endsWith", Function::EndsWith, &[Takes::Text, Takes::Text]),
+    ("lowerAscii", Function::LowerAscii, &[Takes::Text]),
+    ("upperAscii", Function::UpperAscii, &[Takes::Text]),
+    ("trim", Function::Trim, &[Takes::Text]),
+    ("int", Function::Int, &[Takes::Scalar]),
+    ("uint", Function::Uint, &[Takes::Scalar]),
+    ("double", Function::Double, &[Takes::Scalar]),
+    ("string", Function::String, &[Takes::Scalar]),
+    ("bool", Function::Bool, &[Takes::Scalar]),
 ];
 
 /// Those that are read in a way of their own.
@@ -81,7 +81,7 @@ impl Checker {
             }
             _ => {}
         }
-        let Some((_, function, takes, kind)) = FUNCTIONS.iter().find(|(known, ..)| *known == name) else {
+        let Some((_, function, takes)) = FUNCTIONS.iter().find(|(known, ..)| *known == name) else {
             if OTHERS.contains(&name) {
                 return self.error(format!("`{name}` is not called so: {}", macro_form(name)));
             }
@@ -101,7 +101,7 @@ impl Checker {
             }
         }
         let given = given.into_iter().map(|one| one.node).collect();
-        Some(Typed::new(Node::Call(*function, given), kind.clone()))
+        Some(Typed::new(Node::Call(*function, given), function.gives()))
     }
 
     fn matches(&mut self, text: &IdedExpr, pattern: &IdedExpr) -> Option<Typed> {
@@ -188,6 +188,17 @@ fn meant(name: &str) -> Option<&'static str> {
 }
 
 impl Function {
+    /// The kind of what it gives.
+    fn gives(self) -> Kind {
+        match self {
+            Self::Size | Self::Int => Kind::Int,
+            Self::Uint => Kind::Uint,
+            Self::Double => Kind::Double,
+            Self::Contains | Self::StartsWith | Self::EndsWith | Self::Bool => Kind::Bool,
+            Self::LowerAscii | Self::UpperAscii | Self::Trim | Self::String => Kind::Text,
+        }
+    }
+
     /// Calls it. What it takes was counted when the call was read.
     pub(super) fn call<'a>(self, given: &'a [Node], run: &mut Run<'a>) -> Result<Value<'a>, Trouble> {
         let of = given.first().ok_or(Trouble::Kind)?.eval(run)?;

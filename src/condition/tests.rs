@@ -181,7 +181,6 @@ fn mistakes_are_told() {
         (&"(".repeat(40), "brackets are at most 32 deep"),
         (&"!".repeat(500), "an expression has at most 200 operators"),
         (&"a".repeat(5000), "an expression has at most 4096 bytes"),
-        (&format!("{}true", "!".repeat(80)), "an expression is at most 64 steps deep"),
         (&format!("1{} > 1", " + 1".repeat(80)), "an expression is at most 64 steps deep"),
     ] {
         assert!(refused(text).starts_with(said), "{text}: {}", refused(text));

@@ -187,7 +187,7 @@ fn a_response_decides_for_filters_of_the_response() {
     let gateway = Gateway::start(&format!(
         "{}filters:\n  - {{ headers: {{ response: {{ set: {{ x-failed: \"yes\" }} }} }}, when: response.status >= 500 }}\n  \
          - {{ headers: {{ response: {{ set: {{ x-echoed: \"yes\" }} }} }}, when: 'response.headers.server == \"echo\"' }}\n  \
-         - {{ compression: {{ min_size: 1B, types: [\"*/*\"] }}, when: response.status == 404 }}\n\
+         - {{ compression: {{ min_size: 1B, types: [\"application/*\"] }}, when: response.status == 404 }}\n\
          routes: [{{ name: a, path: /a, upstream: echo }}]\n",
         upstream(&origin)
     ));
