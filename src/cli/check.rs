@@ -89,6 +89,7 @@ fn words(explanation: &Explanation) -> String {
                 Some(false) => "does not apply",
                 None => "known only then",
             };
+            let when = when.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
             lines.push(format!("  when    {when}: {applies}"));
         }
     }

@@ -56,9 +56,8 @@ impl<'a> Value<'a> {
                 one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one.equals(other))
             }
             (Self::Names(names), Self::List(list)) | (Self::List(list), Self::Names(names)) => {
-                let same =
-                    |(name, value): (&Box<str>, &Self)| matches!(value, Self::Text(text) if **text == **name);
-                names.len() == list.len() && names.iter().zip(list).all(same)
+                let mut pairs = names.iter().map(|name| &**name).zip(list);
+                names.len() == list.len() && pairs.all(|(name, value)| value.as_text() == Ok(name))
             }
             (Self::Names(one), Self::Names(other)) => one == other,
             _ => matches!(self.compare(other), Ok(Ordering::Equal)),

@@ -93,7 +93,7 @@ fn filters(steps: &[Step]) -> String {
 }
 
 /// A condition may be written over several lines.
-pub(crate) fn one_line(text: &str) -> String {
+fn one_line(text: &str) -> String {
     text.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
 }
 
