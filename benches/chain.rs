@@ -12,6 +12,7 @@ use std::time::{Instant, SystemTime};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis::chain::{Chain, ChainBuilder, Link, SharedFilter};
+use portcullis::condition::{Condition, Place, When};
 use portcullis::consumer::{Builder, Consumer, Credential, Digest, Identity};
 use portcullis::document::{Document, Environment, Errors};
 use portcullis::exchange::{Answer, Client, Facts, Rewrite};
@@ -22,7 +23,7 @@ use portcullis::{
     Stores,
 };
 
-criterion_group!(benches, requests, responses, slots, keys);
+criterion_group!(benches, requests, responses, slots, conditions, keys);
 criterion_main!(benches);
 
 /// The request phase of chains of different lengths.
@@ -91,6 +92,7 @@ fn keys(criterion: &mut Criterion) {
         stores: &stores,
         consumers: &consumers,
         owner: "bench",
+        files: true,
     };
     let filter = kind.build(&document.root, "", &scope, &mut Errors::default()).unwrap();
     let chain = chain([filter].into_iter());
@@ -104,6 +106,46 @@ fn keys(criterion: &mut Criterion) {
         })
     });
     assert_eq!(facts.identity.consumer.as_ref().map(|consumer| &*consumer.name), Some("consumer-7777"));
+}
+
+/// Conditions by what they look at: the first is simple, none should take more than a microsecond.
+fn conditions(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("condition");
+    for (name, text) in [
+        ("method", r#"request.method == "POST""#),
+        ("header", r#"request.headers["x-chaos"] == "1""#),
+        ("method_and_group", r#"request.method == "GET" && "beta" in consumer.groups"#),
+        ("path_and_query", r#"request.path.startsWith("/service/") && request.query.page == """#),
+        ("one_of_four", r#"request.method in ["POST", "PUT", "PATCH", "GET"]"#),
+        ("regex", r#"request.path.matches("^/service/[a-z]+/[0-9]+$")"#),
+        ("cidr", r#"cidr("192.0.2.0/24").containsIP(client.ip)"#),
+        ("loop_over_headers", r#"request.headers.exists(h, h.startsWith("x-evil"))"#),
+    ] {
+        let (head, mut facts) = exchange();
+        let condition = Condition::parse(text, Place::Request).unwrap();
+        group.bench_function(name, |bencher| {
+            let exchange = Exchange::new(&head, "bench", &mut facts);
+            bencher.iter(|| condition.holds(black_box(&exchange)))
+        });
+    }
+    let conditional = Link {
+        when: When::all(vec![Condition::parse(r#"request.method == "GET""#, Place::Request).unwrap()]),
+        ..Link::new("bench", Stage::Admit, SharedFilter::new(Look))
+    };
+    let mut builder = ChainBuilder::default();
+    builder.push(conditional);
+    let chain = builder.build();
+    group.bench_function("chain_of_one", |bencher| {
+        let (head, mut facts) = exchange();
+        let mut response = ResponseHeader::build(200, None).unwrap();
+        bencher.iter(|| {
+            let mut slots = chain.slots();
+            let mut exchange = Exchange::new(&head, "bench", &mut facts);
+            let verdict = chain.request_at_once(&mut slots, black_box(&mut exchange)).is_ok();
+            verdict && chain.response(&mut slots, &mut exchange, &mut response).is_ok()
+        })
+    });
+    group.finish();
 }
 
 fn chains() -> [(&'static str, Chain); 4] {
@@ -121,7 +163,7 @@ fn sync(length: usize) -> Chain {
 
 fn chain(filters: impl Iterator<Item = SharedFilter>) -> Chain {
     let mut builder = ChainBuilder::default();
-    filters.for_each(|filter| builder.push(Link { name: "bench", stage: Stage::Admit, filter }));
+    filters.for_each(|filter| builder.push(Link::new("bench", Stage::Admit, filter)));
     builder.build()
 }
 

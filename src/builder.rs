@@ -137,6 +137,18 @@ impl Gateway {
         self
     }
 
+    /// Has the filter added last apply where this condition (in CEL) holds alone.
+    #[must_use]
+    pub fn when(mut self, condition: &str) -> Self {
+        match self.config.filters.last_mut() {
+            Some(filter) => filter.when = Some(condition.to_owned()),
+            None => {
+                self.errors.push(ConfigError::new("filters", "`when` is for a filter: call `filter` first"))
+            }
+        }
+        self
+    }
+
     /// Makes one filter nameable in configuration, without placing it.
     #[must_use]
     pub fn named_filter(mut self, name: &'static str, stage: Stage, filter: impl Filter) -> Self {
@@ -343,8 +355,17 @@ impl Route {
             .map_err(|failure| failure.errors)?
             .root;
         let config = node.get(name).cloned().unwrap_or(node);
-        self.words.filters.push(FilterUse { name: name.to_owned(), config });
+        self.words.filters.push(FilterUse::configured(name, config));
         Ok(self)
+    }
+
+    /// Has the filter added last apply where this condition (in CEL) holds alone. Without a filter it means nothing.
+    #[must_use]
+    pub fn when(mut self, condition: &str) -> Self {
+        if let Some(filter) = self.words.filters.last_mut() {
+            filter.when = Some(condition.to_owned());
+        }
+        self
     }
 
     /// The words put together so far, to be changed at will.

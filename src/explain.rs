@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use serde::{Deserialize, Serialize};
 
+use crate::exchange::{Exchange, Facts, RequestHeader};
 use crate::route::{Found, Lookup};
 use crate::snapshot::{Route, Snapshot, Split, Target, Versions, Wanted};
 use crate::tls::ServerPolicy;
@@ -113,6 +114,12 @@ pub struct Step {
     pub stage: &'static str,
     /// Its hooks.
     pub hooks: Vec<&'static str>,
+    /// The condition on which it applies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// Whether it applies, where the request alone tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub applies: Option<bool>,
 }
 
 /// Where it would go.
@@ -178,22 +185,24 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
         explanation.status = Some(redirect.status.as_u16());
         return Ok(explanation);
     }
+    let (head, mut facts) = head_alone(&method, path.as_str(), uri.query(), &host, &headers)?;
     match snapshot.find(&lookup) {
         Found::Route { target, captures } => {
             explanation.route = Some(target.name.to_string());
             let found = captures.iter(path.as_str());
             explanation.captures = found.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
             explanation.leads_to(&target.target, &lookup);
-            explanation.chain = chain(snapshot, target, listener);
+            facts.captures = captures;
+            explanation.chain = met(snapshot, target, listener, &head, &mut facts);
         }
         Found::MethodNotAllowed { allow } => {
             explanation.status = Some(if method == Method::OPTIONS { 204 } else { 405 });
             explanation.allow = Some(allow.to_string());
-            explanation.chain = chain(snapshot, &snapshot.unmatched, listener);
+            explanation.chain = met(snapshot, &snapshot.unmatched, listener, &head, &mut facts);
         }
         Found::NotFound => {
             explanation.status = Some(404);
-            explanation.chain = chain(snapshot, &snapshot.unmatched, listener);
+            explanation.chain = met(snapshot, &snapshot.unmatched, listener, &head, &mut facts);
         }
     }
     Ok(explanation)
@@ -323,6 +332,42 @@ fn chain(snapshot: &Snapshot, route: &Route, listener: usize) -> Vec<Step> {
         filter: link.name.to_owned(),
         stage: link.stage.name(),
         hooks: link.filter.phases().names().collect(),
+        when: link.when.as_ref().map(crate::condition::When::text),
+        applies: None,
     };
     chain.links().iter().map(step).collect()
+}
+
+/// The chain that a request would meet, with what its head tells of the conditions.
+fn met(
+    snapshot: &Snapshot,
+    route: &Route,
+    listener: usize,
+    head: &RequestHeader,
+    facts: &mut Facts,
+) -> Vec<Step> {
+    let mut steps = chain(snapshot, route, listener);
+    let exchange = Exchange::new(head, &route.name, facts);
+    let links = route.chain(snapshot.listener(listener).chain).links();
+    for (step, link) in steps.iter_mut().zip(links) {
+        step.applies = link.when.as_ref().and_then(|when| when.foretold(&exchange));
+    }
+    steps
+}
+
+/// A request of which its head alone is known.
+fn head_alone(
+    method: &Method,
+    path: &str,
+    query: Option<&str>,
+    host: &str,
+    headers: &HeaderMap,
+) -> Result<(RequestHeader, Facts), String> {
+    let target = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    let mut head = RequestHeader::build(method.clone(), target.as_bytes(), Some(headers.len()))
+        .map_err(|error| format!("this is no request: {error}"))?;
+    for (name, value) in headers {
+        head.append_header(name, value).map_err(|error| format!("`{name}`: {error}"))?;
+    }
+    Ok((head, Facts::of_head(host)))
 }

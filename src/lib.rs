@@ -34,6 +34,7 @@ mod webhooks;
 
 pub mod chain;
 pub mod coding;
+pub mod condition;
 pub mod config;
 pub mod consumer;
 pub mod document;

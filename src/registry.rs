@@ -202,7 +202,7 @@ impl Registry {
     /// A filter made in code, by its name.
     pub fn instance(&self, name: &str) -> Option<Link> {
         let (name, (stage, filter)) = self.instances.get_key_value(name)?;
-        Some(Link { name, stage: *stage, filter: filter.clone() })
+        Some(Link::new(name, *stage, filter.clone()))
     }
 
     /// A handler by its name.
@@ -289,6 +289,14 @@ impl Scope<'_> {
 
     /// A sentence for every name in the template that the route does not capture.
     pub fn unknown_captures(&self, template: &crate::exchange::Template) -> impl Iterator<Item = String> {
+        self.unknown_parameters(template.captures())
+    }
+
+    /// A sentence for every one of these path parameters that the route does not capture.
+    pub fn unknown_parameters<'n>(
+        &self,
+        names: impl Iterator<Item = &'n str>,
+    ) -> impl Iterator<Item = String> {
         let sentence = |name: &str| match self.parameters {
             Parameters::Of(known) if known.contains(&name) => None,
             Parameters::Of(_) => Some(format!("the route's path captures no `{{{name}}}`")),
@@ -297,6 +305,6 @@ impl Scope<'_> {
             }
             Parameters::Any => None,
         };
-        template.captures().filter_map(sentence).collect::<Vec<_>>().into_iter()
+        names.filter_map(sentence).collect::<Vec<_>>().into_iter()
     }
 }

@@ -115,6 +115,7 @@ fn families() -> BTreeSet<String> {
     route.record(&Method::GET, 200, Duration::from_millis(3));
     route.reply("ip_denied");
     route.verdict("ip_restriction", "ip_denied");
+    route.condition_error("ip_restriction");
     let variant = metrics.variant("shop", "canary");
     variant.record(200);
     variant.deprecated(None);

@@ -25,6 +25,18 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Every stage, in order.
+    pub const ALL: [Self; 8] = [
+        Self::Observe,
+        Self::Admit,
+        Self::Authenticate,
+        Self::Authorize,
+        Self::Limit,
+        Self::Validate,
+        Self::Route,
+        Self::Transform,
+    ];
+
     /// The stage's name, as shown by `explain` and the reference.
     pub const fn name(self) -> &'static str {
         match self {
@@ -81,6 +93,15 @@ impl Phases {
         (Self::RESPONSE_TRAILERS, "response_trailers"),
         (Self::LOG, "log"),
     ];
+
+    /// The hooks that run before there is a response.
+    pub const BEFORE_RESPONSE: Self =
+        Self(Self::REQUEST.0 | Self::REQUEST_WAIT.0 | Self::UPSTREAM_REQUEST.0 | Self::REQUEST_BODY.0);
+
+    /// Whether any hook of `other` is in this set.
+    pub const fn touches(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
 
     /// Whether every hook of `other` is in this set.
     pub const fn contains(self, other: Self) -> bool {

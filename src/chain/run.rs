@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::erased::SharedFilter;
 use super::filter::{Chunk, Flow, LogEntry, Slot};
 use super::phases::{Phases, Stage};
+use crate::condition::When;
 use crate::exchange::{Exchange, Fault, Reply, RequestHeader, ResponseHeader, Result};
 
 /// A filter in its place in a chain.
@@ -21,6 +22,20 @@ pub struct Link {
     pub stage: Stage,
     /// The filter.
     pub filter: SharedFilter,
+    /// When it applies; always, if nothing is said.
+    pub when: Option<When>,
+}
+
+impl Link {
+    /// A filter in its place that always applies.
+    pub fn new(name: &'static str, stage: Stage, filter: SharedFilter) -> Self {
+        Self { name, stage, filter, when: None }
+    }
+
+    /// Whether it waits for the response to know whether it applies.
+    fn awaits_response(&self) -> bool {
+        self.when.as_ref().is_some_and(When::needs_response)
+    }
 }
 
 /// Collects links in the order they are written and puts them in the order they run.
@@ -38,7 +53,10 @@ impl ChainBuilder {
         self.0.sort_by_key(|link| link.stage);
         let joined = |phase: Phases| -> Box<[u16]> {
             let joins = |(at, link): (usize, &Link)| {
-                link.filter.phases().contains(phase).then(|| u16::try_from(at).ok()).flatten()
+                // What depends on the response is decided when its head comes.
+                let decides = phase == Phases::RESPONSE && link.awaits_response();
+                let joins = decides || link.filter.phases().contains(phase);
+                joins.then(|| u16::try_from(at).ok()).flatten()
             };
             self.0.iter().enumerate().filter_map(joins).collect()
         };
@@ -55,6 +73,7 @@ impl ChainBuilder {
             response_body: joined(Phases::RESPONSE_BODY),
             response_trailers: joined(Phases::RESPONSE_TRAILERS),
             log: joined(Phases::LOG),
+            conditional: self.0.iter().any(|link| link.when.is_some()),
             links: self.0.into_boxed_slice(),
         }
     }
@@ -64,6 +83,8 @@ impl ChainBuilder {
 #[derive(Default)]
 pub struct Chain {
     links: Box<[Link]>,
+    /// Whether any of them applies on a condition.
+    conditional: bool,
     /// Which links see the request, and whether they wait.
     request: Box<[(u16, bool)]>,
     upstream_request: Box<[u16]>,
@@ -76,7 +97,21 @@ pub struct Chain {
 
 /// The memories of a chain's filters for one exchange.
 #[derive(Default)]
-pub struct Slots(SmallVec<[Slot; 4]>);
+pub struct Slots {
+    states: SmallVec<[Slot; 4]>,
+    /// What the conditions of the filters came to, of all filters when any has one.
+    decisions: SmallVec<[Decision; 16]>,
+}
+
+/// Whether a filter applies to one exchange. It is decided when its first hook is due, and holds for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    Open,
+    Applies,
+    /// It could not be told.
+    AppliesInDoubt,
+    DoesNot,
+}
 
 /// A verdict of one filter on a request or its body.
 pub struct Verdict {
@@ -94,7 +129,17 @@ impl Chain {
 
     /// Fresh memories for one exchange.
     pub fn slots(&self) -> Slots {
-        Slots(self.links.iter().map(|link| link.filter.0.slot()).collect())
+        let open = if self.conditional { self.links.len() } else { 0 };
+        Slots {
+            states: self.links.iter().map(|link| link.filter.0.slot()).collect(),
+            decisions: SmallVec::from_elem(Decision::Open, open),
+        }
+    }
+
+    /// The filters that applied to an exchange because their conditions could not be told.
+    pub fn in_doubt(&self, slots: &Slots) -> impl Iterator<Item = &'static str> {
+        let links = self.links.iter().zip(&slots.decisions);
+        links.filter(|(_, decision)| **decision == Decision::AppliesInDoubt).map(|(link, _)| link.name)
     }
 
     /// Whether any filter waits for something before the request goes on.
@@ -131,7 +176,7 @@ impl Chain {
     /// [`request_at_once`](Self::request_at_once), for less.
     pub async fn request(&self, slots: &mut Slots, exchange: &mut Exchange<'_>) -> Result<Option<Verdict>> {
         for &(at, waits) in &self.request {
-            let (link, slot) = self.at(slots, at)?;
+            let Some((link, slot)) = self.at(slots, at, exchange)? else { continue };
             let flow = if waits {
                 let hook = AssertUnwindSafe(link.filter.0.request_wait(slot, exchange)).catch_unwind();
                 settled(link, hook.await)
@@ -148,7 +193,7 @@ impl Chain {
     /// Runs the request hooks that do not wait in order, until one answers.
     pub fn request_at_once(&self, slots: &mut Slots, exchange: &mut Exchange<'_>) -> Result<Option<Verdict>> {
         for &(at, _) in &self.request {
-            let (link, slot) = self.at(slots, at)?;
+            let Some((link, slot)) = self.at(slots, at, exchange)? else { continue };
             if let Flow::Reply(reply) = guard(link, || link.filter.0.request(slot, exchange))? {
                 return Ok(Some(Verdict { filter: link.name, reply }));
             }
@@ -164,7 +209,7 @@ impl Chain {
         head: &mut RequestHeader,
     ) -> Result<()> {
         for &at in &self.upstream_request {
-            let (link, slot) = self.at(slots, at)?;
+            let Some((link, slot)) = self.at(slots, at, exchange)? else { continue };
             guard(link, || link.filter.0.upstream_request(slot, exchange, head))?;
         }
         Ok(())
@@ -179,7 +224,7 @@ impl Chain {
         end: bool,
     ) -> Result<Option<Verdict>> {
         for &at in &self.request_body {
-            let (link, slot) = self.at(slots, at)?;
+            let Some((link, slot)) = self.at(slots, at, exchange)? else { continue };
             let mut chunk = Chunk { data, end };
             match guard(link, || link.filter.0.request_body(slot, exchange, &mut chunk))? {
                 Flow::Continue => {}
@@ -197,7 +242,7 @@ impl Chain {
         head: &mut ResponseHeader,
     ) -> Result<()> {
         for &at in self.response.iter().rev() {
-            let (link, slot) = self.at(slots, at)?;
+            let Some((link, slot)) = self.at_response(slots, at, exchange, Some(head))? else { continue };
             guard(link, || link.filter.0.response(slot, exchange, head))?;
         }
         Ok(())
@@ -212,7 +257,7 @@ impl Chain {
         end: bool,
     ) -> Result<()> {
         for &at in self.response_body.iter().rev() {
-            let (link, slot) = self.at(slots, at)?;
+            let Some((link, slot)) = self.at(slots, at, exchange)? else { continue };
             let mut chunk = Chunk { data, end };
             guard(link, || link.filter.0.response_body(slot, exchange, &mut chunk))?;
         }
@@ -234,8 +279,10 @@ impl Chain {
         }
         let mut taken = false;
         for at in (0..self.links.len()).rev().filter_map(|at| u16::try_from(at).ok()) {
-            if !taken && self.response_trailers.contains(&at) {
-                let (link, slot) = self.at(slots, at)?;
+            if !taken
+                && self.response_trailers.contains(&at)
+                && let Some((link, slot)) = self.at(slots, at, exchange)?
+            {
                 let ending = guard(link, || link.filter.0.response_trailers(slot, exchange, trailers))?;
                 if let Some(ending) = ending {
                     taken = true;
@@ -243,8 +290,9 @@ impl Chain {
                     rest = Some(joined(rest.take(), ending));
                 }
             }
-            if self.response_body.contains(&at) {
-                let (link, slot) = self.at(slots, at)?;
+            if self.response_body.contains(&at)
+                && let Some((link, slot)) = self.at(slots, at, exchange)?
+            {
                 let mut chunk = Chunk { data: &mut rest, end: true };
                 guard(link, || link.filter.0.response_body(slot, exchange, &mut chunk))?;
             }
@@ -255,7 +303,8 @@ impl Chain {
     /// Runs the log hooks in reverse. A panic costs the filter's own fields only.
     pub fn log(&self, slots: &mut Slots, exchange: &mut Exchange<'_>, entry: &mut LogEntry) {
         for &at in self.log.iter().rev() {
-            let done = self.at(slots, at).and_then(|(link, slot)| {
+            let done = self.at(slots, at, exchange).and_then(|found| {
+                let Some((link, slot)) = found else { return Ok(()) };
                 guard(link, || {
                     link.filter.0.log(slot, exchange, entry);
                     Ok(())
@@ -267,12 +316,54 @@ impl Chain {
         }
     }
 
-    fn at<'c, 's>(&'c self, slots: &'s mut Slots, at: u16) -> Result<(&'c Link, &'s mut Slot)> {
+    /// A link and its memory; `None` when it does not apply.
+    fn at<'c, 's>(
+        &'c self,
+        slots: &'s mut Slots,
+        at: u16,
+        exchange: &Exchange<'_>,
+    ) -> Result<Option<(&'c Link, &'s mut Slot)>> {
+        self.at_response(slots, at, exchange, None)
+    }
+
+    fn at_response<'c, 's>(
+        &'c self,
+        slots: &'s mut Slots,
+        at: u16,
+        exchange: &Exchange<'_>,
+        response: Option<&ResponseHeader>,
+    ) -> Result<Option<(&'c Link, &'s mut Slot)>> {
         let at = usize::from(at);
-        self.links
+        let Slots { states, decisions } = slots;
+        let (link, state) = self
+            .links
             .get(at)
-            .zip(slots.0.get_mut(at))
-            .ok_or_else(|| Fault::new("the slots are of another chain"))
+            .zip(states.get_mut(at))
+            .ok_or_else(|| Fault::new("the slots are of another chain"))?;
+        if let Some(when) = &link.when {
+            let decision =
+                decisions.get_mut(at).ok_or_else(|| Fault::new("the slots are of another chain"))?;
+            if *decision == Decision::Open {
+                *decision = guard(link, || Ok(decide(link, when, exchange, response)))?;
+            }
+            if *decision == Decision::DoesNot {
+                return Ok(None);
+            }
+        }
+        Ok(Some((link, state)))
+    }
+}
+
+#[cold]
+fn decide(link: &Link, when: &When, exchange: &Exchange<'_>, response: Option<&ResponseHeader>) -> Decision {
+    match when.applies(exchange, response) {
+        (false, _) => Decision::DoesNot,
+        (true, None) => Decision::Applies,
+        (true, Some(trouble)) => {
+            let (filter, route) = (link.name, exchange.route());
+            log::debug!("whether {filter} applies on {route} cannot be told, so it does: {trouble}");
+            Decision::AppliesInDoubt
+        }
     }
 }
 
@@ -361,7 +452,7 @@ mod tests {
     fn end(filters: Vec<Mark>) -> (String, Vec<String>) {
         let mut builder = ChainBuilder::default();
         for mark in filters {
-            builder.push(Link { name: mark.0, stage: Stage::Transform, filter: SharedFilter::new(mark) });
+            builder.push(Link::new(mark.0, Stage::Transform, SharedFilter::new(mark)));
         }
         let chain = builder.build();
         let request = RequestHeader::build("GET", b"/", None).unwrap();

@@ -83,6 +83,15 @@ fn words(explanation: &Explanation) -> String {
             step.stage,
             step.hooks.join(", ")
         ));
+        if let Some(when) = &step.when {
+            let applies = match step.applies {
+                Some(true) => "applies",
+                Some(false) => "does not apply",
+                None => "known only then",
+            };
+            let when = when.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+            lines.push(format!("  when    {when}: {applies}"));
+        }
     }
     lines.extend(explanation.version.iter().map(|version| format!("version   {version}")));
     for (at, view) in explanation.variants.iter().enumerate() {

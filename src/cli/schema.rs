@@ -5,6 +5,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::transform::{Transform, transform_subschemas};
 use serde_json::{Value, json};
 
+use crate::chain::Stage;
 use crate::config::Config;
 use crate::registry::{Kind, Registry};
 
@@ -39,21 +40,34 @@ pub fn schema(registry: &Registry) -> String {
 
 /// An entry in a list of filters: `use`, any filter's name with its configuration, or its bare name.
 fn filter(registry: &Registry, generator: &mut SchemaGenerator) -> Value {
+    let when = json!({
+        "type": "string", "maxLength": 4096,
+        "description": "A condition in CEL, such as `request.method == \"POST\"`. Where it does not hold, the filter is not there.",
+    });
+    let stages = Stage::ALL.map(Stage::name);
+    let stage = json!({ "enum": stages, "description": "The stage that the filter runs in, where that is not its own." });
     let mut forms = vec![json!({
         "type": "object", "required": ["use"], "additionalProperties": false,
-        "properties": { "use": { "type": "string", "description": "Places a named chain." } },
+        "properties": {
+            "use": { "type": "string", "description": "Places a named chain." },
+            "when": when,
+        },
     })];
     for kind in registry.kinds() {
         let configuration = (kind.schema)(generator).to_value();
         forms.push(json!({
             "type": "object", "required": [kind.name], "additionalProperties": false,
-            "properties": { kind.name: { "anyOf": [configuration, { "type": "null" }] } },
+            "properties": {
+                kind.name: { "anyOf": [configuration, { "type": "null" }] },
+                "when": when,
+                "stage": stage,
+            },
         }));
     }
     let names: Vec<_> = registry.kinds().map(|kind| kind.name).collect();
     forms.push(json!({ "enum": names }));
     json!({
-        "description": "A filter: its bare name, or a map from its name to its configuration.",
+        "description": "A filter: its bare name, or a map from its name to its configuration, with `when` and `stage` beside it.",
         "anyOf": forms,
     })
 }

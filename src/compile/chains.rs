@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use super::{Compiler, Links, unknown};
-use crate::chain::Link;
+use crate::chain::{Link, Phases, Stage};
+use crate::condition::{Condition, Place, When};
 use crate::config::{Config, FilterUse};
+use crate::document::join;
 use crate::registry::{Parameters, Registry, Scope};
+use crate::types::MASK;
 
 /// Where a list of filters is placed.
 #[derive(Clone, Copy)]
@@ -16,6 +19,9 @@ pub(super) struct Ground<'g> {
     pub(super) parameters: Parameters<'g>,
 }
 
+/// A condition that is written somewhere.
+type Written<'w> = (String, &'w str);
+
 impl<'a> Compiler<'a> {
     /// The links of a list of filters that stands at `path`.
     pub(super) fn links(&mut self, path: &str, written: &'a [FilterUse], ground: Ground<'_>) -> Links {
@@ -25,7 +31,7 @@ impl<'a> Compiler<'a> {
             if entry.name == "use" {
                 self.placed(&path, entry, ground, &mut links);
             } else {
-                links.extend(self.link(&path, entry, ground));
+                links.extend(self.link(&path, entry, ground, None));
             }
         }
         links
@@ -36,29 +42,91 @@ impl<'a> Compiler<'a> {
             return self.error(format!("{path}.use"), "`use` wants the name of a chain");
         };
         let Some((name, written)) = self.config.chains.get_key_value(name) else {
-            if self.config.unread.touches(&crate::document::join("chains", name)) {
+            if self.config.unread.touches(&join("chains", name)) {
                 return;
             }
             let known = self.config.chains.keys().map(String::as_str);
             return self.errors.push(unknown(format!("{path}.use"), "chain", name, known));
         };
+        if entry.stage.is_some() {
+            self.error(format!("{path}.stage"), "`stage` moves a filter: write it beside one in the chain");
+        }
         self.used.push(name);
-        self.chain(name, written, ground, links);
+        let when = entry.when.as_deref().map(|when| (format!("{path}.when"), when));
+        self.chain(name, written, ground, when, links);
     }
 
     /// The filters of a named chain.
-    fn chain(&mut self, name: &str, written: &'a [FilterUse], ground: Ground<'_>, links: &mut Links) {
+    fn chain(
+        &mut self,
+        name: &str,
+        written: &'a [FilterUse],
+        ground: Ground<'_>,
+        when: Option<Written<'_>>,
+        links: &mut Links,
+    ) {
         for (at, entry) in written.iter().enumerate() {
-            let path = format!("{}[{at}]", crate::document::join("chains", name));
+            let path = format!("{}[{at}]", join("chains", name));
             if entry.name == "use" {
                 self.error(path, "a chain cannot place another chain");
             } else {
-                links.extend(self.link(&path, entry, ground));
+                links.extend(self.link(&path, entry, ground, when.clone()));
             }
         }
     }
 
-    fn link(&mut self, path: &str, entry: &FilterUse, ground: Ground<'_>) -> Option<Link> {
+    /// A filter, where its own condition and that of the chain it is in hold.
+    fn link(
+        &mut self,
+        path: &str,
+        entry: &FilterUse,
+        ground: Ground<'_>,
+        outer: Option<Written<'_>>,
+    ) -> Option<Link> {
+        let link = self.filter(path, entry, ground);
+        // Of a filter that cannot be made, it is not known when it acts.
+        let early = link.as_ref().is_some_and(|link| link.filter.phases().touches(Phases::BEFORE_RESPONSE));
+        let place = if early { Place::Request } else { Place::Response };
+        let own = entry.when.as_deref().map(|when| (format!("{path}.when"), when));
+        let conditions = [outer, own].into_iter().flatten();
+        let conditions: Vec<Option<Condition>> =
+            conditions.map(|(path, text)| self.condition(&path, text, place, ground)).collect();
+        let stage = self.stage(path, entry);
+        let mut link = link?;
+        link.when = When::all(conditions.into_iter().collect::<Option<_>>()?);
+        link.stage = stage.unwrap_or(link.stage);
+        Some(link)
+    }
+
+    fn condition(&mut self, path: &str, text: &str, place: Place, ground: Ground<'_>) -> Option<Condition> {
+        match Condition::parse(text, place) {
+            Ok(condition) => {
+                let Ground { owner, parameters } = ground;
+                let (state, stores, consumers) = (self.inputs.state, &self.stores, &self.consumers);
+                let scope = Scope { parameters, state, stores, consumers, owner, files: false };
+                let unknown: Vec<String> = scope.unknown_parameters(condition.parameters()).collect();
+                unknown.into_iter().for_each(|sentence| self.error(path, sentence));
+                let secret = condition.fields().any(|field| self.credentials.covers(field));
+                Some(if secret { condition.shown_as(MASK) } else { condition })
+            }
+            Err(errors) => {
+                self.errors.extend(errors.below(path));
+                None
+            }
+        }
+    }
+
+    fn stage(&mut self, path: &str, entry: &FilterUse) -> Option<Stage> {
+        let name = entry.stage.as_deref()?;
+        let found = Stage::ALL.into_iter().find(|stage| stage.name() == name);
+        if found.is_none() {
+            let known = Stage::ALL.iter().map(|stage| stage.name());
+            self.errors.push(unknown(format!("{path}.stage"), "stage", name, known));
+        }
+        found
+    }
+
+    fn filter(&mut self, path: &str, entry: &FilterUse, ground: Ground<'_>) -> Option<Link> {
         let registry = self.inputs.registry;
         if let Some(link) = registry.instance(&entry.name) {
             return Some(link);
@@ -72,9 +140,9 @@ impl<'a> Compiler<'a> {
         let (state, stores, consumers) = (self.inputs.state, &self.stores, &self.consumers);
         let files = self.inputs.certificates;
         let scope = Scope { parameters, state, stores, consumers, owner, files };
-        let path = crate::document::join(path, kind.name);
+        let path = join(path, kind.name);
         let filter = kind.build(&entry.config, &path, &scope, &mut self.errors)?;
-        Some(Link { name: kind.name, stage: kind.stage, filter })
+        Some(Link::new(kind.name, kind.stage, filter))
     }
 
     /// A chain that nothing places is read all the same: its mistakes would show on the day it is placed.
@@ -82,7 +150,7 @@ impl<'a> Compiler<'a> {
         for (name, written) in &self.config.chains {
             if !self.used.contains(&name.as_str()) {
                 let nowhere = Ground { owner: "nobody", parameters: Parameters::Any };
-                self.chain(name, written, nowhere, &mut Links::new());
+                self.chain(name, written, nowhere, None, &mut Links::new());
             }
         }
     }

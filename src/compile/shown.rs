@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::condition::{Condition, Place};
 use crate::config::{Config, FilterUse, Matcher, Path, Route};
 use crate::registry::Registry;
-use crate::types::CredentialFields;
+use crate::types::{CredentialFields, MASK};
 
 /// A configuration without what must not leave the process: secrets, and the values of header fields that carry
 /// credentials, those that the access log redacts included.
@@ -69,6 +70,13 @@ fn mask_matchers(matchers: &mut BTreeMap<String, Matcher>, fields: &CredentialFi
 fn show(filter: &mut FilterUse, registry: &Registry, fields: &CredentialFields) {
     if let Some(kind) = registry.kind(&filter.name) {
         filter.config = kind.show(&filter.config, fields);
+    }
+    // A condition may compare such a field with a secret.
+    let secret = |when: &str| {
+        Condition::parse(when, Place::Response).is_ok_and(|it| it.fields().any(|field| fields.covers(field)))
+    };
+    if let Some(when) = filter.when.as_mut().filter(|when| secret(when.as_str())) {
+        MASK.clone_into(when);
     }
 }
 

@@ -28,7 +28,7 @@ pub use reason::Reason;
 pub use reply::Reply;
 pub use request_id::RequestId;
 pub use reserved::is_reserved;
-pub use select::{Selected, cookies};
+pub use select::{Selected, cookie_names, cookies};
 pub use template::Template;
 pub use vary::vary;
 
@@ -41,6 +41,7 @@ use crate::consumer::{Consumer, Identity};
 use crate::route::Captures;
 pub use crate::route::{query_values, replace_query_values};
 use crate::tls::Session;
+use crate::types::Peer;
 
 /// One request on its way, as a filter sees it.
 ///
@@ -149,6 +150,11 @@ impl<'a> Exchange<'a> {
         self.facts.captures.get(self.path(), name)
     }
 
+    /// The captured path parameters and their names.
+    pub fn captures(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.facts.captures.iter(self.path())
+    }
+
     /// The route's name.
     pub fn route(&self) -> &str {
         self.route
@@ -245,6 +251,26 @@ pub struct Facts {
     pub arrived: SystemTime,
     /// Whose answer goes to the client.
     pub answer: Answer,
+}
+
+impl Facts {
+    /// What is known of a request that nobody has sent: its host.
+    pub fn of_head(host: &str) -> Self {
+        let nobody = Peer::Unix;
+        Self {
+            client: Client { ip: None, peer: nobody, peer_trusted: false, https: false, port: None },
+            tls: None,
+            identity: Identity::default(),
+            host: host.into(),
+            captures: Captures::default(),
+            request_id: None,
+            rewrite: Rewrite::default(),
+            body_limit: 0,
+            started: Instant::now(),
+            arrived: SystemTime::now(),
+            answer: Answer::Upstream,
+        }
+    }
 }
 
 /// Whose answer goes to the client.

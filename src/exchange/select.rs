@@ -60,9 +60,18 @@ fn of_address(ip: IpAddr) -> Selected<'static> {
 
 /// The values of the cookies of a name (RFC 6265, section 5.4), as they came: a client may send several.
 pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h [u8]> {
+    pairs(headers).filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+/// The names of the cookies, in the order they came.
+pub fn cookie_names(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    pairs(headers)
+        .filter_map(|pair| pair.split(|byte| *byte == b'=').next().filter(|name| name.len() < pair.len()))
+}
+
+fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
-    let pairs = lines.flat_map(|line| line.split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
-    pairs.filter_map(move |pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+    lines.flat_map(|line| line.split(|byte| *byte == b';')).map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]
@@ -82,6 +91,10 @@ mod tests {
         assert_eq!(of("a"), ["1", "3", "\"4\"", "b=c"]);
         assert_eq!(of("ab"), ["2"]);
         assert_eq!(of("b"), [""; 0]);
+        assert_eq!(
+            cookie_names(&headers).collect::<Vec<_>>(),
+            [&b"a"[..], b"ab", b"a", b"", b"a", b"A", b"a"]
+        );
     }
 
     #[test]

@@ -85,8 +85,16 @@ fn filters(steps: &[Step]) -> String {
     if steps.is_empty() {
         return "none".into();
     }
-    let words: Vec<_> = steps.iter().map(|step| format!("{} ({})", step.filter, step.stage)).collect();
-    words.join(", ")
+    let words = steps.iter().map(|step| match &step.when {
+        Some(when) => format!("{} ({}, when {})", step.filter, step.stage, one_line(when)),
+        None => format!("{} ({})", step.filter, step.stage),
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
+/// A condition may be written over several lines.
+fn one_line(text: &str) -> String {
+    text.split_ascii_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn target(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {

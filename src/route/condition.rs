@@ -240,6 +240,15 @@ pub fn replace_query_values(query: &str, name: &str, value: Option<&str>) -> Opt
     Some(replaced)
 }
 
+/// The names of the query parameters in the order they came, form-decoded.
+pub fn query_names(query: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    let pairs = query.as_bytes().split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| match form_decoded(split_pair(pair).0) {
+        Cow::Borrowed(name) => String::from_utf8_lossy(name),
+        Cow::Owned(name) => Cow::Owned(String::from_utf8_lossy(&name).into_owned()),
+    })
+}
+
 /// The values of a query parameter as they came.
 fn raw_values<'q>(query: &'q str, name: &str) -> impl Iterator<Item = &'q [u8]> {
     let pairs = query.as_bytes().split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());

@@ -25,8 +25,8 @@ mod tree;
 
 pub use captures::Captures;
 pub use condition::{
-    HeaderCondition, ListenerSet, Lookup, MethodSet, QueryCondition, ValueMatch, query_value, query_values,
-    replace_query_values,
+    HeaderCondition, ListenerSet, Lookup, MethodSet, QueryCondition, ValueMatch, query_names, query_value,
+    query_values, replace_query_values,
 };
 pub use matcher::{Found, RouteSpec, Router, RouterBuilder};
 pub use pattern::{PathPattern, PathRegex, PathSpec, PatternError};

@@ -73,10 +73,15 @@ impl CredentialFields {
 
     /// Masks the value of a field that carries credentials.
     pub fn mask(&self, name: &str, value: &mut String) {
-        let known = CREDENTIAL_FIELDS.into_iter().chain(self.0.iter().map(String::as_str));
-        if known.into_iter().any(|known| known.eq_ignore_ascii_case(name)) {
+        if self.covers(name) {
             MASK.clone_into(value);
         }
+    }
+
+    /// Whether a field carries credentials.
+    pub fn covers(&self, name: &str) -> bool {
+        let mut known = CREDENTIAL_FIELDS.into_iter().chain(self.0.iter().map(String::as_str));
+        known.any(|known| known.eq_ignore_ascii_case(name))
     }
 }
 

@@ -34,6 +34,12 @@ impl Ask {
         self.header(&length)
     }
 
+    /// The same with this in place of that in its first line.
+    pub fn retarget(mut self, that: &str, this: &str) -> Self {
+        self.line = self.line.replace(that, this);
+        self
+    }
+
     /// Comes from this address of the loopback network.
     pub fn from(mut self, ip: &str) -> Self {
         self.from = ip.to_owned();

@@ -21,6 +21,7 @@ mod breakers;
 mod browser;
 mod canonical_path;
 mod compression;
+mod conditions;
 mod consumers;
 mod cors;
 mod decompression;
