@@ -39,6 +39,7 @@ pub mod exchange;
 pub mod explain;
 pub mod filters;
 pub mod guard;
+pub mod limit;
 pub mod route;
 pub mod telemetry;
 pub mod tls;
