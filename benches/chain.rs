@@ -165,6 +165,7 @@ fn exchange() -> (RequestHeader, Facts) {
         started: Instant::now(),
         arrived: SystemTime::now(),
         answer: Answer::default(),
+        remarks: Vec::new(),
     };
     (head, facts)
 }

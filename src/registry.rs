@@ -35,6 +35,11 @@ pub trait FilterKind: Filter + Sized {
     /// What the words alone could not tell; paths count from the filter's own configuration.
     fn compile(config: Self::Config, scope: &Scope<'_>) -> Result<Self, Errors>;
 
+    /// Where this one belongs, if its configuration has a say in it.
+    fn stage(&self) -> Stage {
+        Self::STAGE
+    }
+
     /// Masks what may not be shown of its configuration and is no secret by its type: the values of header fields that
     /// carry credentials.
     fn mask(_config: &mut Self::Config, _fields: &CredentialFields) {}
@@ -84,19 +89,19 @@ pub struct Kind {
     pub example: &'static str,
     /// The schema of its configuration.
     pub schema: fn(&mut SchemaGenerator) -> Schema,
-    build: fn(&Node, &str, &Scope<'_>, &mut Errors) -> Option<SharedFilter>,
+    build: fn(&Node, &str, &Scope<'_>, &mut Errors) -> Option<(Stage, SharedFilter)>,
     show: fn(&Node, &CredentialFields) -> Option<Node>,
 }
 
 impl Kind {
-    /// Makes a filter of its configuration, which stands at `path`; tells every error.
+    /// Makes a filter of its configuration, which stands at `path`, and says where it belongs; tells every error.
     pub fn build(
         &self,
         config: &Node,
         path: &str,
         scope: &Scope<'_>,
         errors: &mut Errors,
-    ) -> Option<SharedFilter> {
+    ) -> Option<(Stage, SharedFilter)> {
         (self.build)(config, path, scope, errors)
     }
 
@@ -212,10 +217,10 @@ fn build<F: FilterKind>(
     path: &str,
     scope: &Scope<'_>,
     errors: &mut Errors,
-) -> Option<SharedFilter> {
+) -> Option<(Stage, SharedFilter)> {
     let config = decode::<F::Config>(config, path, errors)?;
     match F::compile(config, scope) {
-        Ok(filter) => Some(SharedFilter::new(filter)),
+        Ok(filter) => Some((filter.stage(), SharedFilter::new(filter))),
         Err(found) => {
             errors.extend(found.below(path));
             None

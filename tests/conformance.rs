@@ -27,8 +27,8 @@ fn build(registry: &Registry, name: &str, yaml: &str) -> Result<SharedFilter, St
     let stores = Stores::default();
     let scope = Scope { parameters: Parameters::Any, state: &state, stores: &stores, owner: "nobody" };
     let kind = registry.kind(name).unwrap();
-    let filter = kind.build(document.root.get(name).unwrap(), name, &scope, &mut errors);
-    filter.ok_or_else(|| errors.placed(&document).render(&document.sources))
+    let built = kind.build(document.root.get(name).unwrap(), name, &scope, &mut errors);
+    built.map(|(_, filter)| filter).ok_or_else(|| errors.placed(&document).render(&document.sources))
 }
 
 #[test]
@@ -83,6 +83,7 @@ fn facts() -> Facts {
         started: Instant::now(),
         arrived: SystemTime::now(),
         answer: Answer::default(),
+        remarks: Vec::new(),
     }
 }
 

@@ -382,6 +382,7 @@ mod tests {
             started: Instant::now(),
             arrived: SystemTime::now(),
             answer: Answer::Upstream,
+            remarks: Vec::new(),
         }
     }
 

@@ -69,8 +69,8 @@ impl<'a> Compiler<'a> {
         let Ground { owner, parameters } = ground;
         let scope = Scope { parameters, state: self.inputs.state, stores: &self.stores, owner };
         let path = crate::document::join(path, kind.name);
-        let filter = kind.build(&entry.config, &path, &scope, &mut self.errors)?;
-        Some(Link { name: kind.name, stage: kind.stage, filter })
+        let (stage, filter) = kind.build(&entry.config, &path, &scope, &mut self.errors)?;
+        Some(Link { name: kind.name, stage, filter })
     }
 
     /// A chain that nothing places is read all the same: its mistakes would show on the day it is placed.

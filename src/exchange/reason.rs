@@ -57,6 +57,12 @@ reasons! {
     CLIENT_CLOSED = "client_closed", BAD_REQUEST, "The client closed the connection", "connection_terminated";
     /// The client's address is not allowed here.
     IP_DENIED = "ip_denied", FORBIDDEN, "This address is not allowed", "http_request_denied";
+    /// The client has had as many requests as it may have in a time.
+    RATE_LIMITED = "rate_limited", TOO_MANY_REQUESTS, "Too many requests", "http_request_denied";
+    /// The client has as many requests under way as it may have at once.
+    CONCURRENCY_LIMITED = "concurrency_limited", TOO_MANY_REQUESTS, "Too many requests at once", "http_request_denied";
+    /// The request lacks what a limit counts by, and the limit refuses such requests.
+    LIMIT_KEY_MISSING = "limit_key_missing", BAD_REQUEST, "The request does not say whom it counts for", "http_request_denied";
     /// Nothing of a body moved for longer than allowed.
     STREAM_IDLE_TIMEOUT = "stream_idle_timeout", GATEWAY_TIMEOUT, "Nothing moved for too long", "http_response_timeout";
     /// The client sent nothing of its body for longer than allowed.

@@ -1,10 +1,12 @@
 //! The filters: one file each. The file's name is the config key, the metric label and the docs page.
 
 mod compression;
+mod concurrency;
 mod decompression;
 mod grpc_web;
 mod headers;
 mod ip_restriction;
+mod rate_limit;
 mod request_id;
 mod rewrite;
 
@@ -14,10 +16,12 @@ use crate::registry::Registry;
 pub fn builtin() -> Registry {
     Registry::default()
         .filter::<compression::Compression>()
+        .filter::<concurrency::Concurrency>()
         .filter::<decompression::Decompression>()
         .filter::<grpc_web::GrpcWeb>()
         .filter::<headers::Headers>()
         .filter::<ip_restriction::IpRestriction>()
+        .filter::<rate_limit::RateLimit>()
         .filter::<request_id::RequestIds>()
         .filter::<rewrite::Rewrite>()
 }

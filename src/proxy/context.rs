@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderMap;
 use http::header::STRICT_TRANSPORT_SECURITY;
+use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 
@@ -153,6 +153,9 @@ impl Pinned {
     pub(super) fn judged(&self, verdict: &Verdict) {
         let word = verdict.reply.reason().map_or("answered", Reason::code);
         self.route.metrics.verdict(verdict.filter, word);
+        if verdict.reply.status() == StatusCode::TOO_MANY_REQUESTS {
+            self.route.metrics.limited(verdict.filter);
+        }
     }
 
     /// The filters of this exchange.

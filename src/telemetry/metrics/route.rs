@@ -43,6 +43,12 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: MetricType::COUNTER,
         labels: &["route", "filter", "verdict"],
     },
+    Family {
+        name: "rate_limited_total",
+        help: "Requests that limits refused, by filter.",
+        kind: MetricType::COUNTER,
+        labels: &["route", "filter"],
+    },
 ];
 
 /// The counters of one route, shared by every snapshot that has a route of this name. Empty until its first request.
@@ -67,6 +73,7 @@ struct Used {
 struct Rare {
     replies: Counts<&'static str>,
     verdicts: Counts<(&'static str, &'static str)>,
+    limited: Counts<&'static str>,
 }
 
 impl RouteMetrics {
@@ -103,6 +110,11 @@ impl RouteMetrics {
         self.rare().verdicts.add_one((filter, verdict));
     }
 
+    /// Counts a request that a filter refused because there are too many; the word comes from the filter's code.
+    pub fn limited(&self, filter: &'static str) {
+        self.rare().limited.add_one(filter);
+    }
+
     fn used(&self) -> &Used {
         self.used.get_or_init(|| {
             Box::new(Used {
@@ -121,7 +133,8 @@ impl RouteMetrics {
 
 impl Series for RouteMetrics {
     fn collect(&self, families: &mut [Samples]) {
-        let ([requests, duration, active, replies, verdicts], Some(used)) = (families, self.used.get())
+        let ([requests, duration, active, replies, verdicts, limited], Some(used)) =
+            (families, self.used.get())
         else {
             return;
         };
@@ -137,6 +150,9 @@ impl Series for RouteMetrics {
         }
         for ((filter, verdict), count) in rare.verdicts.iter() {
             verdicts.counter(&[route, filter, verdict], count);
+        }
+        for (filter, count) in rare.limited.iter() {
+            limited.counter(&[route, filter], count);
         }
     }
 }
