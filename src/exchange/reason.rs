@@ -63,6 +63,8 @@ reasons! {
     CONCURRENCY_LIMITED = "concurrency_limited", TOO_MANY_REQUESTS, "Too many requests at once", "http_request_denied";
     /// The request lacks what a limit counts by, and the limit refuses such requests.
     LIMIT_KEY_MISSING = "limit_key_missing", BAD_REQUEST, "The request does not say whom it counts for", "http_request_denied";
+    /// The store that counts for a limit does not answer, and the limit lets nobody through without it.
+    LIMIT_STORE_UNAVAILABLE = "limit_store_unavailable", SERVICE_UNAVAILABLE, "The limit cannot be counted", "proxy_internal_error";
     /// Nothing of a body moved for longer than allowed.
     STREAM_IDLE_TIMEOUT = "stream_idle_timeout", GATEWAY_TIMEOUT, "Nothing moved for too long", "http_response_timeout";
     /// The client sent nothing of its body for longer than allowed.

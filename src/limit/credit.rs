@@ -155,11 +155,17 @@ impl Credit {
         }
     }
 
-    async fn ask(&self, debtor: Debtor<'_>, cost: u64, (owed, since): (u32, u64)) -> Result<Decision, Unanswered> {
+    async fn ask(
+        &self,
+        debtor: Debtor<'_>,
+        cost: u64,
+        (owed, since): (u32, u64),
+    ) -> Result<Decision, Unanswered> {
         let age = self.age(since);
         let want = Want { key: debtor.spelled.to_owned(), terms: debtor.terms, debt: owed.into(), age, cost };
         // Whatever becomes of this future, what it was sending is either paid or owed again.
-        let sending = Sending { credit: self, key: debtor.key, owed, since, paid: None, bucket: debtor.bucket };
+        let sending =
+            Sending { credit: self, key: debtor.key, owed, since, paid: None, bucket: debtor.bucket };
         let mut decisions = self.shared.take(&[want]).await?;
         let decision = decisions.pop().ok_or(Unanswered)?;
         sending.paid(decision.reset);
@@ -207,7 +213,13 @@ impl Credit {
         for Due { key, spelled, terms, bucket } in some {
             let (owed, since) = self.table.known(*key, Account::send).unwrap_or_default();
             if owed > 0 {
-                wants.push(Want { key: spelled.clone(), terms: *terms, debt: owed.into(), age: self.age(since), cost: 0 });
+                wants.push(Want {
+                    key: spelled.clone(),
+                    terms: *terms,
+                    debt: owed.into(),
+                    age: self.age(since),
+                    cost: 0,
+                });
                 sending.push(Sending { credit: self, key: *key, owed, since, paid: None, bucket: *bucket });
             }
         }
@@ -230,7 +242,7 @@ impl Account {
             let mut copy = self.bucket;
             let decision = bucket.take(&mut copy, cost, now);
             if decision.refused() {
-                return Here::Decided(decision, false);
+                return Here::Decided(decision, self.is_due());
             }
             let owed = std::mem::take(&mut self.owed);
             self.sending = self.sending.saturating_add(owed);
@@ -238,10 +250,15 @@ impl Account {
         }
         let decision = bucket.take(&mut self.bucket, cost, now);
         if decision.refused() {
-            return Here::Decided(decision, false);
+            return Here::Decided(decision, self.is_due());
         }
         self.owe(narrow(cost), now);
-        Here::Decided(decision, !std::mem::replace(&mut self.queued, true))
+        Here::Decided(decision, self.is_due())
+    }
+
+    /// Whether it has something to settle and is not in the queue, which it is from now on.
+    fn is_due(&mut self) -> bool {
+        self.owed > 0 && !std::mem::replace(&mut self.queued, true)
     }
 
     fn owe(&mut self, more: u32, now: u64) {

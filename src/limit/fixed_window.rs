@@ -16,6 +16,11 @@ impl FixedWindow {
         Self { amount, period: period.max(1) }
     }
 
+    /// How much there is in a window.
+    pub fn amount(&self) -> u64 {
+        self.amount
+    }
+
     /// Takes `cost` of what is left in this window.
     pub fn take(&self, cell: &mut Tally, cost: u64, now: u64) -> Decision {
         self.turn(cell, now);

@@ -142,6 +142,28 @@ impl Limiter {
         }
     }
 
+    /// Takes over what is known elsewhere: what is left of a key, and when all is back.
+    pub fn learn(&self, policy: &Policy, key: u128, known: Decision, now: u64) {
+        let until = now.saturating_add(known.reset);
+        match (policy, &self.cells) {
+            (Policy::TokenBucket(_), Cells::Tat(table)) => {
+                table.with(key, now, |cell| cell.0 = until);
+            }
+            (Policy::FixedWindow(policy), Cells::Tally(table)) => {
+                let used = policy.amount().saturating_sub(known.remaining);
+                table.with(key, now, |cell| *cell = Tally { ends: until, used });
+            }
+            (Policy::SlidingWindow(policy), Cells::Windows(table)) => {
+                let used = policy.amount().saturating_sub(known.remaining);
+                table.with(key, now, |cell| {
+                    *cell = Windows::default();
+                    policy.charge(cell, used, now);
+                });
+            }
+            _ => {}
+        }
+    }
+
     /// Gives back what was taken at `taken`.
     pub fn give_back(&self, policy: &Policy, key: u128, cost: u64, taken: u64) {
         match (policy, &self.cells) {

@@ -10,28 +10,34 @@
 
 mod cells;
 mod clock;
+mod credit;
 mod fixed_window;
 mod key;
 mod leaky_bucket;
 mod limiter;
+mod shared;
 mod sliding_log;
 mod sliding_window;
 mod slots;
 mod table;
 mod token_bucket;
+mod trust;
 mod variants;
 
 pub use cells::{Log, Tally, Tat, Windows};
 pub use clock::Clock;
+pub use credit::{Credit, Debtor};
 pub use fixed_window::FixedWindow;
 pub use key::{Found, Key, KeyHash, MissingKey, Subject, Who};
 pub use leaky_bucket::LeakyBucket;
 pub use limiter::{Algorithm, Limiter, Policy};
+pub use shared::{Shared, Terms, Unanswered, Want, mark, spell};
 pub use sliding_log::SlidingLog;
 pub use sliding_window::SlidingWindow;
 pub use slots::{Held, Slots};
 pub use table::{Cell, Table};
 pub use token_bucket::TokenBucket;
+pub use trust::{Advice, Trust};
 pub use variants::Variants;
 
 /// What came of asking for some.

@@ -18,6 +18,11 @@ impl SlidingWindow {
         Self { amount, period: period.max(1) }
     }
 
+    /// How much there is in a window.
+    pub fn amount(&self) -> u64 {
+        self.amount
+    }
+
     /// Takes `cost` of what is left.
     pub fn take(&self, cell: &mut Windows, cost: u64, now: u64) -> Decision {
         self.turn(cell, now);

@@ -62,7 +62,8 @@ impl Trust {
             return false;
         }
         state.rest = (state.rest * 2).clamp(FIRST, LONGEST);
-        state.again_at.replace(now.saturating_add(state.rest)).is_none()
+        let at = now.saturating_add(state.rest);
+        state.again_at.replace(at).is_none()
     }
 }
 
@@ -74,7 +75,10 @@ mod tests {
     fn after_failures_in_a_row_it_is_left_alone_and_tried_by_one() {
         let trust = Trust::default();
         assert_eq!([trust.failed(0), trust.failed(0), trust.succeeded()], [false; 3]);
-        assert_eq!([trust.failed(1), trust.failed(1), trust.failed(1), trust.failed(1)], [false, false, true, false]);
+        assert_eq!(
+            [trust.failed(1), trust.failed(1), trust.failed(1), trust.failed(1)],
+            [false, false, true, false]
+        );
         assert_eq!(trust.advise(FIRST), Advice::Leave);
         assert_eq!([trust.advise(3 * FIRST), trust.advise(3 * FIRST)], [Advice::Try, Advice::Leave]);
         trust.failed(3 * FIRST);

@@ -11,6 +11,7 @@
 mod error;
 mod line;
 mod redis;
+mod script;
 mod server;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 pub use error::Error;
 pub use redis::Redis;
+pub use script::Script;
 pub use server::{Server, Unusable};
 
 /// The store in the gateway's own memory.

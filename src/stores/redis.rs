@@ -93,6 +93,9 @@ impl Redis {
                 self.line.lost(&used);
             }
             match error.kind() {
+                ErrorKind::Server(ServerErrorKind::NoScript) => {
+                    Error::Unscripted { place: self.place().into() }
+                }
                 ErrorKind::Io => Error::unreachable(self.place(), &error),
                 _ => Error::refused(self.place(), &error),
             }

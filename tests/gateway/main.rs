@@ -48,6 +48,7 @@ mod retries;
 mod routing;
 mod second_readers;
 mod shared_acme;
+mod shared_limits;
 mod slow_clients;
 mod sticky;
 mod streaming;

@@ -10,6 +10,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::limit::{self, Key, MissingKey};
+use crate::stores::MEMORY;
 use crate::types::{Duration, Rate};
 
 /// Lets clients have so many requests in a time, and refuses those beyond (429). One rule, or several in `rules`: a request
@@ -43,12 +44,21 @@ pub struct Config {
     pub(super) name: Option<String>,
     /// Several rules in place of one.
     pub(super) rules: Option<Vec<Rule>>,
+    /// Where it is counted: `memory`, by this gateway alone, or a store that gateways share. There, `token_bucket`,
+    /// `fixed_window` and `sliding_window` are known.
+    pub(super) store: String,
+    /// Counts here, on credit, and settles with the store so often: gateways together let through at most
+    /// `rate × settle_every` (at least one request) too much for each of them. For `token_bucket`. Without it every request
+    /// is counted at the store, exactly.
+    pub(super) settle_every: Option<Duration>,
+    /// What becomes of requests while the store does not answer within its timeout. `local` unless named.
+    pub(super) on_store_error: Option<OnStoreError>,
     /// Lets everything pass and counts what would have been refused: the metric `filter_verdicts_total` has it as
     /// `dry_run`.
     pub(super) dry_run: bool,
     /// What clients are told of their limits.
     pub(super) headers: Headers,
-    /// How many clients are known at once, for each rule. One takes 40 bytes at most. Beyond, the client that would have all
+    /// How many clients are known at once, for each rule. One takes 40 bytes, or 60 with `settle_every`. Beyond, the client that would have all
     /// of its rate again the soonest is forgotten.
     #[schemars(range(min = 1, max = 100_000_000))]
     pub(super) max_keys: usize,
@@ -68,6 +78,9 @@ impl Default for Config {
             overrides: None,
             name: None,
             rules: None,
+            store: MEMORY.to_owned(),
+            settle_every: None,
+            on_store_error: None,
             dry_run: false,
             headers: Headers::Ietf,
             max_keys: 1_000_000,
@@ -143,6 +156,19 @@ impl Algorithm {
             Self::SlidingLog => limit::Algorithm::SlidingLog,
         }
     }
+}
+
+/// What becomes of requests while the store does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum OnStoreError {
+    /// This gateway counts alone, from what it knows.
+    #[default]
+    Local,
+    /// They pass uncounted.
+    Open,
+    /// They are refused (503).
+    Closed,
 }
 
 /// What clients are told of their limits.

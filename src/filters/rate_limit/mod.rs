@@ -5,11 +5,14 @@
 //! 2. Of several rules each has to let a request pass. What the ones before have taken is given back when one refuses.
 //! 3. A rule without a word of identity counts before authentication (stage `admit`): so floods and guessed passwords are
 //!    stopped there. Any other counts after it (stage `limit`).
-//! 4. Counts belong to whose filters these are (all routes, a listener's, one route's) and to the rule's words: they go on over
+//! 4. At a store that gateways share, all rules of a filter are one question. While there is no answer, `on_store_error` says
+//!    what becomes of requests.
+//! 5. Counts belong to whose filters these are (all routes, a listener's, one route's) and to the rule's words: they go on over
 //!    a reload that leaves both.
 
 mod config;
 mod rules;
+mod together;
 mod told;
 
 use std::time::Duration;
@@ -26,6 +29,7 @@ use crate::registry::{FilterKind, Scope};
 
 use config::{Config, Headers};
 use rules::Rule;
+use together::Together;
 
 /// Refuses what is too much.
 pub struct RateLimit {
@@ -33,8 +37,10 @@ pub struct RateLimit {
     dry_run: bool,
     headers: Headers,
     stage: Stage,
-    /// Whether requests may wait for their turn.
+    /// Whether requests may wait: for their turn, or for a store.
     waits: bool,
+    /// Where it is counted, if not here.
+    together: Option<Together>,
 }
 
 /// What an exchange has taken, by each rule that counted it.
@@ -48,6 +54,8 @@ struct Share {
     key: u128,
     at: u64,
     decision: Decision,
+    /// Its key at a store, where its answer may cost more.
+    spelled: Option<Box<str>>,
 }
 
 /// What the rules say of a request.
@@ -58,6 +66,8 @@ enum Outcome {
     Refuse(u64),
     /// It has nothing of a key.
     NoKey,
+    /// The store that would know does not answer.
+    NoStore,
 }
 
 impl FilterKind for RateLimit {
@@ -68,15 +78,19 @@ impl FilterKind for RateLimit {
     type Config = Config;
 
     fn compile(config: Config, scope: &Scope<'_>) -> std::result::Result<Self, Errors> {
-        let (dry_run, headers) = (config.dry_run, config.headers);
-        let rules = rules::rules(config, scope)?;
+        let (dry_run, headers, max_keys) = (config.dry_run, config.headers, config.max_keys);
+        let (on_error, settle_every) = (config.on_store_error.unwrap_or_default(), config.settle_every);
+        let settle_every = settle_every.map(|every| every.get());
+        let (rules, redis) = rules::rules(config, scope)?;
+        let together =
+            redis.map(|redis| Together::new(redis, on_error, settle_every, &rules, max_keys, scope));
         let identity = |rule: &Rule| rule.subject.key.needs_identity() || rule.plans.needs_identity();
         let stage = if rules.iter().any(identity) { Stage::Limit } else { Stage::Admit };
         let queues =
             |rule: &Rule| rule.plans.all().iter().any(|plan| matches!(plan.policy, Policy::LeakyBucket(_)));
-        let waits = rules.iter().any(queues);
+        let waits = together.is_some() || rules.iter().any(queues);
         let headers = if dry_run { Headers::Off } else { headers };
-        Ok(Self { rules, dry_run, headers, stage, waits })
+        Ok(Self { rules, dry_run, headers, stage, waits, together })
     }
 
     fn stage(&self) -> Stage {
@@ -103,7 +117,10 @@ impl Filter for RateLimit {
             exchange.untouched();
             return Ok(Flow::Continue);
         }
-        let outcome = self.count(taken, exchange);
+        let outcome = match &self.together {
+            Some(together) => together.count(self, taken, exchange).await,
+            None => self.count(taken, exchange),
+        };
         let wait = if let Outcome::Pass(wait) = outcome { wait } else { 0 };
         if let Some(refusal) = self.judge(outcome, exchange) {
             return Ok(refusal);
@@ -154,7 +171,7 @@ impl RateLimit {
             let decision = limiter.take(&plan.policy, key, rule.cost, now);
             let (rule, plan) =
                 (u8::try_from(at).unwrap_or(u8::MAX), u16::try_from(variant).unwrap_or(u16::MAX));
-            let share = Share { rule, plan, key, at: now, decision };
+            let share = Share { rule, plan, key, at: now, decision, spelled: None };
             match decision.verdict {
                 Verdict::Pass => {}
                 Verdict::Wait(nanos) => wait = wait.max(nanos),
@@ -186,13 +203,20 @@ impl RateLimit {
             let said =
                 head.headers.get(name).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
             let Some(cost) = said.map(|cost| cost.min(*max)) else { continue };
+            share.decision.remaining = (share.decision.remaining + rule.cost).saturating_sub(cost);
+            if let Some(together) = &self.together {
+                let signed = |cost: u64| i64::try_from(cost).unwrap_or(i64::MAX);
+                if cost != rule.cost {
+                    together.settle(self, share, signed(cost) - signed(rule.cost));
+                }
+                continue;
+            }
             let limiter = &rule.counts.limiter;
             match cost.checked_sub(rule.cost) {
                 Some(0) => {}
                 Some(more) => limiter.charge(&plan.policy, share.key, more, limiter.now()),
                 None => limiter.give_back(&plan.policy, share.key, rule.cost - cost, share.at),
             }
-            share.decision.remaining = (share.decision.remaining + rule.cost).saturating_sub(cost);
         }
     }
 
@@ -206,6 +230,7 @@ impl RateLimit {
         let reply = match outcome {
             Outcome::Pass(_) => return None,
             Outcome::NoKey => Reply::refuse(Reason::LIMIT_KEY_MISSING),
+            Outcome::NoStore => Reply::refuse(Reason::LIMIT_STORE_UNAVAILABLE),
             Outcome::Refuse(retry) => {
                 let seconds = HeaderValue::from(told::seconds(retry).max(1));
                 Reply::refuse(Reason::RATE_LIMITED).header(RETRY_AFTER, seconds)

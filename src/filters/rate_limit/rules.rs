@@ -10,8 +10,9 @@ use http::{HeaderName, HeaderValue};
 
 use super::config::{Algorithm, Config, Cost, Headers, Overrides, Rule as Words};
 use crate::document::{ConfigError, Errors};
-use crate::limit::{Key, KeyHash, Limiter, MissingKey, Policy, Subject, Variants};
+use crate::limit::{self, Key, KeyHash, Limiter, MissingKey, Policy, Shared, Subject, Terms, Variants};
 use crate::registry::Scope;
+use crate::stores::{Place, Redis};
 use crate::types::Rate;
 
 /// The most that one request may take.
@@ -29,6 +30,10 @@ pub(super) struct Rule {
     /// The field of an answer that says the cost, and the most that is believed.
     pub(super) told: Option<(HeaderName, u64)>,
     pub(super) counts: Arc<Counts>,
+    /// What it means and for whom: the same on every machine with this configuration.
+    pub(super) identity: Box<str>,
+    /// The same, in short.
+    pub(super) mark: String,
 }
 
 /// What is counted, over reloads.
@@ -40,6 +45,10 @@ pub(super) struct Counts {
 /// How much someone may have.
 pub(super) struct Plan {
     pub(super) policy: Policy,
+    /// The same in a store's words.
+    pub(super) terms: Terms,
+    /// The rate and the burst as they are written.
+    pub(super) words: String,
     /// Tells it from other plans of the rule: those with the same words count together.
     pub(super) salt: u64,
     /// How much there is at most.
@@ -51,8 +60,9 @@ pub(super) struct Plan {
 }
 
 /// The rules of a configuration.
-pub(super) fn rules(config: Config, scope: &Scope<'_>) -> Result<Vec<Rule>, Errors> {
+pub(super) fn rules(config: Config, scope: &Scope<'_>) -> Result<(Vec<Rule>, Option<Arc<Redis>>), Errors> {
     let mut errors = Errors::default();
+    let redis = store(&config, scope, &mut errors);
     if config.max_keys == 0 || config.max_keys > 100_000_000 {
         errors.push(ConfigError::new("max_keys", "the clients known at once are 1 to 100,000,000"));
     }
@@ -74,7 +84,61 @@ pub(super) fn rules(config: Config, scope: &Scope<'_>) -> Result<Vec<Rule>, Erro
             rule
         })
         .collect();
-    errors.or(rules)
+    errors.or((rules, redis))
+}
+
+/// The store that a configuration counts at, if it is not the gateway's own memory; and whether what it wants can be
+/// counted there.
+fn store(config: &Config, scope: &Scope<'_>, errors: &mut Errors) -> Option<Arc<Redis>> {
+    let redis = match scope.stores.place(&config.store) {
+        Some(Place::Redis(redis)) => redis,
+        Some(Place::Unknown) => return None,
+        Some(Place::Memory) => {
+            if config.settle_every.is_some() {
+                let message = "there is nobody to settle with: name a `store`";
+                errors.push(ConfigError::new("settle_every", message));
+            }
+            if config.on_store_error.is_some() {
+                let message = "what is counted in `memory` needs no store: name a `store`";
+                errors.push(ConfigError::new("on_store_error", message));
+            }
+            return None;
+        }
+        None => {
+            let names: Vec<&str> = scope.stores.names().collect();
+            let error = ConfigError::new("store", format!("there is no store `{}`", config.store));
+            errors.push(error.with_hint(format!("there is `{}`", names.join("`, `"))));
+            return None;
+        }
+    };
+    let mut check = |path: &str, algorithm: Algorithm, rate: Option<Rate>| {
+        if !Shared::knows(algorithm.kind()) {
+            let message =
+                "this is not counted at a store: take `token_bucket`, `fixed_window` or `sliding_window`";
+            errors.push(ConfigError::new(format!("{path}algorithm"), message));
+        } else if config.settle_every.is_some() && algorithm != Algorithm::TokenBucket {
+            let message = "with `settle_every` it is `token_bucket` that is counted";
+            errors.push(ConfigError::new(format!("{path}algorithm"), message));
+        }
+        let per_second = rate.map(|rate| u128::from(rate.amount()) * 1000 / rate.period().as_millis().max(1));
+        if per_second.is_some_and(|count| count > 1_000_000) {
+            errors
+                .push(ConfigError::new(format!("{path}rate"), "a store counts up to 1,000,000 in a second"));
+        }
+    };
+    match &config.rules {
+        None => check("", config.algorithm.unwrap_or_default(), config.rate),
+        Some(rules) => {
+            for (at, rule) in rules.iter().enumerate() {
+                check(&format!("rules[{at}]."), rule.algorithm, Some(rule.rate));
+            }
+        }
+    }
+    let every = config.settle_every.map(|every| every.get());
+    if every.is_some_and(|every| every.is_zero() || every > Duration::from_secs(60)) {
+        errors.push(ConfigError::new("settle_every", "accounts are settled every 1ms to 60s"));
+    }
+    Some(redis)
 }
 
 /// The words of each rule, and where they stand.
@@ -136,9 +200,8 @@ fn rule(words: Words, name: String, max_keys: usize, scope: &Scope<'_>, errors: 
         words.key,
         words.ipv6_prefix,
         words.name,
-        max_keys,
     ]);
-    let identity = format!("{} rate_limit {meaning}", scope.owner);
+    let identity = format!("{} rate_limit {meaning}", scope.owner).into_boxed_str();
     let Words { rate, burst, algorithm, max_wait, key, ipv6_prefix, missing_key, cost, overrides, .. } =
         words;
     let name = words.name.unwrap_or(name);
@@ -156,11 +219,12 @@ fn rule(words: Words, name: String, max_keys: usize, scope: &Scope<'_>, errors: 
             errors.push(ConfigError::new("cost", message));
         }
     }
-    let counts = scope.state.adopt(identity, || Counts {
+    let counts = scope.state.adopt(format!("{identity} {max_keys}"), || Counts {
         limiter: Limiter::new(algorithm.kind(), max_keys),
         hash: KeyHash::default(),
     });
-    Some(Rule { subject: Subject { key, ipv6_prefix, missing: missing_key }, plans, cost, told, counts })
+    let (subject, mark) = (Subject { key, ipv6_prefix, missing: missing_key }, limit::mark(&identity));
+    Some(Rule { subject, plans, cost, told, counts, identity, mark })
 }
 
 fn check(words: &Words, errors: &mut Errors) {
@@ -264,9 +328,13 @@ impl Plan {
         let field = format!("{label};q={quota};w={}", seconds.max(1));
         // The same words have the same salt, wherever they stand and over reloads.
         let mut salt = RandomState::with_seeds(1, 2, 3, 4).build_hasher();
-        salt.write(format!("{rate} {burst}").as_bytes());
+        let words = format!("{rate} {burst}");
+        salt.write(words.as_bytes());
+        let period = u64::try_from(rate.period().as_micros()).unwrap_or(u64::MAX);
         Some(Self {
             policy,
+            terms: Terms { algorithm: algorithm.kind(), amount: rate.amount(), period, burst },
+            words,
             salt: salt.finish(),
             quota,
             policy_field: HeaderValue::try_from(field).ok()?,
