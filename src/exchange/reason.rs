@@ -59,6 +59,8 @@ reasons! {
     IP_DENIED = "ip_denied", FORBIDDEN, "This address is not allowed", "http_request_denied";
     /// The client has had as many requests as it may have in a time.
     RATE_LIMITED = "rate_limited", TOO_MANY_REQUESTS, "Too many requests", "http_request_denied";
+    /// The client has had as many requests as it may have in an hour, a day or a month.
+    QUOTA_EXCEEDED = "quota_exceeded", TOO_MANY_REQUESTS, "The quota is used up", "http_request_denied";
     /// The client has as many requests under way as it may have at once.
     CONCURRENCY_LIMITED = "concurrency_limited", TOO_MANY_REQUESTS, "Too many requests at once", "http_request_denied";
     /// The request lacks what a limit counts by, and the limit refuses such requests.

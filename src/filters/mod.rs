@@ -6,6 +6,7 @@ mod decompression;
 mod grpc_web;
 mod headers;
 mod ip_restriction;
+mod quota;
 mod rate_limit;
 mod request_id;
 mod rewrite;
@@ -21,6 +22,7 @@ pub fn builtin() -> Registry {
         .filter::<grpc_web::GrpcWeb>()
         .filter::<headers::Headers>()
         .filter::<ip_restriction::IpRestriction>()
+        .filter::<quota::Quota>()
         .filter::<rate_limit::RateLimit>()
         .filter::<request_id::RequestIds>()
         .filter::<rewrite::Rewrite>()

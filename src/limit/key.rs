@@ -75,6 +75,11 @@ impl Key {
         Self(Box::new([Combination(Box::new([Selector::Ip]))]))
     }
 
+    /// By who the client has proved to be.
+    pub fn consumer() -> Self {
+        Self(Box::new([Combination(Box::new([Selector::Consumer]))]))
+    }
+
     /// Whether it may read who the client has proved to be.
     pub fn needs_identity(&self) -> bool {
         let verified = |selector: &Selector| matches!(selector, Selector::Consumer | Selector::BasicUsername);

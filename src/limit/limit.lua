@@ -19,11 +19,25 @@ local function bucket(rule, kept)
   end
 end
 
+-- When the month of now ends, in UTC. Years begin in March here.
+local function month_end()
+  local function since(year)
+    return 365 * year + math.floor(year / 4) - math.floor(year / 100) + math.floor(year / 400)
+  end
+  local day = math.floor(now / 86400000000) + 719468
+  local year = math.floor(day * 400 / 146097)
+  if since(year + 1) <= day then year = year + 1 elseif since(year) > day then year = year - 1 end
+  local month = math.floor((5 * (day - since(year)) + 2) / 153)
+  local ends = month == 11 and since(year + 1) or since(year) + math.floor((153 * (month + 1) + 2) / 5)
+  return (ends - 719468) * 86400000000
+end
+
 local function fixed(rule, kept)
   local ends, used = string.match(kept, '^(%d+) (%d+)$')
   ends, used = tonumber(ends), tonumber(used)
   if not ends or ends <= now then
-    ends, used = (math.floor(now / rule.period) + 1) * rule.period, 0
+    ends = rule.period == 0 and month_end() or (math.floor(now / rule.period) + 1) * rule.period
+    used = 0
   end
   used = math.max(used + rule.debt, 0)
   rule.wait = used + rule.cost > rule.amount and ends - now or 0

@@ -13,6 +13,8 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::key::Found;
 use super::trust::{Advice, Trust};
@@ -34,7 +36,7 @@ pub struct Terms {
     pub algorithm: Algorithm,
     /// How many.
     pub amount: u64,
-    /// In how many microseconds.
+    /// In how many microseconds; 0 is a month of the calendar, with [`Algorithm::FixedWindow`].
     pub period: u64,
     /// How many at once.
     pub burst: u64,
@@ -53,6 +55,19 @@ pub struct Want {
     pub age: u64,
     /// What is taken where every key has its own.
     pub cost: u64,
+}
+
+/// What becomes of requests while the store does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStoreError {
+    /// This gateway counts alone, from what it knows.
+    #[default]
+    Local,
+    /// They pass uncounted.
+    Open,
+    /// They are refused (503).
+    Closed,
 }
 
 /// There is no answer that can be used; why was told to the log.

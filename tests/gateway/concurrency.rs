@@ -142,8 +142,7 @@ fn who_is_there_is_still_there_after_a_reload() {
             upstream(&origin)
         )
     };
-    let gateway =
-        Gateway::start_file(&yaml(1));
+    let gateway = Gateway::start_file(&yaml(1));
     let one = there(&gateway, "", "127.0.0.1");
     gateway.rewrite(&yaml(2));
     gateway.reload().unwrap();

@@ -40,6 +40,7 @@ mod members;
 mod neighbours;
 mod overload;
 mod patience;
+mod quota;
 mod rate_limit;
 mod recode;
 mod reload;

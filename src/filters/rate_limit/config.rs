@@ -9,7 +9,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::limit::{self, Key, MissingKey};
+use crate::limit::{self, Headers, Key, MissingKey, OnStoreError};
 use crate::stores::MEMORY;
 use crate::types::{Duration, Rate};
 
@@ -156,34 +156,6 @@ impl Algorithm {
             Self::SlidingLog => limit::Algorithm::SlidingLog,
         }
     }
-}
-
-/// What becomes of requests while the store does not answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum OnStoreError {
-    /// This gateway counts alone, from what it knows.
-    #[default]
-    Local,
-    /// They pass uncounted.
-    Open,
-    /// They are refused (503).
-    Closed,
-}
-
-/// What clients are told of their limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Headers {
-    /// `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10).
-    #[default]
-    Ietf,
-    /// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (in seconds from now).
-    Legacy,
-    /// All of them.
-    Both,
-    /// Nothing but `Retry-After` on refusals.
-    Off,
 }
 
 /// Rates that hold in place of the rule's own.

@@ -13,7 +13,6 @@
 mod config;
 mod rules;
 mod together;
-mod told;
 
 use std::time::Duration;
 
@@ -24,10 +23,10 @@ use smallvec::SmallVec;
 use crate::chain::{Filter, Flow, Phases, Stage};
 use crate::document::Errors;
 use crate::exchange::{Answer, Exchange, Reason, Reply, ResponseHeader, Result};
-use crate::limit::{Decision, Policy, Verdict, Who};
+use crate::limit::{self, Decision, Headers, Policy, Verdict, Who};
 use crate::registry::{FilterKind, Scope};
 
-use config::{Config, Headers};
+use config::Config;
 use rules::Rule;
 use together::Together;
 
@@ -145,9 +144,9 @@ impl Filter for RateLimit {
         }
         let standing = taken.0.iter().filter_map(|share| {
             let rule = self.rules.get(usize::from(share.rule))?;
-            Some((rule.plans.get(share.plan.into())?, share.decision))
+            Some((&rule.plans.get(share.plan.into())?.label, share.decision))
         });
-        told::tell(self.headers, standing, head)
+        limit::tell(self.headers, standing, head)
     }
 }
 
@@ -232,7 +231,7 @@ impl RateLimit {
             Outcome::NoKey => Reply::refuse(Reason::LIMIT_KEY_MISSING),
             Outcome::NoStore => Reply::refuse(Reason::LIMIT_STORE_UNAVAILABLE),
             Outcome::Refuse(retry) => {
-                let seconds = HeaderValue::from(told::seconds(retry).max(1));
+                let seconds = HeaderValue::from(limit::seconds(retry).max(1));
                 Reply::refuse(Reason::RATE_LIMITED).header(RETRY_AFTER, seconds)
             }
         };

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::RandomState;
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
 
-use super::config::{Algorithm, Config, Cost, Headers, Overrides, Rule as Words};
+use super::config::{Algorithm, Config, Cost, Overrides, Rule as Words};
 use crate::document::{ConfigError, Errors};
-use crate::limit::{self, Key, KeyHash, Limiter, MissingKey, Policy, Shared, Subject, Terms, Variants};
+use crate::limit::{
+    self, Headers, Key, KeyHash, Label, Limiter, MissingKey, Policy, Shared, Subject, Terms, Variants,
+};
 use crate::registry::Scope;
 use crate::stores::{Place, Redis};
 use crate::types::Rate;
@@ -51,12 +53,8 @@ pub(super) struct Plan {
     pub(super) words: String,
     /// Tells it from other plans of the rule: those with the same words count together.
     pub(super) salt: u64,
-    /// How much there is at most.
-    pub(super) quota: u64,
-    /// Its part of `RateLimit-Policy`, whole where it is the only rule.
-    pub(super) policy_field: HeaderValue,
-    /// Its name, in quotes.
-    pub(super) label: Box<str>,
+    /// What clients are told of it.
+    pub(super) label: Label,
 }
 
 /// The rules of a configuration.
@@ -213,9 +211,11 @@ fn rule(words: Words, name: String, max_keys: usize, scope: &Scope<'_>, errors: 
         Cost::Told(told) => (1, Some((told.response_header, told.max))),
     };
     for at in plans.all() {
-        if cost > at.quota {
-            let message =
-                format!("a request that takes {cost} never passes where there are {} at most", at.quota);
+        if cost > at.label.quota() {
+            let message = format!(
+                "a request that takes {cost} never passes where there are {} at most",
+                at.label.quota()
+            );
             errors.push(ConfigError::new("cost", message));
         }
     }
@@ -252,12 +252,8 @@ fn check(words: &Words, errors: &mut Errors) {
         Cost::Told(_) => {}
         Cost::Fixed(_) => wrong("cost", "a request takes 1 to 1,000,000"),
     }
-    if let Some(name) = &words.name
-        && (name.is_empty()
-            || name.len() > 64
-            || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)))
-    {
-        wrong("name", "a name is up to 64 letters, digits, `-`, `_` and `.`");
+    if words.name.as_ref().is_some_and(|name| !limit::is_name(name)) {
+        wrong("name", limit::NAME);
     }
     if words.missing_key == MissingKey::Skip && words.key == Key::ip() {
         wrong(
@@ -324,8 +320,6 @@ impl Plan {
             _ => (rate.amount(), rate.period()),
         };
         let seconds = window.as_secs() + u64::from(window.subsec_nanos() > 0);
-        let label = format!("\"{name}\"");
-        let field = format!("{label};q={quota};w={}", seconds.max(1));
         // The same words have the same salt, wherever they stand and over reloads.
         let mut salt = RandomState::with_seeds(1, 2, 3, 4).build_hasher();
         let words = format!("{rate} {burst}");
@@ -336,9 +330,7 @@ impl Plan {
             terms: Terms { algorithm: algorithm.kind(), amount: rate.amount(), period, burst },
             words,
             salt: salt.finish(),
-            quota,
-            policy_field: HeaderValue::try_from(field).ok()?,
-            label: label.into(),
+            label: Label::new(name, quota, seconds.max(1))?,
         })
     }
 }

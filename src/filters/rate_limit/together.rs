@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::config::OnStoreError;
 use super::rules::{Plan, Rule};
 use super::{Outcome, RateLimit, Share, Taken};
 use crate::exchange::Exchange;
-use crate::limit::{Credit, Debtor, Decision, Policy, Shared, Verdict, Want, Who, mark, spell};
+use crate::limit::{Credit, Debtor, Decision, OnStoreError, Policy, Shared, Verdict, Want, Who, mark, spell};
 use crate::registry::{FilterKind, Scope};
 use crate::stores::Redis;
 
