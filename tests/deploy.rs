@@ -115,6 +115,7 @@ fn families() -> BTreeSet<String> {
     route.record(&Method::GET, 200, Duration::from_millis(3));
     route.reply("ip_denied");
     route.verdict("ip_restriction", "ip_denied");
+    route.limited("rate_limit");
     metrics.tls_handshakes().with_label_values(&["web", "1.3", "full"]).inc();
     metrics.acme_orders().with_label_values(&["letsencrypt", "success"]).inc();
     metrics.certificates([("a.test".to_owned(), 1_800_000_000)]);
