@@ -12,6 +12,7 @@ mod error;
 mod line;
 mod redis;
 mod script;
+mod sentinel;
 mod server;
 
 use std::collections::BTreeMap;

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::redis::Redis;
-use crate::harness::{Client, Gateway, Origin, Response, eventually};
+use crate::harness::{Client, Gateway, Origin, Response, eventually, eventually_some};
 
 const KEYS: &str = "portcullis:limit:*";
 
@@ -352,4 +352,27 @@ fn a_reload_keeps_what_is_known() {
     gateway.reload().unwrap();
     redis.stop();
     assert_eq!(statuses(&gateway, 3), [200, 429, 429]);
+}
+
+#[test]
+fn sentinels_say_which_server_counts() {
+    let mut first = Redis::start();
+    let second = Redis::following(&first);
+    let sentinel = Redis::sentinel(&first);
+    eventually("the sentinel knows of the second", || {
+        let told: String = sentinel.ask(&["INFO", "sentinel"]);
+        told.contains("slaves=1")
+    });
+    // The first of the sentinels is away.
+    let away = Redis::away();
+    let url = format!("redis+sentinel://{},{}/main", away.address(), sentinel.address());
+    let gateway = gateway(&url, "10s", "rate: 1000/h, on_store_error: closed");
+    assert_eq!(statuses(&gateway, 5), [200; 5]);
+    assert_eq!(first.ask::<Vec<String>>(&["KEYS", KEYS]).len(), 1);
+    eventually("the second has the count", || !second.ask::<Vec<String>>(&["KEYS", KEYS]).is_empty());
+    first.stop();
+    let answer =
+        eventually_some("the second counts", || Some(gateway.get("/")).filter(|answer| answer.status == 200));
+    let told = answer.header("ratelimit").unwrap();
+    assert!(told.starts_with("\"default\";r=994;"), "what was counted is: {told}");
 }
