@@ -79,6 +79,9 @@ pub struct Registry {
     discoveries: BTreeMap<String, Arc<dyn Discovery>>,
 }
 
+/// A filter and where it belongs, if its configuration is fine.
+type Built = Option<(Stage, SharedFilter)>;
+
 /// One kind of filter, its types forgotten.
 pub struct Kind {
     /// Config key, metric label, docs page.
@@ -89,19 +92,13 @@ pub struct Kind {
     pub example: &'static str,
     /// The schema of its configuration.
     pub schema: fn(&mut SchemaGenerator) -> Schema,
-    build: fn(&Node, &str, &Scope<'_>, &mut Errors) -> Option<(Stage, SharedFilter)>,
+    build: fn(&Node, &str, &Scope<'_>, &mut Errors) -> Built,
     show: fn(&Node, &CredentialFields) -> Option<Node>,
 }
 
 impl Kind {
     /// Makes a filter of its configuration, which stands at `path`, and says where it belongs; tells every error.
-    pub fn build(
-        &self,
-        config: &Node,
-        path: &str,
-        scope: &Scope<'_>,
-        errors: &mut Errors,
-    ) -> Option<(Stage, SharedFilter)> {
+    pub fn build(&self, config: &Node, path: &str, scope: &Scope<'_>, errors: &mut Errors) -> Built {
         (self.build)(config, path, scope, errors)
     }
 
@@ -212,12 +209,7 @@ impl Registry {
     }
 }
 
-fn build<F: FilterKind>(
-    config: &Node,
-    path: &str,
-    scope: &Scope<'_>,
-    errors: &mut Errors,
-) -> Option<(Stage, SharedFilter)> {
+fn build<F: FilterKind>(config: &Node, path: &str, scope: &Scope<'_>, errors: &mut Errors) -> Built {
     let config = decode::<F::Config>(config, path, errors)?;
     match F::compile(config, scope) {
         Ok(filter) => Some((filter.stage(), SharedFilter::new(filter))),

@@ -18,7 +18,8 @@ use crate::exchange::{Exchange, Reason, Reply, Result};
 use crate::limit::{Held, Key, KeyHash, MissingKey, Slots, Subject, Variants, Who};
 use crate::registry::{FilterKind, Scope};
 
-/// Lets clients have so many exchanges at once, and refuses those beyond (429).
+/// Lets clients have so many exchanges at once, and refuses those beyond (429). It counts before authentication (stage
+/// `admit`) unless it needs to know who the client is.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

@@ -3,6 +3,8 @@
 //! A part is one array that is probed in order (linear probing with backward shift): an entry is a hash and its cell, one or
 //! two cache lines away. It grows as keys come, forgetting first those that are as good as new.
 
+use std::sync::OnceLock;
+
 use parking_lot::Mutex;
 
 /// What is kept of a key.
@@ -13,13 +15,15 @@ pub trait Cell: Default + Send {
 
 /// Cells by the hash of their key, so many at most.
 pub struct Table<C> {
-    parts: Box<[Padded<C>]>,
+    /// Made when the first key comes: many limits never see one.
+    parts: OnceLock<Box<[Padded<C>]>>,
+    count: usize,
     /// How many keys a part may have.
     most: usize,
 }
 
 /// Two parts do not share a cache line.
-#[repr(align(128))]
+#[repr(align(64))]
 struct Padded<C>(Mutex<Part<C>>);
 
 struct Part<C> {
@@ -36,7 +40,7 @@ struct Entry<C> {
 
 /// How many keys a part is made for, and how many parts there may be.
 const PART: usize = 1024;
-const MOST_PARTS: usize = 512;
+const MOST_PARTS: usize = 128;
 /// How many are looked at for one that can go.
 const SAMPLE: usize = 8;
 /// Room that the first key makes.
@@ -45,9 +49,8 @@ const FIRST: usize = 8;
 impl<C: Cell> Table<C> {
     /// A table for so many keys at most. It takes memory as they come.
     pub fn new(max_keys: usize) -> Self {
-        let parts = (max_keys / PART).clamp(1, MOST_PARTS);
-        let part = || Padded(Mutex::new(Part { entries: Vec::new(), used: 0 }));
-        Self { parts: (0..parts).map(|_| part()).collect(), most: max_keys.div_ceil(parts).max(1) }
+        let count = (max_keys / PART).clamp(1, MOST_PARTS);
+        Self { parts: OnceLock::new(), count, most: max_keys.div_ceil(count).max(1) }
     }
 
     /// What a key takes at most, in bytes, when the table is full.
@@ -88,7 +91,7 @@ impl<C: Cell> Table<C> {
 
     /// How many keys it has.
     pub fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.0.lock().used).sum()
+        self.there().iter().map(|part| part.0.lock().used).sum()
     }
 
     /// Whether it has none.
@@ -99,11 +102,17 @@ impl<C: Cell> Table<C> {
     /// The bytes that it takes, beside what cells hold elsewhere.
     pub fn bytes(&self) -> usize {
         let bytes = |part: &Padded<C>| part.0.lock().entries.capacity() * size_of::<Entry<C>>();
-        self.parts.iter().map(bytes).sum::<usize>() + size_of_val(&*self.parts)
+        self.there().iter().map(bytes).sum::<usize>() + size_of_val(self.there())
     }
 
     fn part(&self, key: u128) -> &Mutex<Part<C>> {
-        &self.parts[scaled((key >> 64) as u64, self.parts.len())].0
+        let part = || Padded(Mutex::new(Part { entries: Vec::new(), used: 0 }));
+        let parts = self.parts.get_or_init(|| (0..self.count).map(|_| part()).collect());
+        &parts[scaled((key >> 64) as u64, self.count)].0
+    }
+
+    fn there(&self) -> &[Padded<C>] {
+        self.parts.get().map(|parts| &**parts).unwrap_or_default()
     }
 }
 

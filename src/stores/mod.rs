@@ -8,8 +8,10 @@
 //! 4. A handle is adopted by what it means (URL, timeout, authorities): a reload does not connect anew.
 //! 5. No message has a part of the URL but host and port, nor anything that was sent.
 
+mod cluster;
 mod error;
 mod line;
+mod node;
 mod redis;
 mod script;
 mod sentinel;

@@ -69,17 +69,31 @@ impl Sentinels {
     }
 
     async fn ask(&self, sentinel: ConnectionInfo) -> RedisResult<Option<(String, u16)>> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE));
         let client = Client::open(sentinel)?;
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&impatient()).await?;
         redis::cmd("SENTINEL")
             .arg("get-master-addr-by-name")
             .arg(&*self.name)
             .query_async(&mut connection)
             .await
     }
+}
+
+/// The first of several servers that is there.
+pub(super) async fn first_of(servers: &[ConnectionInfo]) -> RedisResult<Client> {
+    let mut last = RedisError::from((ErrorKind::Io, "there is no server"));
+    for server in servers {
+        let client = Client::open(server.clone())?;
+        match client.get_multiplexed_async_connection_with_config(&impatient()).await {
+            Ok(_) => return Ok(client),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn impatient() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE))
 }
 
 /// Where a sentinel is.

@@ -34,24 +34,28 @@ fn store_errors(gateway: &Gateway) -> f64 {
     )
 }
 
-/// Asks both gateways as fast as they answer, for a time; how many passed, and the seconds it took.
-fn flood(gateways: &[&Gateway], time: Duration) -> (f64, f64) {
-    let passed = AtomicUsize::new(0);
+/// Asks both gateways as fast as they answer, for a time: how many passed, what a rate of 1,000/s with a burst of 500 allows,
+/// and whether there was always more than that to be had.
+fn flood(gateways: &[&Gateway], time: Duration) -> (f64, f64, bool) {
+    let (passed, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let began = Instant::now();
     thread::scope(|scope| {
         for address in gateways.iter().flat_map(|gateway| [gateway.address(); 2]) {
-            let passed = &passed;
+            let (passed, refused) = (&passed, &refused);
             scope.spawn(move || {
                 let mut client = Client::connect(address);
                 while began.elapsed() < time {
                     let status = client.get("/").status;
                     assert!(matches!(status, 200 | 429), "{status}");
-                    passed.fetch_add(usize::from(status == 200), Ordering::Relaxed);
+                    let count = if status == 200 { passed } else { refused };
+                    count.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
     });
-    (passed.into_inner() as f64, began.elapsed().as_secs_f64())
+    let (passed, most) = (passed.into_inner() as f64, 500.0 + 1000.0 * began.elapsed().as_secs_f64());
+    println!("{passed} of {most}, {refused:?} refused");
+    (passed, most, refused.into_inner() as f64 > passed / 5.0)
 }
 
 /// A way to a server on which everything takes longer, as long as somebody says.
@@ -139,29 +143,29 @@ fn gateways_count_together_by_every_algorithm() {
 #[test]
 fn two_gateways_let_through_what_the_limit_says() {
     let redis = Redis::start();
-    let words = "rate: 200/s, burst: 100, key: route";
+    let words = "rate: 1000/s, burst: 500, key: route";
     let (one, two) = (gateway(&redis.url(), "10s", words), gateway(&redis.url(), "10s", words));
-    let (passed, seconds) = flood(&[&one, &two], Duration::from_secs(4));
-    let most = 100.0 + 200.0 * seconds;
-    assert!(passed <= most * 1.01, "{passed} of {most}");
-    assert!(passed >= most * 0.98, "{passed} of {most}");
+    let (passed, most, enough) = flood(&[&one, &two], Duration::from_secs(4));
+    assert!(passed <= most * 1.02, "{passed} of {most}");
+    // A machine that is too slow cannot ask for more.
+    assert!(!enough || passed >= most * 0.98, "{passed} of {most}");
     assert_eq!(store_errors(&one) + store_errors(&two), 0.0);
 }
 
 #[test]
 fn on_credit_they_let_through_no_more_than_a_credit_each_beyond() {
     let redis = Redis::start();
-    let words = "rate: 200/s, burst: 100, key: route, settle_every: 100ms";
+    let words = "rate: 1000/s, burst: 500, key: route, settle_every: 100ms";
     let (one, two) = (gateway(&redis.url(), "10s", words), gateway(&redis.url(), "10s", words));
-    let (passed, seconds) = flood(&[&one, &two], Duration::from_secs(4));
-    let most = 100.0 + 200.0 * seconds;
-    let credit = 200.0 * 0.1;
+    let (passed, most, enough) = flood(&[&one, &two], Duration::from_secs(4));
+    let credit = 1000.0 * 0.1;
     assert!(passed <= most + 2.0 * credit, "{passed} of {most}");
-    assert!(passed >= most * 0.95, "{passed} of {most}");
+    assert!(!enough || passed >= most * 0.95, "{passed} of {most}");
     let text: String = redis.ask(&["INFO", "commandstats"]);
     let calls = text.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).unwrap();
     let calls: usize = calls.split(',').next().unwrap().parse().unwrap();
-    assert!(calls < 400, "{calls} questions for {passed} requests that passed");
+    println!("{calls} questions");
+    assert!((calls as f64) < passed / 4.0, "{calls} questions for {passed} requests that passed");
 }
 
 #[test]
@@ -375,4 +379,56 @@ fn sentinels_say_which_server_counts() {
         eventually_some("the second counts", || Some(gateway.get("/")).filter(|answer| answer.status == 200));
     let told = answer.header("ratelimit").unwrap();
     assert!(told.starts_with("\"default\";r=994;"), "what was counted is: {told}");
+}
+
+#[test]
+fn a_cluster_counts_each_key_where_it_is() {
+    let mut servers = Redis::cluster(3);
+    let away = Redis::away();
+    let url = format!("redis+cluster://{},{}", away.address(), servers[0].address());
+    for words in [
+        "rate: 2/h, key: 'header:x-user'",
+        "rules: [{ rate: 2/h, key: 'header:x-user' }, { rate: 1000/h, key: 'header:x-user' }]",
+        "rate: 2/h, key: 'header:x-user', settle_every: 20ms",
+    ] {
+        let gateways = [(); 2].map(|()| gateway(&url, "10s", &format!("{words}, on_store_error: closed")));
+        let of = |gateway: &Gateway, user: usize| {
+            gateway.ask(format!("GET / HTTP/1.1\r\nhost: a\r\nx-user: {user}\r\n\r\n")).status
+        };
+        for user in 0..30 {
+            let statuses = [0, 0, 1, 1].map(|at| of(&gateways[at], user));
+            if !words.contains("settle") {
+                assert_eq!(statuses, [200, 200, 429, 429], "{words}, {user}");
+            }
+            assert!(statuses.iter().all(|status| matches!(status, 200 | 429)), "{statuses:?}");
+        }
+        assert!(gateways.iter().all(|gateway| store_errors(gateway) == 0.0), "{words}");
+    }
+    // A filter with one rule is spread over all of them.
+    let keys: Vec<usize> =
+        servers.iter().map(|server| server.ask::<Vec<String>>(&["KEYS", KEYS]).len()).collect();
+    assert!(keys.iter().all(|count| *count > 0), "{keys:?}");
+    // What is on its way from one to another is found there.
+    let gateway = gateway(&url, "10s", "rate: 5/h, key: route, on_store_error: closed, name: moving");
+    let before: Vec<String> =
+        servers.iter().flat_map(|server| server.ask::<Vec<String>>(&["KEYS", KEYS])).collect();
+    assert_eq!(statuses(&gateway, 2), [200, 200]);
+    let find = |server: &Redis| {
+        server.ask::<Vec<String>>(&["KEYS", KEYS]).into_iter().find(|key| !before.contains(key))
+    };
+    let from = servers.iter().position(|server| find(server).is_some()).unwrap();
+    let key = find(&servers[from]).unwrap();
+    let (from, to) = (servers.swap_remove(from), servers.swap_remove(0));
+    let slot: i64 = from.ask(&["CLUSTER", "KEYSLOT", &key]);
+    let id = |server: &Redis| server.ask::<String>(&["CLUSTER", "MYID"]);
+    to.ask::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "IMPORTING", &id(&from)]);
+    from.ask::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "MIGRATING", &id(&to)]);
+    let port = to.address().port().to_string();
+    from.ask::<String>(&["MIGRATE", "127.0.0.1", &port, &key, "0", "1000"]);
+    assert_eq!(statuses(&gateway, 2), [200, 200]);
+    for server in [&to, &from] {
+        server.ask::<()>(&["CLUSTER", "SETSLOT", &slot.to_string(), "NODE", &id(&to)]);
+    }
+    assert_eq!(statuses(&gateway, 2), [200, 429]);
+    assert_eq!(store_errors(&gateway), 0.0);
 }

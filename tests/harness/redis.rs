@@ -49,6 +49,47 @@ impl Redis {
         server
     }
 
+    /// A cluster of so many, each with its share of the slots.
+    pub fn cluster(count: u16) -> Vec<Self> {
+        let start = || loop {
+            let mut server = Self::away();
+            let bus = free().port();
+            let mut command = Command::new("redis-server");
+            command.args([
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--cluster-enabled",
+                "yes",
+            ]);
+            command.args(["--port", &server.address.port().to_string(), "--cluster-port", &bus.to_string()]);
+            command.arg("--dir").arg(server.dir.path());
+            if server.spawn(command) {
+                break (server, bus);
+            }
+        };
+        let servers: Vec<_> = (0..count).map(|_| start()).collect();
+        for (at, (server, _)) in (0..).zip(&servers) {
+            let (from, to) =
+                (16384 / count * at, if at + 1 == count { 16383 } else { 16384 / count * (at + 1) - 1 });
+            server.ask::<()>(&["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()]);
+            let (first, bus) = &servers[0];
+            let port = first.address.port().to_string();
+            server.ask::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus.to_string()]);
+        }
+        let servers: Vec<_> = servers.into_iter().map(|(server, _)| server).collect();
+        super::eventually("they are one cluster", || {
+            servers.iter().all(|server| {
+                let told: String = server.ask(&["CLUSTER", "INFO"]);
+                told.contains("cluster_state:ok") && told.contains(&format!("cluster_known_nodes:{count}"))
+            })
+        });
+        servers
+    }
+
     /// A sentinel that calls this server `main`, and puts another in its place soon after it is gone.
     pub fn sentinel(first: &Redis) -> Self {
         let mut sentinel = Self::away();

@@ -14,7 +14,8 @@ use crate::stores::MEMORY;
 use crate::types::{Duration, Rate};
 
 /// Lets clients have so many requests in a time, and refuses those beyond (429). One rule, or several in `rules`: a request
-/// has to pass every one, and is charged by none when one refuses it.
+/// has to pass every one, and is charged by none when one refuses it. It counts before authentication (stage `admit`)
+/// unless a rule needs to know who the client is.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -23,7 +24,10 @@ pub struct Config {
     /// How many at once after a pause, with `token_bucket`. As many as the rate says in its time unless named.
     #[schemars(range(min = 1))]
     pub(super) burst: Option<u64>,
-    /// How it is counted. `token_bucket` unless named.
+    /// How it is counted. `token_bucket`, unless named: a bucket of `burst` tokens that fills evenly. `leaky_bucket`: a queue
+    /// that lets requests go on at an even pace, none of them waiting longer than `max_wait`. `fixed_window`: so many from the
+    /// beginning of each time to its end. `sliding_window`: so many in any time, nearly. `sliding_log`: the same exactly, for
+    /// rates up to 10,000.
     pub(super) algorithm: Option<Algorithm>,
     /// The longest that a request waits for its turn, with `leaky_bucket`; one that would wait longer is refused. 1s unless
     /// named.
@@ -33,11 +37,14 @@ pub struct Config {
     /// How much of an IPv6 address counts, in bits: a client often has a whole `/64`, which is what counts unless named.
     #[schemars(range(min = 1, max = 128))]
     pub(super) ipv6_prefix: Option<u8>,
-    /// What becomes of a request that has nothing of the key. `share` unless named.
+    /// What becomes of a request that has nothing of the key. `share`, unless named: all such requests count as one client.
+    /// `skip`: it is not counted. `refuse`: it is refused (400).
     pub(super) missing_key: Option<MissingKey>,
-    /// How much a request takes: a number, or what its answer says. 1 unless named.
+    /// How much a request takes: a number, or what its answer says, `{ response_header: NAME, max: NUMBER }`. Then it takes 1
+    /// when it comes, and the rest when its answer is there: what is not left then is owed. 1 unless named.
     pub(super) cost: Option<Cost>,
-    /// Other rates for some consumers and groups.
+    /// Other rates for some consumers and groups: `{ consumers: { NAME: { rate, burst } }, groups: … }`. A consumer's own, else
+    /// that of the first of its groups that has one.
     pub(super) overrides: Option<Overrides>,
     /// What the rule is called in header fields. `default` unless named, or `rule-1` and so on. Rules with the same words on
     /// the same route count together, unless they have different names.
@@ -51,7 +58,8 @@ pub struct Config {
     /// `rate × settle_every` (at least one request) too much for each of them. For `token_bucket`. Without it every request
     /// is counted at the store, exactly.
     pub(super) settle_every: Option<Duration>,
-    /// What becomes of requests while the store does not answer within its timeout. `local` unless named.
+    /// What becomes of requests while the store does not answer within its timeout. `local`, unless named: this gateway counts
+    /// alone, from what it knows. `open`: they pass uncounted. `closed`: they are refused (503).
     pub(super) on_store_error: Option<OnStoreError>,
     /// Lets everything pass and counts what would have been refused: the metric `filter_verdicts_total` has it as
     /// `dry_run`.
