@@ -34,9 +34,9 @@ fn store_errors(gateway: &Gateway) -> f64 {
     )
 }
 
-/// Asks both gateways as fast as they answer, for a time: how many passed, what a rate of 1,000/s with a burst of 500 allows,
-/// and whether there was always more than that to be had.
-fn flood(gateways: &[&Gateway], time: Duration) -> (f64, f64, bool) {
+/// Asks both gateways as fast as they answer, for a time: how many passed, what a rate in a second with a burst of half of it
+/// allows, and whether there was always more than that to be had.
+fn flood(gateways: &[&Gateway], time: Duration, rate: f64) -> (f64, f64, bool) {
     let (passed, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let began = Instant::now();
     thread::scope(|scope| {
@@ -53,7 +53,7 @@ fn flood(gateways: &[&Gateway], time: Duration) -> (f64, f64, bool) {
             });
         }
     });
-    let (passed, most) = (passed.into_inner() as f64, 500.0 + 1000.0 * began.elapsed().as_secs_f64());
+    let (passed, most) = (passed.into_inner() as f64, rate * (0.5 + began.elapsed().as_secs_f64()));
     println!("{passed} of {most}, {refused:?} refused");
     (passed, most, refused.into_inner() as f64 > passed / 5.0)
 }
@@ -143,9 +143,10 @@ fn gateways_count_together_by_every_algorithm() {
 #[test]
 fn two_gateways_let_through_what_the_limit_says() {
     let redis = Redis::start();
-    let words = "rate: 1000/s, burst: 500, key: route";
+    // A debug build of two gateways answers little more than 1,000 in a second on a busy machine.
+    let words = "rate: 500/s, burst: 250, key: route";
     let (one, two) = (gateway(&redis.url(), "10s", words), gateway(&redis.url(), "10s", words));
-    let (passed, most, enough) = flood(&[&one, &two], Duration::from_secs(4));
+    let (passed, most, enough) = flood(&[&one, &two], Duration::from_secs(4), 500.0);
     assert!(passed <= most * 1.02, "{passed} of {most}");
     // A machine that is too slow cannot ask for more.
     assert!(!enough || passed >= most * 0.98, "{passed} of {most}");
@@ -157,7 +158,7 @@ fn on_credit_they_let_through_no_more_than_a_credit_each_beyond() {
     let redis = Redis::start();
     let words = "rate: 1000/s, burst: 500, key: route, settle_every: 100ms";
     let (one, two) = (gateway(&redis.url(), "10s", words), gateway(&redis.url(), "10s", words));
-    let (passed, most, enough) = flood(&[&one, &two], Duration::from_secs(4));
+    let (passed, most, enough) = flood(&[&one, &two], Duration::from_secs(4), 1000.0);
     let credit = 1000.0 * 0.1;
     assert!(passed <= most + 2.0 * credit, "{passed} of {most}");
     assert!(!enough || passed >= most * 0.95, "{passed} of {most}");
