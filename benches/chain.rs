@@ -94,7 +94,7 @@ fn keys(criterion: &mut Criterion) {
         owner: "bench",
         files: true,
     };
-    let filter = kind.build(&document.root, "", &scope, &mut Errors::default()).unwrap();
+    let (_, filter) = kind.build(&document.root, "", &scope, &mut Errors::default()).unwrap();
     let chain = chain([filter].into_iter());
     let (mut head, mut facts) = exchange();
     head.insert_header("x-api-key", "a-key-of-consumer-7777-1").unwrap();
@@ -250,6 +250,7 @@ fn exchange() -> (RequestHeader, Facts) {
         started: Instant::now(),
         arrived: SystemTime::now(),
         answer: Answer::default(),
+        remarks: Vec::new(),
     };
     (head, facts)
 }

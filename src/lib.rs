@@ -42,6 +42,7 @@ pub mod exchange;
 pub mod explain;
 pub mod filters;
 pub mod guard;
+pub mod limit;
 pub mod route;
 pub mod telemetry;
 pub mod tls;

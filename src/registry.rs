@@ -38,6 +38,11 @@ pub trait FilterKind: Filter + Sized {
     /// What the words alone could not tell; paths count from the filter's own configuration.
     fn compile(config: Self::Config, scope: &Scope<'_>) -> Result<Self, Errors>;
 
+    /// Where this one belongs, if its configuration has a say in it.
+    fn stage(&self) -> Stage {
+        Self::STAGE
+    }
+
     /// Masks what may not be shown of its configuration and is no secret by its type: the values of header fields that
     /// carry credentials.
     fn mask(_config: &mut Self::Config, _fields: &CredentialFields) {}
@@ -86,6 +91,9 @@ pub struct Registry {
     discoveries: BTreeMap<String, Arc<dyn Discovery>>,
 }
 
+/// A filter and where it belongs, if its configuration is fine.
+type Built = Option<(Stage, SharedFilter)>;
+
 /// One kind of filter, its types forgotten.
 pub struct Kind {
     /// Config key, metric label, docs page.
@@ -96,20 +104,14 @@ pub struct Kind {
     pub example: &'static str,
     /// The schema of its configuration.
     pub schema: fn(&mut SchemaGenerator) -> Schema,
-    build: fn(&Node, &str, &Scope<'_>, &mut Errors) -> Option<SharedFilter>,
+    build: fn(&Node, &str, &Scope<'_>, &mut Errors) -> Built,
     show: fn(&Node, &CredentialFields) -> Option<Node>,
     files: fn(&Node) -> Vec<PathBuf>,
 }
 
 impl Kind {
-    /// Makes a filter of its configuration, which stands at `path`; tells every error.
-    pub fn build(
-        &self,
-        config: &Node,
-        path: &str,
-        scope: &Scope<'_>,
-        errors: &mut Errors,
-    ) -> Option<SharedFilter> {
+    /// Makes a filter of its configuration, which stands at `path`, and says where it belongs; tells every error.
+    pub fn build(&self, config: &Node, path: &str, scope: &Scope<'_>, errors: &mut Errors) -> Built {
         (self.build)(config, path, scope, errors)
     }
 
@@ -226,15 +228,10 @@ impl Registry {
     }
 }
 
-fn build<F: FilterKind>(
-    config: &Node,
-    path: &str,
-    scope: &Scope<'_>,
-    errors: &mut Errors,
-) -> Option<SharedFilter> {
+fn build<F: FilterKind>(config: &Node, path: &str, scope: &Scope<'_>, errors: &mut Errors) -> Built {
     let config = decode::<F::Config>(config, path, errors)?;
     match F::compile(config, scope) {
-        Ok(filter) => Some(SharedFilter::new(filter)),
+        Ok(filter) => Some((filter.stage(), SharedFilter::new(filter))),
         Err(found) => {
             errors.extend(found.below(path));
             None

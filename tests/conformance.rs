@@ -25,7 +25,10 @@ fn build(registry: &Registry, name: &str, yaml: &str) -> Result<SharedFilter, St
     let document = Document::parse("filter.yaml", &format!("{name}: {yaml}"), &Environment::default());
     let document = document.map_err(|failure| failure.to_string())?;
     let (state, mut errors) = (State::default(), Errors::default());
-    let (stores, consumers) = (Stores::default(), Arc::default());
+    // Whatever store an example names.
+    let mut stores = Stores::default();
+    stores.incomplete = true;
+    let consumers = Arc::default();
     let parameters = Parameters::Any;
     let scope = Scope {
         parameters,
@@ -36,8 +39,8 @@ fn build(registry: &Registry, name: &str, yaml: &str) -> Result<SharedFilter, St
         files: true,
     };
     let kind = registry.kind(name).unwrap();
-    let filter = kind.build(document.root.get(name).unwrap(), name, &scope, &mut errors);
-    filter.ok_or_else(|| errors.placed(&document).render(&document.sources))
+    let built = kind.build(document.root.get(name).unwrap(), name, &scope, &mut errors);
+    built.map(|(_, filter)| filter).ok_or_else(|| errors.placed(&document).render(&document.sources))
 }
 
 #[test]
@@ -92,6 +95,7 @@ fn facts() -> Facts {
         started: Instant::now(),
         arrived: SystemTime::now(),
         answer: Answer::default(),
+        remarks: Vec::new(),
     }
 }
 

@@ -22,13 +22,14 @@ use portcullis::{Gateway, Running};
 const TOKEN: &str = "a-token-for-the-samples";
 
 /// The samples that a test below exercises.
-const EXERCISED: [&str; 10] = [
+const EXERCISED: [&str; 11] = [
     "consumers.yaml",
     "cors.yaml",
     "edge.yaml",
     "full.yaml",
     "internal.yaml",
     "minimal.yaml",
+    "rate-limiting.yaml",
     "resilience.yaml",
     "split.yaml",
     "tls.yaml",
@@ -83,6 +84,23 @@ fn traffic() {
     assert!(old.status == 200 && old.head.contains("\r\ndeprecation: @1767225600"), "{}", old.head);
     assert!(!get("/shop/orders", &[]).head.contains("deprecation"));
     assert_eq!(get("/shop/v3/orders", &[]).status, 404);
+}
+
+#[test]
+fn rate_limiting() {
+    let running = start("rate-limiting.yaml");
+    let search = |from: &str| get(&running, "/search?q=a", "gw", &[from]).status;
+    assert_eq!(search("X-User-Id: a"), 200);
+    assert!((0..500).any(|_| search("X-User-Id: a") == 429));
+    assert_eq!(search("X-User-Id: b"), 200);
+    // The store is away: it is counted here.
+    let orders = get(&running, "/orders/7", "gw", &[]);
+    assert_eq!(orders.status, 200);
+    assert!(orders.head.contains("ratelimit-policy: \"default\";q=1000;w=60"), "{}", orders.head);
+    let sign_in = || ask(web(&running), "POST", "/sign-in", &["Host: gw", "Content-Length: 0"]);
+    let statuses: Vec<_> = (0..6).map(|_| sign_in().status).collect();
+    assert_eq!(statuses, [200, 200, 200, 200, 200, 429]);
+    assert_eq!(get(&running, "/reports/1", "gw", &[]).status, 200);
 }
 
 #[test]

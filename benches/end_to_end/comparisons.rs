@@ -55,6 +55,7 @@ pub fn all() -> Vec<Workload> {
         of_all("connection_per_request", "100 B answers, a connection for each", Request, plain(closing())),
         routes(),
         resilience(),
+        rate_limit(),
         of_all(
             "tls_handshake",
             "full handshakes of TLS 1.3, X25519",
@@ -138,6 +139,22 @@ fn resilience() -> Workload {
     Workload {
         name: "resilience",
         about: "100 B answers; health checks, breaker, limits and adaptive concurrency on",
+        unit: Unit::Request,
+        compressed: None,
+        bases: vec![entries[0].name.clone()],
+        entries: entries.into(),
+    }
+}
+
+/// What a limit costs a request that is within it.
+fn rate_limit() -> Workload {
+    let entries = [(false, "off"), (true, "on")].map(|(rate_limit, word)| Entry {
+        name: format!("{}, {word}", Kind::Portcullis.name()),
+        ..Entry::new(Setting { rate_limit, ..Setting::default() }, None, Load::keep_alive([get("/")]))
+    });
+    Workload {
+        name: "rate_limit",
+        about: "100 B answers; a limit by address, with its header fields",
         unit: Unit::Request,
         compressed: None,
         bases: vec![entries[0].name.clone()],

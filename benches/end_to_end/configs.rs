@@ -16,6 +16,8 @@ pub struct Setting {
     pub compression: bool,
     /// Everything that watches over the origin. Portcullis only.
     pub resilience: bool,
+    /// A limit by address, which nobody reaches. Portcullis only.
+    pub rate_limit: bool,
 }
 
 /// How the origin is spoken to.
@@ -77,7 +79,11 @@ pub fn portcullis(setup: &Setup, revision: usize) -> String {
         Upstream::Http2 => "http2",
     };
     let resilience = if setting.resilience { RESILIENCE } else { "" };
-    let filters = if setting.compression { "{ compression: { level: balanced } }" } else { "" };
+    let filters = match setting {
+        Setting { compression: true, .. } => "{ compression: { level: balanced } }",
+        Setting { rate_limit: true, .. } => "{ rate_limit: { rate: 1000000/s, key: ip } }",
+        _ => "",
+    };
     let mut text = format!(
         "version: 1
 server: {{ threads: 1, upstream_keepalive: 4096 }}

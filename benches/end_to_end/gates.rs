@@ -39,6 +39,7 @@ pub fn check(results: &Results, options: &Options) -> Vec<Gate> {
     gates.extend([
         gate("routes_50000", "CPU per request, × ten routes", 1.05, ratio_to_base(results, "routes_50000")),
         gate("resilience", "CPU per request, × off", 1.05, ratio_to_base(results, "resilience")),
+        gate("rate_limit", "CPU per request, × off", 1.03, ratio_to_base(results, "rate_limit")),
         gate(
             "tls_handshake",
             "CPU per handshake, × nginx",

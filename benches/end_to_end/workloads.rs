@@ -17,12 +17,13 @@ use super::results::{Comparison, Direct, Latency, Results, Row};
 use super::stats::{Estimate, estimate, paired_ratios};
 use super::{Result, footprint, reloads};
 
-pub const NAMES: [&str; 22] = [
+pub const NAMES: [&str; 23] = [
     "small",
     "large",
     "connection_per_request",
     "routes_50000",
     "resilience",
+    "rate_limit",
     "tls_handshake",
     "tls_handshake_pq",
     "tls_resumed",

@@ -478,6 +478,7 @@ mod tests {
             started: Instant::now(),
             arrived: SystemTime::now(),
             answer: Answer::Upstream,
+            remarks: Vec::new(),
         }
     }
 

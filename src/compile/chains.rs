@@ -141,8 +141,8 @@ impl<'a> Compiler<'a> {
         let files = self.inputs.certificates;
         let scope = Scope { parameters, state, stores, consumers, owner, files };
         let path = join(path, kind.name);
-        let filter = kind.build(&entry.config, &path, &scope, &mut self.errors)?;
-        Some(Link::new(kind.name, kind.stage, filter))
+        let (stage, filter) = kind.build(&entry.config, &path, &scope, &mut self.errors)?;
+        Some(Link::new(kind.name, stage, filter))
     }
 
     /// A chain that nothing places is read all the same: its mistakes would show on the day it is placed.

@@ -27,7 +27,8 @@ impl Serialize for Store {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RedisStore {
-    /// Where it is: `redis://HOST:PORT`, with TLS `rediss://USER:PASSWORD@HOST:PORT/DATABASE`. Never shown.
+    /// Where it is: `redis://HOST:PORT`, with TLS `rediss://USER:PASSWORD@HOST:PORT/DATABASE`, or as sentinels say
+    /// `redis+sentinel://HOST:PORT,HOST:PORT/NAME`, or a cluster `redis+cluster://HOST:PORT,HOST:PORT`. Never shown.
     pub url: SecretSource,
     /// How long a client may have to wait for it. 1s unless named. What the gateway does in the background takes at
     /// least 1s.

@@ -211,6 +211,11 @@ impl<'a> Exchange<'a> {
         self.facts.answer
     }
 
+    /// Counts what a filter would have decided, or could not do: a word from the filter's code.
+    pub fn remark(&mut self, filter: &'static str, verdict: &'static str) {
+        self.facts.remarks.push((filter, verdict));
+    }
+
     /// When the request's head was complete.
     pub fn started(&self) -> Instant {
         self.facts.started
@@ -251,6 +256,8 @@ pub struct Facts {
     pub arrived: SystemTime,
     /// Whose answer goes to the client.
     pub answer: Answer,
+    /// What filters have to be counted for: their names, and a word each.
+    pub remarks: Vec<(&'static str, &'static str)>,
 }
 
 impl Facts {
@@ -265,6 +272,7 @@ impl Facts {
             captures: Captures::default(),
             request_id: None,
             rewrite: Rewrite::default(),
+            remarks: Vec::new(),
             body_limit: 0,
             started: Instant::now(),
             arrived: SystemTime::now(),

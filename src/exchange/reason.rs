@@ -91,6 +91,16 @@ reasons! {
     CREDENTIALS_MALFORMED = "credentials_malformed", BAD_REQUEST, "The credentials cannot be read", "http_request_error";
     /// More passwords are being checked than the gateway checks at once.
     AUTHENTICATION_BUSY = "authentication_busy", SERVICE_UNAVAILABLE, "Too many passwords are being checked", "proxy_internal_response";
+    /// The client has had as many requests as it may have in a time.
+    RATE_LIMITED = "rate_limited", TOO_MANY_REQUESTS, "Too many requests", "http_request_denied";
+    /// The client has had as many requests as it may have in an hour, a day or a month.
+    QUOTA_EXCEEDED = "quota_exceeded", TOO_MANY_REQUESTS, "The quota is used up", "http_request_denied";
+    /// The client has as many requests under way as it may have at once.
+    CONCURRENCY_LIMITED = "concurrency_limited", TOO_MANY_REQUESTS, "Too many requests at once", "http_request_denied";
+    /// The request lacks what a limit counts by, and the limit refuses such requests.
+    LIMIT_KEY_MISSING = "limit_key_missing", BAD_REQUEST, "The request does not say whom it counts for", "http_request_denied";
+    /// The store that counts for a limit does not answer, and the limit lets nobody through without it.
+    LIMIT_STORE_UNAVAILABLE = "limit_store_unavailable", SERVICE_UNAVAILABLE, "The limit cannot be counted", "proxy_internal_error";
     /// Nothing of a body moved for longer than allowed.
     STREAM_IDLE_TIMEOUT = "stream_idle_timeout", GATEWAY_TIMEOUT, "Nothing moved for too long", "http_response_timeout";
     /// The client sent nothing of its body for longer than allowed.

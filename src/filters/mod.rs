@@ -4,6 +4,7 @@ mod api_key;
 mod basic;
 mod bot;
 mod compression;
+mod concurrency;
 mod cors;
 mod decompression;
 mod fault;
@@ -12,6 +13,8 @@ mod headers;
 mod ip_restriction;
 mod maintenance;
 mod parameters;
+mod quota;
+mod rate_limit;
 mod request_id;
 mod rewrite;
 
@@ -24,6 +27,7 @@ pub fn builtin() -> Registry {
         .filter::<basic::Basic>()
         .filter::<bot::Bot>()
         .filter::<compression::Compression>()
+        .filter::<concurrency::Concurrency>()
         .filter::<cors::Cors>()
         .filter::<decompression::Decompression>()
         .filter::<fault::Fault>()
@@ -32,6 +36,8 @@ pub fn builtin() -> Registry {
         .filter::<ip_restriction::IpRestriction>()
         .filter::<maintenance::Maintenance>()
         .filter::<parameters::Parameters>()
+        .filter::<quota::Quota>()
+        .filter::<rate_limit::RateLimit>()
         .filter::<request_id::RequestIds>()
         .filter::<rewrite::Rewrite>()
 }

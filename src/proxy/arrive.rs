@@ -124,6 +124,7 @@ pub(super) fn arrive(
             started,
             arrived: SystemTime::now(),
             answer: Answer::Upstream,
+            remarks: Vec::new(),
         },
         instead: place.instead,
         tries: Tries::default(),

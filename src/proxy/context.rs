@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::STRICT_TRANSPORT_SECURITY;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 
@@ -163,6 +163,9 @@ impl Pinned {
     pub(super) fn judged(&self, verdict: &Verdict) {
         let word = verdict.reply.reason().map_or("answered", Reason::code);
         self.route.metrics.verdict(verdict.filter, word);
+        if verdict.reply.status() == StatusCode::TOO_MANY_REQUESTS {
+            self.route.metrics.limited(verdict.filter);
+        }
     }
 
     /// The filters of this exchange.

@@ -53,6 +53,9 @@ fn count(session: &Session, pinned: &mut Pinned, status: u16, reason: Option<Rea
         consumer.count();
     }
     pinned.chain().in_doubt(&pinned.slots).for_each(|filter| metrics.condition_error(filter));
+    for (filter, verdict) in pinned.facts.remarks.drain(..) {
+        metrics.verdict(filter, verdict);
+    }
     if let Some(attempt) = pinned.tries.current.take() {
         let end = attempt.status.map_or(End::Aborted, |status| End::Answered(status, pinned.grpc_status));
         attempt.settle(end, Instant::now());

@@ -23,6 +23,12 @@ pub enum Error {
         /// How long was waited.
         patience: Duration,
     },
+    /// The server does not know a script by its hash.
+    #[error("{place} does not know the script")]
+    Unscripted {
+        /// Host and port.
+        place: Box<str>,
+    },
     /// The server answers that it will not.
     #[error("{place} refuses: {message}")]
     Refused {

@@ -112,7 +112,10 @@ impl Making {
             // Deadlines are kept outside.
             .set_response_timeout(None);
         let place = self.line.place();
-        let made = self.line.server.client.get_multiplexed_async_connection_with_config(&config);
+        let made = async {
+            let client = self.line.server.find().await?;
+            client.get_multiplexed_async_connection_with_config(&config).await
+        };
         self.outcome = match tokio::time::timeout(CONNECT, made).await {
             Ok(Ok(connection)) => State::There(Numbered { connection, number: fastrand::u64(..) }),
             Ok(Err(error)) if !error.is_timeout() => {

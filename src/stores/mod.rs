@@ -8,9 +8,13 @@
 //! 4. A handle is adopted by what it means (URL, timeout, authorities): a reload does not connect anew.
 //! 5. No message has a part of the URL but host and port, nor anything that was sent.
 
+mod cluster;
 mod error;
 mod line;
+mod node;
 mod redis;
+mod script;
+mod sentinel;
 mod server;
 
 use std::collections::BTreeMap;
@@ -18,6 +22,7 @@ use std::sync::Arc;
 
 pub use error::Error;
 pub use redis::Redis;
+pub use script::Script;
 pub use server::{Server, Unusable};
 
 /// The store in the gateway's own memory.

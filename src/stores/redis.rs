@@ -2,27 +2,23 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use redis::{Cmd, ErrorKind, FromRedisValue, RedisError, ServerErrorKind};
-
+use redis::{Cmd, FromRedisValue};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::cluster::Cluster;
 use super::error::Error;
-use super::line::Line;
+use super::node::Node;
 use super::server::Server;
-
-/// How many commands in a row may go unanswered before the connection is taken for dead: a machine that is gone tells
-/// nobody.
-const SILENCE: u32 = 3;
 
 /// A Redis server that is asked within deadlines. Making one connects to nobody.
 pub struct Redis {
-    line: Arc<Line>,
+    /// The server, or one of those of a cluster.
+    node: Arc<Node>,
+    cluster: Option<Cluster>,
     timeout: Duration,
-    unanswered: AtomicU32,
     /// Commands that nobody waits for.
     errands: watch::Sender<usize>,
 }
@@ -34,16 +30,16 @@ impl Redis {
     /// The server; a command takes `timeout` at most.
     pub fn new(server: Server, timeout: Duration) -> Self {
         Self {
-            line: Arc::new(Line::new(server)),
+            cluster: server.is_of_a_cluster().then(Cluster::default),
+            node: Arc::new(Node::new(server)),
             timeout,
-            unanswered: AtomicU32::new(0),
             errands: watch::Sender::new(0),
         }
     }
 
     /// Host and port.
     pub fn place(&self) -> &str {
-        self.line.place()
+        &self.node.server().place
     }
 
     /// How long a command may take.
@@ -53,7 +49,7 @@ impl Redis {
 
     /// Tells this server, and who we are to it, from others.
     pub fn fingerprint(&self) -> &str {
-        self.line.server().fingerprint()
+        self.node.server().fingerprint()
     }
 
     /// Sends a command and reads its answer, within the store's timeout.
@@ -71,32 +67,10 @@ impl Redis {
     ///
     /// Why there is no answer that can be used.
     pub async fn ask_within<T: FromRedisValue>(&self, command: &Cmd, patience: Duration) -> Result<T, Error> {
-        let mut used = None;
-        let asked = async {
-            let line = used.insert(self.line.connection().await?);
-            Ok(command.query_async::<T>(&mut line.connection).await)
-        };
-        let answer = match tokio::time::timeout(patience, asked).await {
-            Ok(answer) => answer?,
-            Err(_) => {
-                let silent = self.unanswered.fetch_add(1, Ordering::Relaxed) + 1 >= SILENCE;
-                if let Some(used) = used.filter(|_| silent) {
-                    self.unanswered.store(0, Ordering::Relaxed);
-                    self.line.lost(&used);
-                }
-                return Err(Error::Timeout { place: self.place().into(), patience });
-            }
-        };
-        self.unanswered.store(0, Ordering::Relaxed);
-        answer.map_err(|error| {
-            if let Some(used) = used.filter(|_| is_lost(&error)) {
-                self.line.lost(&used);
-            }
-            match error.kind() {
-                ErrorKind::Io => Error::unreachable(self.place(), &error),
-                _ => Error::refused(self.place(), &error),
-            }
-        })
+        match &self.cluster {
+            None => self.node.ask(command, patience, false).await.map_err(|failure| failure.error),
+            Some(cluster) => Box::pin(cluster.ask(&self.node, command, patience)).await,
+        }
     }
 
     /// Has something done with the store that nobody waits for. Without a runtime it is left undone.
@@ -117,13 +91,6 @@ impl Redis {
     }
 }
 
-/// Whether another connection is needed: this one is gone, or has ended at a server that is not the first any more.
-fn is_lost(error: &RedisError) -> bool {
-    error.is_io_error()
-        || error.is_unrecoverable_error()
-        || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
-}
-
 impl Drop for Errand {
     fn drop(&mut self) {
         self.0.errands.send_modify(|errands| *errands -= 1);
@@ -138,12 +105,13 @@ impl fmt::Debug for Redis {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::stores::node::SILENCE;
     use crate::types::Secret;
 
     /// A server that greets, answers so many commands of the test, and is silent afterwards.

@@ -5,17 +5,32 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use redis::io::tcp::TcpSettings;
-use redis::{Client, ConnectionInfo, IntoConnectionInfo, TlsCertificates, parse_redis_url};
+use redis::{
+    Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisResult, TlsCertificates, parse_redis_url,
+};
 
+use super::cluster;
+use super::sentinel::{self, Sentinels};
 use crate::types::Secret;
 
 /// Where a server is, and how to be let in.
 #[derive(Clone)]
 pub struct Server {
-    pub(super) client: Client,
+    found: Found,
     /// Host and port.
     pub(super) place: Box<str>,
     fingerprint: Box<str>,
+}
+
+/// How it is found.
+#[derive(Clone)]
+enum Found {
+    /// It is always there.
+    There(Client),
+    /// Others know.
+    By(Sentinels),
+    /// One of several, whichever is there.
+    Among(Vec<ConnectionInfo>),
 }
 
 /// Why there can be no such server, for the operator. Says nothing of the URL: there may be a password in it.
@@ -41,6 +56,12 @@ impl Server {
     pub fn new(url: &Secret, ca: Option<&[u8]>) -> Result<Self, Unusable> {
         let bad = |message| Unusable { message, hint: FORM, of_ca: false };
         let text = url.expose().trim();
+        if let Some(rest) = text.strip_prefix(sentinel::SCHEME) {
+            return Self::watched(rest, text, ca);
+        }
+        if let Some(rest) = text.strip_prefix(cluster::SCHEME) {
+            return Self::clustered(rest, text, ca);
+        }
         let parsed = parse_redis_url(text).ok_or(bad("this is not the URL of a Redis server"))?;
         if !matches!(parsed.scheme(), "redis" | "rediss") {
             return Err(bad("the URL of a Redis server begins with `redis://` or `rediss://`"));
@@ -60,7 +81,63 @@ impl Server {
         let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
         let place = info.addr().to_string().into();
         let fingerprint = fingerprint(text, ca);
-        Ok(Self { client: client(info, tls, ca)?, place, fingerprint })
+        Ok(Self { found: Found::There(client(info, tls, ca)?), place, fingerprint })
+    }
+
+    /// The server that sentinels know of.
+    fn watched(rest: &str, text: &str, ca: Option<&[u8]>) -> Result<Self, Unusable> {
+        let hint = sentinel::FORM;
+        if ca.is_some() {
+            let message = "servers behind sentinels are spoken to in the clear: there is no certificate";
+            return Err(Unusable { message, hint: "leave `ca` out", of_ca: true });
+        }
+        let message = "this is not the URL of sentinels";
+        let sentinels = Sentinels::parse(rest).ok_or(Unusable { message, hint, of_ca: false })?;
+        let (place, fingerprint) = (sentinels.place().into(), fingerprint(text, None));
+        Ok(Self { found: Found::By(sentinels), place, fingerprint })
+    }
+
+    /// Any server of a cluster, of which some are named.
+    fn clustered(rest: &str, text: &str, ca: Option<&[u8]>) -> Result<Self, Unusable> {
+        if ca.is_some() {
+            let message = "clusters are spoken to in the clear: there is no certificate";
+            return Err(Unusable { message, hint: "leave `ca` out", of_ca: true });
+        }
+        let (who, hosts) = rest.rsplit_once('@').map_or(("", rest), |(who, hosts)| (who, hosts));
+        let who = if who.is_empty() { String::new() } else { format!("{who}@") };
+        let at = |host: &str| {
+            let named = !host.is_empty() && !host.contains('/');
+            named.then(|| format!("redis://{who}{host}").into_connection_info().ok()).flatten()
+        };
+        let servers: Option<Vec<_>> = hosts.split(',').map(at).collect();
+        let message = "this is not the URL of a cluster";
+        let servers = servers.ok_or(Unusable { message, hint: cluster::FORM, of_ca: false })?;
+        let places: Vec<_> = servers.iter().map(|server| server.addr().to_string()).collect();
+        let place = format!("the cluster of {}", places.join(", ")).into();
+        Ok(Self { found: Found::Among(servers), place, fingerprint: fingerprint(text, None) })
+    }
+
+    /// Whether there are others that have other keys.
+    pub(super) fn is_of_a_cluster(&self) -> bool {
+        matches!(self.found, Found::Among(_))
+    }
+
+    /// Another server of the same cluster.
+    pub(super) fn at(&self, place: &str) -> Option<Self> {
+        let Found::Among(servers) = &self.found else { return None };
+        let (host, port) = place.rsplit_once(':')?;
+        let address = ConnectionAddr::Tcp(host.to_owned(), port.parse().ok()?);
+        let client = Client::open(servers.first()?.clone().set_addr(address)).ok()?;
+        Some(Self { found: Found::There(client), place: place.into(), fingerprint: self.fingerprint.clone() })
+    }
+
+    /// Where it is now.
+    pub(super) async fn find(&self) -> RedisResult<Client> {
+        match &self.found {
+            Found::There(client) => Ok(client.clone()),
+            Found::By(sentinels) => sentinels.find().await,
+            Found::Among(servers) => sentinel::first_of(servers).await,
+        }
     }
 
     /// Tells a handle for this server from others.

@@ -232,6 +232,7 @@ fn every_metric_family_moves() {
             "{}telemetry: {{ metrics: {{ buckets: [1ms, 10s] }}, access_log: {{ output: off }} }}\n\
              routes:\n\
              - {{ name: all, path: /*, upstream: echo, retry: {{ max_retries: 0 }} }}\n\
+             - {{ name: limited, path: /limited, filters: [rate_limit: {{ rate: 1/h }}], respond: {{}} }}\n\
              - {{ name: denied, path: /denied, filters: [ip_restriction: {{ deny: [127.0.0.0/8] }}], respond: {{}} }}\n{extra}",
             upstream(&origin)
         )
@@ -242,6 +243,8 @@ fn every_metric_family_moves() {
     ask(gateway.address(), "GET /a?status=503", "");
     ask(gateway.address(), "BREW /a", "");
     ask(gateway.address(), "GET /denied", "");
+    ask(gateway.address(), "GET /limited", "");
+    ask(gateway.address(), "GET /limited", "");
     ask(gateway.address(), "GET /%2F", "");
     gateway.reload().unwrap();
     gateway.rewrite("routes: [{ name: broken }]");
@@ -272,6 +275,7 @@ fn every_metric_family_moves() {
         ("portcullis_gateway_replies_total{route=\"-\",reason=\"bad_path\"}".to_owned(), 1.0),
         ("portcullis_filter_verdicts_total{route=\"denied\",filter=\"ip_restriction\",verdict=\"ip_denied\"}".to_owned(), 1.0),
         ("portcullis_retry_memory_bytes".to_owned(), 0.0),
+        ("portcullis_rate_limited_total{route=\"limited\",filter=\"rate_limit\"}".to_owned(), 1.0),
         ("portcullis_access_log_dropped_total".to_owned(), 0.0),
         ("portcullis_events_dropped_total".to_owned(), 0.0),
         ("portcullis_events_sent_total{result=\"failure\"}".to_owned(), 0.0),
@@ -296,6 +300,7 @@ fn every_metric_family_moves() {
         "events_sent_total",
         "filter_verdicts_total",
         "gateway_replies_total",
+        "rate_limited_total",
         "request_duration_seconds",
         "requests_active",
         "requests_total",

@@ -37,6 +37,80 @@ impl Redis {
         Self::start_as("", Some(pki))
     }
 
+    /// One that follows another, and is its copy.
+    pub fn following(first: &Redis) -> Self {
+        let server = Self::start();
+        let port = first.address.port().to_string();
+        server.ask::<()>(&["REPLICAOF", "127.0.0.1", &port]);
+        super::eventually("it is a copy", || {
+            let told: String = server.ask(&["INFO", "replication"]);
+            told.contains("master_link_status:up")
+        });
+        server
+    }
+
+    /// A cluster of so many, each with its share of the slots.
+    pub fn cluster(count: u16) -> Vec<Self> {
+        let start = || loop {
+            let mut server = Self::away();
+            let bus = free().port();
+            let mut command = Command::new("redis-server");
+            command.args([
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--cluster-enabled",
+                "yes",
+            ]);
+            command.args(["--port", &server.address.port().to_string(), "--cluster-port", &bus.to_string()]);
+            command.arg("--dir").arg(server.dir.path());
+            if server.spawn(command) {
+                break (server, bus);
+            }
+        };
+        let servers: Vec<_> = (0..count).map(|_| start()).collect();
+        for (at, (server, _)) in (0..).zip(&servers) {
+            let (from, to) =
+                (16384 / count * at, if at + 1 == count { 16383 } else { 16384 / count * (at + 1) - 1 });
+            server.ask::<()>(&["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()]);
+            let (first, bus) = &servers[0];
+            let port = first.address.port().to_string();
+            server.ask::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus.to_string()]);
+        }
+        let servers: Vec<_> = servers.into_iter().map(|(server, _)| server).collect();
+        super::eventually("they are one cluster", || {
+            servers.iter().all(|server| {
+                let told: String = server.ask(&["CLUSTER", "INFO"]);
+                told.contains("cluster_state:ok") && told.contains(&format!("cluster_known_nodes:{count}"))
+            })
+        });
+        servers
+    }
+
+    /// A sentinel that calls this server `main`, and puts another in its place soon after it is gone.
+    pub fn sentinel(first: &Redis) -> Self {
+        let mut sentinel = Self::away();
+        loop {
+            let words = format!(
+                "port {}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {} 1\n\
+                 sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 2000\n",
+                sentinel.address.port(),
+                first.address.port()
+            );
+            let file = sentinel.dir.path().join("sentinel.conf");
+            std::fs::write(&file, words).unwrap();
+            let mut command = Command::new("redis-server");
+            command.arg(&file).arg("--sentinel");
+            if sentinel.spawn(command) {
+                return sentinel;
+            }
+            sentinel.address = free();
+        }
+    }
+
     /// A port where one will be, and nobody is.
     pub fn away() -> Self {
         Self { address: free(), password: "", tls: None, dir: tempfile::tempdir().unwrap(), child: None }
@@ -83,6 +157,11 @@ impl Redis {
         if !self.password.is_empty() {
             command.args(["--requirepass", self.password]);
         }
+        self.spawn(command)
+    }
+
+    /// Whether it listens.
+    fn spawn(&mut self, mut command: Command) -> bool {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let mut child = child.expect("Debian has it in the package `redis-server`");
         let by = Instant::now() + SOON;

@@ -49,6 +49,12 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: MetricType::COUNTER,
         labels: &["route", "filter"],
     },
+    Family {
+        name: "rate_limited_total",
+        help: "Requests that limits refused, by filter.",
+        kind: MetricType::COUNTER,
+        labels: &["route", "filter"],
+    },
 ];
 
 /// The counters of one route, shared by every snapshot that has a route of this name. Empty until its first request.
@@ -74,6 +80,7 @@ struct Rare {
     replies: Counts<&'static str>,
     verdicts: Counts<(&'static str, &'static str)>,
     doubts: Counts<&'static str>,
+    limited: Counts<&'static str>,
 }
 
 impl RouteMetrics {
@@ -115,6 +122,11 @@ impl RouteMetrics {
         self.rare().doubts.add_one(filter);
     }
 
+    /// Counts a request that a filter refused because there are too many; the word comes from the filter's code.
+    pub fn limited(&self, filter: &'static str) {
+        self.rare().limited.add_one(filter);
+    }
+
     fn used(&self) -> &Used {
         self.used.get_or_init(|| {
             Box::new(Used {
@@ -133,7 +145,7 @@ impl RouteMetrics {
 
 impl Series for RouteMetrics {
     fn collect(&self, families: &mut [Samples]) {
-        let ([requests, duration, active, replies, verdicts, doubts], Some(used)) =
+        let ([requests, duration, active, replies, verdicts, doubts, limited], Some(used)) =
             (families, self.used.get())
         else {
             return;
@@ -153,6 +165,9 @@ impl Series for RouteMetrics {
         }
         for (filter, count) in rare.doubts.iter() {
             doubts.counter(&[route, filter], count);
+        }
+        for (filter, count) in rare.limited.iter() {
+            limited.counter(&[route, filter], count);
         }
     }
 }

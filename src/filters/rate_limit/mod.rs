@@ -1,0 +1,244 @@
+//! `rate_limit`: how many requests in a time.
+//!
+//! 1. A client is who the key says, as far as that is known for sure: an address comes from trusted proxies only, a consumer
+//!    from a filter that has verified it.
+//! 2. Of several rules each has to let a request pass. What the ones before have taken is given back when one refuses.
+//! 3. A rule without a word of identity counts before authentication (stage `admit`): so floods and guessed passwords are
+//!    stopped there. Any other counts after it (stage `limit`).
+//! 4. At a store that gateways share, all rules of a filter are one question. While there is no answer, `on_store_error` says
+//!    what becomes of requests.
+//! 5. Counts belong to whose filters these are (all routes, a listener's, one route's) and to the rule's words: they go on over
+//!    a reload that leaves both.
+
+mod config;
+mod rules;
+mod together;
+
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::header::RETRY_AFTER;
+use smallvec::SmallVec;
+
+use crate::chain::{Filter, Flow, Phases, Stage};
+use crate::document::Errors;
+use crate::exchange::{Answer, Exchange, Reason, Reply, ResponseHeader, Result};
+use crate::limit::{self, Decision, Headers, Policy, Verdict, Who};
+use crate::registry::{FilterKind, Scope};
+
+use config::Config;
+use rules::Rule;
+use together::Together;
+
+/// Refuses what is too much.
+pub struct RateLimit {
+    rules: Vec<Rule>,
+    dry_run: bool,
+    headers: Headers,
+    stage: Stage,
+    /// Whether requests may wait: for their turn, or for a store.
+    waits: bool,
+    /// Where it is counted, if not here.
+    together: Option<Together>,
+}
+
+/// What an exchange has taken, by each rule that counted it.
+#[derive(Default)]
+pub struct Taken(SmallVec<[Share; 2]>);
+
+/// What an exchange has taken by one rule.
+struct Share {
+    rule: u8,
+    plan: u16,
+    key: u128,
+    at: u64,
+    decision: Decision,
+    /// Its key at a store, where its answer may cost more.
+    spelled: Option<Box<str>>,
+}
+
+/// What the rules say of a request.
+enum Outcome {
+    /// It goes on, after so many nanoseconds.
+    Pass(u64),
+    /// It is refused; another may pass after so many nanoseconds.
+    Refuse(u64),
+    /// It has nothing of a key.
+    NoKey,
+    /// The store that would know does not answer.
+    NoStore,
+}
+
+impl FilterKind for RateLimit {
+    const NAME: &'static str = "rate_limit";
+    const STAGE: Stage = Stage::Limit;
+    const EXAMPLE: &'static str =
+        "{ rate: 100/s, burst: 200, key: [\"header:x-user-id\", ip], missing_key: share }";
+    type Config = Config;
+
+    fn compile(config: Config, scope: &Scope<'_>) -> std::result::Result<Self, Errors> {
+        let (dry_run, headers, max_keys) = (config.dry_run, config.headers, config.max_keys);
+        let (on_error, settle_every) = (config.on_store_error.unwrap_or_default(), config.settle_every);
+        let settle_every = settle_every.map(|every| every.get());
+        let (rules, redis) = rules::rules(config, scope)?;
+        let together =
+            redis.map(|redis| Together::new(redis, on_error, settle_every, &rules, max_keys, scope));
+        let identity = |rule: &Rule| rule.subject.key.needs_identity() || rule.plans.needs_identity();
+        let stage = if rules.iter().any(identity) { Stage::Limit } else { Stage::Admit };
+        let queues =
+            |rule: &Rule| rule.plans.all().iter().any(|plan| matches!(plan.policy, Policy::LeakyBucket(_)));
+        let waits = together.is_some() || rules.iter().any(queues);
+        let headers = if dry_run { Headers::Off } else { headers };
+        Ok(Self { rules, dry_run, headers, stage, waits, together })
+    }
+
+    fn stage(&self) -> Stage {
+        self.stage
+    }
+}
+
+impl Filter for RateLimit {
+    type State = Taken;
+
+    fn phases(&self) -> Phases {
+        let request = if self.waits { Phases::REQUEST_WAIT } else { Phases::REQUEST };
+        let tells = self.headers != Headers::Off || self.rules.iter().any(|rule| rule.told.is_some());
+        if tells { request | Phases::RESPONSE } else { request }
+    }
+
+    fn request(&self, taken: &mut Taken, exchange: &mut Exchange<'_>) -> Result<Flow> {
+        let outcome = self.count(taken, exchange);
+        Ok(self.judge(outcome, exchange).unwrap_or(Flow::Continue))
+    }
+
+    async fn request_wait(&self, taken: &mut Taken, exchange: &mut Exchange<'_>) -> Result<Flow> {
+        if !self.waits {
+            exchange.untouched();
+            return Ok(Flow::Continue);
+        }
+        let outcome = match &self.together {
+            Some(together) => together.count(self, taken, exchange).await,
+            None => self.count(taken, exchange),
+        };
+        let wait = if let Outcome::Pass(wait) = outcome { wait } else { 0 };
+        if let Some(refusal) = self.judge(outcome, exchange) {
+            return Ok(refusal);
+        }
+        if wait > 0 && !self.dry_run {
+            tokio::time::sleep(Duration::from_nanos(wait)).await;
+        }
+        Ok(Flow::Continue)
+    }
+
+    fn response(
+        &self,
+        taken: &mut Taken,
+        exchange: &mut Exchange<'_>,
+        head: &mut ResponseHeader,
+    ) -> Result<()> {
+        if exchange.answer() == Answer::Upstream {
+            self.settle(taken, head);
+        }
+        if self.headers == Headers::Off {
+            return Ok(());
+        }
+        let standing = taken.0.iter().filter_map(|share| {
+            let rule = self.rules.get(usize::from(share.rule))?;
+            Some((&rule.plans.get(share.plan.into())?.label, share.decision))
+        });
+        limit::tell(self.headers, standing, head)
+    }
+}
+
+impl RateLimit {
+    /// Has every rule count the request, until one refuses it.
+    fn count(&self, taken: &mut Taken, exchange: &Exchange<'_>) -> Outcome {
+        let mut wait = 0;
+        for (at, rule) in self.rules.iter().enumerate() {
+            let found = match rule.subject.of(exchange) {
+                Who::Counted(found) => found,
+                Who::Skipped => continue,
+                Who::Refused => {
+                    self.give_back(taken);
+                    return Outcome::NoKey;
+                }
+            };
+            let variant = rule.plans.of(exchange);
+            let Some(plan) = rule.plans.get(variant) else { continue };
+            let (limiter, key) = (&rule.counts.limiter, rule.counts.hash.of(&found, plan.salt));
+            let now = limiter.now();
+            let decision = limiter.take(&plan.policy, key, rule.cost, now);
+            let (rule, plan) =
+                (u8::try_from(at).unwrap_or(u8::MAX), u16::try_from(variant).unwrap_or(u16::MAX));
+            let share = Share { rule, plan, key, at: now, decision, spelled: None };
+            match decision.verdict {
+                Verdict::Pass => {}
+                Verdict::Wait(nanos) => wait = wait.max(nanos),
+                Verdict::Refuse(retry) => {
+                    self.give_back(taken);
+                    taken.0.push(share);
+                    return Outcome::Refuse(retry);
+                }
+            }
+            taken.0.push(share);
+        }
+        Outcome::Pass(wait)
+    }
+
+    /// Undoes what was taken: another rule refuses the request.
+    fn give_back(&self, taken: &Taken) {
+        for share in &taken.0 {
+            if let Some((rule, plan)) = self.of(share) {
+                rule.counts.limiter.give_back(&plan.policy, share.key, rule.cost, share.at);
+            }
+        }
+    }
+
+    /// Takes what the answer says on top, or gives back what it did not cost.
+    fn settle(&self, taken: &mut Taken, head: &ResponseHeader) {
+        for share in &mut taken.0 {
+            let Some((rule, plan)) = self.of(share) else { continue };
+            let Some((name, max)) = &rule.told else { continue };
+            let said =
+                head.headers.get(name).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+            let Some(cost) = said.map(|cost| cost.min(*max)) else { continue };
+            share.decision.remaining = (share.decision.remaining + rule.cost).saturating_sub(cost);
+            if let Some(together) = &self.together {
+                let signed = |cost: u64| i64::try_from(cost).unwrap_or(i64::MAX);
+                if cost != rule.cost {
+                    together.settle(self, share, signed(cost) - signed(rule.cost));
+                }
+                continue;
+            }
+            let limiter = &rule.counts.limiter;
+            match cost.checked_sub(rule.cost) {
+                Some(0) => {}
+                Some(more) => limiter.charge(&plan.policy, share.key, more, limiter.now()),
+                None => limiter.give_back(&plan.policy, share.key, rule.cost - cost, share.at),
+            }
+        }
+    }
+
+    fn of(&self, share: &Share) -> Option<(&Rule, &rules::Plan)> {
+        let rule = self.rules.get(usize::from(share.rule))?;
+        Some((rule, rule.plans.get(share.plan.into())?))
+    }
+
+    /// The refusal of a request that is too much.
+    fn judge(&self, outcome: Outcome, exchange: &mut Exchange<'_>) -> Option<Flow> {
+        let reply = match outcome {
+            Outcome::Pass(_) => return None,
+            Outcome::NoKey => Reply::refuse(Reason::LIMIT_KEY_MISSING),
+            Outcome::NoStore => Reply::refuse(Reason::LIMIT_STORE_UNAVAILABLE),
+            Outcome::Refuse(retry) => {
+                let seconds = HeaderValue::from(limit::seconds(retry).max(1));
+                Reply::refuse(Reason::RATE_LIMITED).header(RETRY_AFTER, seconds)
+            }
+        };
+        if self.dry_run {
+            exchange.remark(Self::NAME, "dry_run");
+            return None;
+        }
+        Some(reply.into())
+    }
+}
