@@ -120,10 +120,10 @@ impl<'a> Race<'a> {
             };
             match step {
                 Step::Connected(Ok(held)) => match self.head(at, &held, session, context) {
-                    Ok((head, due)) => self.lanes[at].work = Box::pin(lane::ask(held, head, due)),
+                    Ok((head, due)) => self.lanes[at].work = Box::pin(lane::ask(held, head, None, due)),
                     Err(error) => return self.fails(at, error, held.reused, session, context),
                 },
-                Step::Answered(held, head) if is_interim(&head) => {
+                Step::Answered(held, head) if lane::is_interim(&head) => {
                     if let Err(error) = relay::interim(self.gateway, session, context, head).await {
                         return self.fails(at, error, held.reused, session, context);
                     }
@@ -305,13 +305,8 @@ async fn next<'a>(lanes: &mut [Lane<'a>]) -> (usize, Step<'a>) {
     .await
 }
 
-fn is_interim(head: &HttpTask) -> bool {
-    let interim = |status: StatusCode| status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
-    matches!(head, HttpTask::Header(head, _) if interim(head.status))
-}
-
-/// How an attempt whose connection broke ended, while another was under way.
-fn end_of(error: &Error, reused: bool) -> End {
+/// How an attempt whose connection broke ended, where nobody waits for it.
+pub(super) fn end_of(error: &Error, reused: bool) -> End {
     if *error.etype() == ErrorType::H2Error && error.retry() {
         return End::Refused;
     }
