@@ -60,7 +60,7 @@ setup-test: setup-build tests/schema/node_modules tests/readers/venv
 	  chromium=chromium chromedriver=chromium-driver
 
 setup-bench: setup-build
-	@.ci/need nginx=nginx haproxy=haproxy
+	@.ci/need nginx=nginx haproxy=haproxy redis-server=redis-server
 
 # The validator behind YAML support in editors.
 tests/schema/node_modules: tests/schema/package.json

@@ -86,8 +86,8 @@ fn plain(text: &str) -> &str {
 fn in_path<'a>(prefix: &str, path: &'a str) -> Option<Named<'a>> {
     let rest = path.strip_prefix(prefix)?.strip_prefix('/')?;
     let segment = rest.split('/').next().unwrap_or_default();
-    let version = if segment == LATEST { segment } else { segment.strip_prefix('v')? };
-    if !version.starts_with(|first: char| first.is_ascii_digit()) && version != LATEST {
+    let version = if segment == LATEST { segment } else { segment.strip_prefix(['v', 'V'])? };
+    if !version.starts_with(|first: char| first.is_ascii_digit()) && segment != LATEST {
         return None;
     }
     let from = prefix.len();
@@ -135,7 +135,8 @@ mod tests {
             ("/shop/v1.10/a", Some("1.10")),
             ("/shop/v2026-01-31/a", Some("2026-01-31")),
             ("/shop/latest/a", Some("latest")),
-            ("/shop/vlatest/a", Some("latest")),
+            ("/shop/V2/a", Some("2")),
+            ("/shop/vlatest/a", None),
             ("/shop/2/orders", None),
             ("/shop/video/v2", None),
             ("/shop/orders", None),

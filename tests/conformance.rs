@@ -133,11 +133,13 @@ fn every_option_is_described_and_shows_its_default() {
     assert!(faults.is_empty(), "the reference is made of these:\n{}", faults.join("\n"));
 }
 
-/// Lists and maps of a route that are left out when they are empty, and so have no default to show.
-const EMPTY: [&str; 10] = [
+/// Lists and maps that are left out when they are empty, and so have no default to show.
+const EMPTY: [&str; 12] = [
     "hosts",
     "methods",
     "headers",
+    "cookies",
+    "rules",
     "query",
     "listeners",
     "filters",

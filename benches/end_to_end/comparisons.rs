@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use super::configs::{Setting, Upstream};
+use bytes::Bytes;
+
+use super::configs::{Policy, Setting, Upstream};
 use super::load::{Group, Hello, Load};
 use super::origin::{LARGE_BODY, LARGE_PATH, PAGE_PATH};
 use super::proxies::Kind;
-use super::requests::{call_grpc, get, get_and_close, get_encoded, get_over_http2, routed_requests};
+use super::requests::{
+    call_grpc, get, get_and_close, get_encoded, get_of_origin, get_over_http2, routed_requests,
+};
 use super::results::Unit;
 
 pub const FEW_ROUTES: usize = 10;
@@ -55,7 +59,27 @@ pub fn all() -> Vec<Workload> {
         of_all("connection_per_request", "100 B answers, a connection for each", Request, plain(closing())),
         routes(),
         resilience(),
-        rate_limit(),
+        policy(
+            "rate_limit",
+            "100 B answers; a limit by address, with its header fields",
+            Policy::RateLimit,
+            get("/"),
+        ),
+        policy(
+            "rate_limit_settled",
+            "100 B answers; the limit kept by a Redis server, settled each 100 ms",
+            Policy::SharedRateLimit { exact: false },
+            get("/"),
+        ),
+        rate_limit_exact(),
+        policy("cors", "100 B answers; to a page of another origin", Policy::Cors, get_of_origin("/")),
+        policy(
+            "conditions",
+            "100 B answers; four filters whose conditions do not hold",
+            Policy::Conditions,
+            get("/"),
+        ),
+        policy("split", "100 B answers; one of two variants, by address", Policy::Split, get("/")),
         of_all(
             "tls_handshake",
             "full handshakes of TLS 1.3, X25519",
@@ -146,20 +170,36 @@ fn resilience() -> Workload {
     }
 }
 
-/// What a limit costs a request that is within it.
-fn rate_limit() -> Workload {
-    let entries = [(false, "off"), (true, "on")].map(|(rate_limit, word)| Entry {
+/// What a policy costs a request that passes it.
+fn policy(name: &'static str, about: &'static str, policy: Policy, request: Bytes) -> Workload {
+    let entries = [(Policy::None, "off"), (policy, "on")].map(|(policy, word)| Entry {
         name: format!("{}, {word}", Kind::Portcullis.name()),
-        ..Entry::new(Setting { rate_limit, ..Setting::default() }, None, Load::keep_alive([get("/")]))
+        ..Entry::new(Setting { policy, ..Setting::default() }, None, Load::keep_alive([request.clone()]))
     });
     Workload {
-        name: "rate_limit",
-        about: "100 B answers; a limit by address, with its header fields",
+        name,
+        about,
         unit: Unit::Request,
         compressed: None,
         bases: vec![entries[0].name.clone()],
         entries: entries.into(),
     }
+}
+
+/// What a limit costs that is asked for at a Redis server, beside one of nginx's own.
+fn rate_limit_exact() -> Workload {
+    let about = "100 B answers; the limit asked for at a Redis server for each request, nginx with a limit of its own";
+    let mut workload = policy("rate_limit_exact", about, Policy::SharedRateLimit { exact: true }, get("/"));
+    workload.entries.push(Entry {
+        name: format!("{}, limit_req", Kind::Nginx.name()),
+        kind: Kind::Nginx,
+        ..Entry::new(
+            Setting { policy: Policy::RateLimit, ..Setting::default() },
+            None,
+            Load::keep_alive([get("/")]),
+        )
+    });
+    workload
 }
 
 /// gzip for all, and what else Portcullis has.

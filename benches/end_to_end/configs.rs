@@ -16,8 +16,25 @@ pub struct Setting {
     pub compression: bool,
     /// Everything that watches over the origin. Portcullis only.
     pub resilience: bool,
-    /// A limit by address, which nobody reaches. Portcullis only.
-    pub rate_limit: bool,
+    /// What is asked of each request on its way.
+    pub policy: Policy,
+}
+
+/// What is asked of each request on its way; all pass. nginx knows the limit by address, the others none.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub enum Policy {
+    #[default]
+    None,
+    /// A limit by address.
+    RateLimit,
+    /// The same, kept by a Redis server: settled in the background, or asked for each request. Portcullis only.
+    SharedRateLimit { exact: bool },
+    /// A list of origins that the request's is on.
+    Cors,
+    /// Four filters with conditions, none of which holds.
+    Conditions,
+    /// Two variants of the route, by a key of the request.
+    Split,
 }
 
 /// How the origin is spoken to.
@@ -35,6 +52,8 @@ pub struct Setup<'a> {
     /// Portcullis' second listener.
     pub admin: SocketAddr,
     pub origin: SocketAddr,
+    /// Where there is one.
+    pub redis: Option<SocketAddr>,
     pub setting: Setting,
     pub certificate: &'a Files,
     /// For logs and temporary files.
@@ -64,7 +83,7 @@ const RESILIENCE: &str = ", slow_start: 10s, breaker: { slow_call_duration: 1s }
 
 /// Portcullis' file. `revision` changes the first route, so that a reload has something to do.
 pub fn portcullis(setup: &Setup, revision: usize) -> String {
-    let Setup { listen, admin, origin, setting, certificate, directory } = setup;
+    let Setup { listen, admin, origin, redis, setting, certificate, directory } = setup;
     let log = directory.join("access.log");
     let tls = match setting.tls {
         true => format!(
@@ -81,8 +100,19 @@ pub fn portcullis(setup: &Setup, revision: usize) -> String {
     let resilience = if setting.resilience { RESILIENCE } else { "" };
     let filters = match setting {
         Setting { compression: true, .. } => "{ compression: { level: balanced } }",
-        Setting { rate_limit: true, .. } => "{ rate_limit: { rate: 1000000/s, key: ip } }",
-        _ => "",
+        _ => setting.policy.filters(),
+    };
+    let stores = match redis {
+        Some(redis) => {
+            format!("stores: {{ main: {{ redis: {{ url: \"redis://{redis}\", timeout: 1s }} }} }}\n")
+        }
+        None => String::new(),
+    };
+    let target = match setting.policy {
+        Policy::Split => {
+            "split: { key: ip, to: [{ upstream: origin, weight: 95 }, { upstream: origin, weight: 5, name: canary }] }"
+        }
+        _ => "upstream: origin",
     };
     let mut text = format!(
         "version: 1
@@ -93,10 +123,10 @@ listeners:
     limits: {{ connections_per_ip: 20000, requests_per_connection: 1000000000, idle_timeout: 300s }}
 {tls}admin: {{ address: \"{admin}\" }}
 telemetry: {{ access_log: {{ output: \"{}\", format: json }} }}
-filters: [{filters}]
+{stores}filters: [{filters}]
 upstreams: {{ origin: {{ endpoints: [\"{origin}\"], protocol: {protocol}{resilience} }} }}
 routes:
-  - {{ name: all, path: /*, upstream: origin }}
+  - {{ name: all, path: /*, {target} }}
   - {{ name: revised, path: /revision/{revision}/*, upstream: origin }}
 ",
         log.display()
@@ -108,6 +138,30 @@ routes:
             writeln!(text, "  - {{ name: r{number}, hosts: [{host}], path: {path}/*, upstream: origin }}");
     }
     text
+}
+
+impl Policy {
+    fn filters(self) -> &'static str {
+        match self {
+            Self::None | Self::Split => "",
+            Self::RateLimit => "{ rate_limit: { rate: 1000000/s, key: ip } }",
+            Self::SharedRateLimit { exact: true } => {
+                "{ rate_limit: { rate: 1000000/s, key: ip, store: main } }"
+            }
+            Self::SharedRateLimit { exact: false } => {
+                "{ rate_limit: { rate: 1000000/s, key: ip, store: main, settle_every: 100ms } }"
+            }
+            Self::Cors => {
+                "{ cors: { origins: [\"https://app.test\", \"https://*.shop.test\"], credentials: true } }"
+            }
+            Self::Conditions => {
+                "{ bot: { deny: [curl] }, when: 'request.method == \"POST\"' }, \
+                 { headers: { response: { set: { x-a: b } } }, when: 'request.headers[\"x-chaos\"] == \"1\"' }, \
+                 { maintenance: {}, when: 'request.path.startsWith(\"/admin/\")' }, \
+                 { ip_restriction: { deny: [10.0.0.0/8] }, when: 'request.query.page == \"1\"' }"
+            }
+        }
+    }
 }
 
 /// nginx' file: one process, a buffered access log of Portcullis' kind, responses of 64 KiB within its buffers.
@@ -128,6 +182,13 @@ pub fn nginx(setup: &Setup) -> String {
     let gzip = match setting.compression {
         true => format!("gzip on; gzip_comp_level {GZIP_LEVEL}; gzip_types application/json;"),
         false => String::new(),
+    };
+    let (zone, limit) = match setting.policy {
+        Policy::RateLimit => (
+            "limit_req_zone $binary_remote_addr zone=clients:10m rate=1000000r/s;",
+            "limit_req zone=clients burst=1000 nodelay;",
+        ),
+        _ => ("", ""),
     };
     // It speaks HTTP/2 to upstreams by its module for gRPC alone, one request at a time on a connection.
     let pass = match setting.upstream {
@@ -169,11 +230,13 @@ http {{
   keepalive_timeout 300s;
   keepalive_requests 1000000000;
   {gzip}
+  {zone}
   map $http_upgrade $upgrade {{ default upgrade; "" ""; }}
   upstream origin {{ server {origin}; keepalive 1024; keepalive_requests 1000000000; }}
   server {{
     listen {listen};
     location / {{
+      {limit}
       {pass}
     }}
   }}

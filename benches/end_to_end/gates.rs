@@ -41,6 +41,15 @@ pub fn check(results: &Results, options: &Options) -> Vec<Gate> {
         gate("resilience", "CPU per request, × off", 1.05, ratio_to_base(results, "resilience")),
         gate("rate_limit", "CPU per request, × off", 1.03, ratio_to_base(results, "rate_limit")),
         gate(
+            "rate_limit_settled",
+            "CPU per request, × off",
+            1.05,
+            ratio_to_base(results, "rate_limit_settled"),
+        ),
+        gate("cors", "CPU per request, × off", 1.03, ratio_to_base(results, "cors")),
+        gate("conditions", "CPU per request, × off", 1.03, ratio_to_base(results, "conditions")),
+        gate("split", "CPU per request, × off", 1.03, ratio_to_base(results, "split")),
+        gate(
             "tls_handshake",
             "CPU per handshake, × nginx",
             1.0,

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::Result;
 use super::certificate::Certificate;
-use super::configs::{self, Setting, Setup};
+use super::configs::{self, Policy, Setting, Setup};
 use super::load::{Hello, send_once};
 use super::measure::ProcessTree;
 use super::options::Options;
@@ -85,8 +85,20 @@ impl Program {
     ) -> Result<Proxy> {
         let scratch = Scratch::create()?;
         let [address, admin] = free_addresses()?;
+        let redis = match setting.policy {
+            Policy::SharedRateLimit { .. } => Some(Redis::start(core, &scratch.0)?),
+            _ => None,
+        };
         let certificate = &certificate.write(&scratch.0)?;
-        let setup = Setup { listen: address, admin, origin, setting, certificate, directory: &scratch.0 };
+        let setup = Setup {
+            listen: address,
+            admin,
+            origin,
+            redis: redis.as_ref().map(|redis| redis.address),
+            setting,
+            certificate,
+            directory: &scratch.0,
+        };
         let file = scratch.0.join("config");
         let arguments = self.configure(&setup, &file)?;
         let revisions = match self.kind {
@@ -96,8 +108,16 @@ impl Program {
         let start = Instant::now();
         let process = Process::spawn(&self.path, &arguments, core, &scratch.0)
             .map_err(|error| format!("cannot run taskset for {}: {error}", self.path.display()))?;
-        let mut proxy =
-            Proxy { kind: self.kind, address, admin, ready_in: Duration::ZERO, process, revisions, scratch };
+        let mut proxy = Proxy {
+            kind: self.kind,
+            address,
+            admin,
+            ready_in: Duration::ZERO,
+            process,
+            _redis: redis,
+            revisions,
+            scratch,
+        };
         proxy.await_ready(setting).await?;
         proxy.ready_in = start.elapsed();
         Ok(proxy)
@@ -137,6 +157,7 @@ pub struct Proxy {
     admin: SocketAddr,
     // Before `scratch`: the process must be gone before its files.
     process: Process,
+    _redis: Option<Redis>,
     /// Portcullis' configurations to reload in turn; the first is the one in place.
     revisions: Vec<PathBuf>,
     scratch: Scratch,
@@ -218,6 +239,27 @@ impl Drop for Process {
         // An error means that it has ended by itself.
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// A Redis server, which keeps nothing on disk.
+struct Redis {
+    address: SocketAddr,
+    _process: Process,
+}
+
+impl Redis {
+    /// Starts it beside the load: the proxy has its core to itself.
+    fn start(proxy_core: usize, directory: &Path) -> Result<Self> {
+        let [address, _] = free_addresses()?;
+        let program = in_path("redis-server").ok_or("redis-server is not found; install it")?;
+        let directory = directory.join("redis");
+        fs::create_dir(&directory)?;
+        let arguments = ["--port", &address.port().to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"];
+        let arguments: Vec<String> =
+            arguments.into_iter().map(str::to_owned).chain([directory.display().to_string()]).collect();
+        let process = Process::spawn(&program, &arguments, usize::from(proxy_core == 0), &directory)?;
+        Ok(Self { address, _process: process })
     }
 }
 

@@ -18,6 +18,10 @@ pub fn get_and_close(path: &str) -> Bytes {
     request(path, "bench.test", "Connection: close\r\n")
 }
 
+pub fn get_of_origin(path: &str) -> Bytes {
+    request(path, "bench.test", "Origin: https://www.shop.test\r\n")
+}
+
 pub fn get_encoded(path: &str, coding: &str) -> Bytes {
     request(path, "bench.test", &format!("Accept-Encoding: {coding}\r\n"))
 }

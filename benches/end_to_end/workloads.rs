@@ -17,13 +17,18 @@ use super::results::{Comparison, Direct, Latency, Results, Row};
 use super::stats::{Estimate, estimate, paired_ratios};
 use super::{Result, footprint, reloads};
 
-pub const NAMES: [&str; 23] = [
+pub const NAMES: [&str; 28] = [
     "small",
     "large",
     "connection_per_request",
     "routes_50000",
     "resilience",
     "rate_limit",
+    "rate_limit_settled",
+    "rate_limit_exact",
+    "cors",
+    "conditions",
+    "split",
     "tls_handshake",
     "tls_handshake_pq",
     "tls_resumed",

@@ -20,7 +20,7 @@ pub(super) fn check(path: &Path, print: bool, registry: Registry) -> ExitCode {
                 "{}: fine ({} listeners, {} routes, {} upstreams)",
                 path.display(),
                 config.listeners.len(),
-                config.routes.len(),
+                config.routes.len() + config.apis.len(),
                 config.upstreams.len()
             );
             let warnings = warnings.iter().map(|warning| format!("\n  warning: {warning}"));

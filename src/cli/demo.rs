@@ -47,6 +47,7 @@ routes:
   - {{ name: shop, path: /shop/*, upstream: shop, filters: [{{ rewrite: {{ strip_prefix: /shop }} }}] }}
   - {{ name: user, path: "/users/{{id}}", methods: [GET], upstream: shop,
       filters: [{{ rewrite: {{ path: "/people/{{id}}" }} }}, {{ headers: {{ request: {{ set: {{ x-user: "{{id}}" }} }} }} }}] }}
+  - {{ name: limited, path: /limited, upstream: shop, filters: [{{ rate_limit: {{ rate: 12/m, burst: 3, key: ip }} }}] }}
   - {{ name: upload, path: /upload, methods: [POST], upstream: shop, limits: {{ request_body: 1KiB }} }}
   - {{ name: break, path: /break, methods: [POST], upstream: shop }}
   - {{ name: hidden, path: /hidden, upstream: shop, filters: [{{ ip_restriction: {{ allow: [192.0.2.0/24] }} }}] }}
@@ -82,6 +83,7 @@ fn invitation(address: SocketAddr, admin: SocketAddr) -> String {
          \x20 curl -i http://{address}/hidden                 # 403, with a reason\n\
          \x20 curl -i -L http://{address}/old/cart            # redirected\n\
          \x20 head -c 2000 /dev/zero | curl -i --data-binary @- http://{address}/upload   # 413, too large\n\
+         \x20 curl -i http://{address}/limited                # 3 at once, then one in 5 s: 429, and when to come back\n\
          \x20 curl -i http://{address}/canary                 # one of ten visitors sees what is next,\n\
          \x20 curl -i -H 'x-canary: 1' http://{address}/canary   # and who asks for it\n\
          \x20 curl -i http://{address}/api/v1/orders          # a version that says when it ends\n\

@@ -160,7 +160,8 @@ impl<'a> Compiler<'a> {
 pub fn filter_files<'c>(config: &'c Config, registry: &'c Registry) -> impl Iterator<Item = PathBuf> + 'c {
     let of_listeners = config.listeners.iter().flat_map(|listener| &listener.filters);
     let of_routes = config.routes.iter().flat_map(|route| &route.filters);
-    let all =
-        config.filters.iter().chain(of_listeners).chain(config.chains.values().flatten()).chain(of_routes);
+    let of_apis = config.apis.iter().flat_map(|api| &api.filters);
+    let of_chains = config.chains.values().flatten();
+    let all = config.filters.iter().chain(of_listeners).chain(of_chains).chain(of_routes).chain(of_apis);
     all.filter_map(|entry| Some(registry.kind(&entry.name)?.files(&entry.config))).flatten()
 }

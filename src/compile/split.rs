@@ -1,6 +1,6 @@
 //! `routes.*.split`: a route becomes one for each variant.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
@@ -9,7 +9,7 @@ use super::routes::{Chains, sendable};
 use super::{Compiler, unknown};
 use crate::config::{Route as Words, Split as SplitWords, SplitRule as RuleWords};
 use crate::document::{ConfigError, join};
-use crate::snapshot::{Split, SplitRule, Target, Variant};
+use crate::snapshot::{Lifecycle, Split, SplitRule, Target, Variant};
 use crate::split::Shares;
 use crate::types::Selector;
 
@@ -34,10 +34,12 @@ impl<'a> Compiler<'a> {
         let rules = split.rules.iter().enumerate();
         let rules: Vec<_> =
             rules.map(|(at, rule)| self.split_rule(&format!("{path}.rules[{at}]"), rule, &names)).collect();
+        let vary = vary(split);
         let mut variants = Vec::with_capacity(split.to.len());
         for (at, to) in split.to.iter().enumerate() {
             let upstream = self.upstream(format!("{path}.to[{at}].upstream"), &to.upstream)?;
             let mut route = self.route(words, Arc::clone(chains), Target::Upstream(upstream));
+            route.lifecycle = Some(Box::new(Lifecycle { vary: vary.clone(), ..Lifecycle::default() }));
             route.variant = Some(Box::new(self.variant(words, to.name(), header.as_ref())));
             variants.push(Arc::new(route));
         }
@@ -121,4 +123,20 @@ impl<'a> Compiler<'a> {
             to: to?,
         })
     }
+}
+
+/// The fields that a split looks at: answers vary by them.
+fn vary(split: &SplitWords) -> Box<[HeaderValue]> {
+    let of_rules = split.rules.iter().flat_map(|rule| {
+        let cookie = (!rule.cookies.is_empty()).then_some("cookie");
+        rule.headers.keys().map(String::as_str).chain(cookie)
+    });
+    let keys = split.key.iter().flat_map(|key| &key.0);
+    let of_keys = keys.filter_map(|selector| match selector {
+        Selector::Header(name) => Some(name.as_str()),
+        Selector::Cookie(_) => Some("cookie"),
+        _ => None,
+    });
+    let fields: BTreeSet<String> = of_rules.chain(of_keys).map(str::to_ascii_lowercase).collect();
+    fields.iter().filter_map(|field| HeaderValue::try_from(field).ok()).collect()
 }

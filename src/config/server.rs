@@ -19,7 +19,7 @@ pub struct Server {
     pub grace_period: Duration,
     /// How long to report unready before listeners close, for load balancers in front to notice.
     pub drain_delay: Duration,
-    /// Idle upstream connections kept, in all. Read at start.
+    /// Idle upstream connections kept, in all; as many again for requests that are hedged. Read at start.
     pub upstream_keepalive: usize,
     /// The socket over which `portcullis upgrade` asks the running gateway to hand over to a new process. Made for its
     /// owner alone. Read at start.

@@ -111,9 +111,8 @@ impl FilterKind for Cors {
     fn compile(config: Config, _: &Scope<'_>) -> std::result::Result<Self, Errors> {
         let mut errors = Errors::default();
         let origins = Origins::compile(&config.origins, &mut errors);
-        if origins.are_any() && config.credentials {
-            let message = "with `credentials` the origins have to be named: `*` would let every site act for its visitors";
-            errors.push(ConfigError::new("credentials", message));
+        if let Some(why) = origins.are_too_many().filter(|_| config.credentials) {
+            errors.push(ConfigError::new("credentials", why));
         }
         let methods = permitted("methods", &config.methods, method, &mut errors);
         let headers = permitted("headers", &config.headers, field, &mut errors);

@@ -11,13 +11,12 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use http::Uri;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::chain::{Filter, Flow, Phases, Stage};
 use crate::document::{ConfigError, Errors, closest, join};
-use crate::exchange::{Exchange, Fault, Reason, Reply, RequestHeader, Result};
+use crate::exchange::{Exchange, Reason, Reply, Result};
 use crate::registry::{FilterKind, Parameters as Captured, Scope};
 
 use rule::{Rule, RuleConfig};
@@ -84,8 +83,6 @@ pub struct Parameters {
     query: Vec<QueryRule>,
     path: Vec<(Box<str>, Rule)>,
     unknown: Unknown,
-    /// Whether any parameter of the query has a default.
-    defaults: bool,
 }
 
 struct QueryRule {
@@ -131,8 +128,7 @@ impl FilterKind for Parameters {
             captured(&at, &name, scope, &mut errors);
             path.push((name.into(), Rule::compile(&at, words, &mut errors)));
         }
-        let defaults = query.iter().any(|rule| rule.default.is_some());
-        errors.or(Self { query, path, unknown: config.unknown_query, defaults })
+        errors.or(Self { query, path, unknown: config.unknown_query })
     }
 }
 
@@ -190,21 +186,14 @@ impl Wrong {
     }
 }
 
-/// The query that goes upstream, where it is not the one that came.
-#[derive(Default)]
-pub struct Changed(Option<String>);
-
 impl Filter for Parameters {
-    type State = Changed;
+    type State = ();
 
     fn phases(&self) -> Phases {
-        match self.changes() {
-            true => Phases::REQUEST | Phases::UPSTREAM_REQUEST,
-            false => Phases::REQUEST,
-        }
+        Phases::REQUEST
     }
 
-    fn request(&self, changed: &mut Changed, exchange: &mut Exchange<'_>) -> Result<Flow> {
+    fn request(&self, (): &mut (), exchange: &mut Exchange<'_>) -> Result<Flow> {
         let mut wrong = Wrong::default();
         for (name, rule) in &self.path {
             let value = exchange.capture(name).unwrap_or_default();
@@ -212,36 +201,19 @@ impl Filter for Parameters {
                 wrong.add("path", name, &why);
             }
         }
-        let kept = self.judge(exchange.query().unwrap_or_default(), &mut wrong);
+        // As filters before this one have left it: a credential that is hidden is none of the parameters.
+        let changed = self.judge(exchange.upstream_query().unwrap_or_default(), &mut wrong);
         if !wrong.0.is_empty() {
             return Ok(Reply::refuse(Reason::BAD_PARAMETERS).detail(wrong.0).into());
         }
-        if self.changes() {
-            changed.0 = kept;
+        if let Some(query) = changed {
+            exchange.rewrite_query(query);
         }
         Ok(Flow::Continue)
-    }
-
-    fn upstream_request(
-        &self,
-        changed: &mut Changed,
-        _: &mut Exchange<'_>,
-        head: &mut RequestHeader,
-    ) -> Result<()> {
-        let Some(query) = &changed.0 else { return Ok(()) };
-        let path = head.uri.path();
-        let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
-        let target = target.parse::<Uri>().map_err(|_| Fault::new("a changed query is no query"))?;
-        head.set_uri(target);
-        Ok(())
     }
 }
 
 impl Parameters {
-    fn changes(&self) -> bool {
-        self.defaults || self.unknown == Unknown::Remove
-    }
-
     /// Judges a query. Returns what goes upstream in its place, where that is something else.
     fn judge(&self, query: &str, wrong: &mut Wrong) -> Option<String> {
         let mut seen = vec![Seen::default(); self.query.len()];

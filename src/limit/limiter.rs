@@ -1,6 +1,6 @@
 //! Rates by key: an algorithm over a table of its cells.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::cells::{Log, Tally, Tat, Windows};
 use super::fixed_window::FixedWindow;
@@ -84,6 +84,11 @@ impl Limiter {
     /// The time by its clock.
     pub fn now(&self) -> u64 {
         self.clock.now()
+    }
+
+    /// The time that it was then.
+    pub fn at(&self, then: Instant) -> u64 {
+        self.clock.at(then)
     }
 
     /// How many keys it knows.

@@ -65,7 +65,8 @@ impl SlidingWindow {
 
     /// What counts at a time in the current window, rounded up.
     fn used(&self, cell: &Windows, now: u64) -> u64 {
-        let left = (cell.counts_until - self.period).saturating_sub(now);
+        // Somebody whose time was taken later may have been first.
+        let left = (cell.counts_until - self.period).saturating_sub(now).min(self.period);
         let before = u128::from(cell.before) * u128::from(left);
         let before = before.div_ceil(u128::from(self.period));
         u64::try_from(before).unwrap_or(u64::MAX).saturating_add(cell.used.into())

@@ -77,6 +77,12 @@ pub(super) fn arrive(
         }
         Err(reply) => Placed { reply: Some(reply), ..Placed::nowhere(&snapshot, Box::default()) },
     };
+    if let Some(path) = place.path.take() {
+        // One path for filters, limits, the log and the upstream.
+        let query = session.req_header().uri.query();
+        let target = upstream_uri(&path, query)?;
+        session.req_header_mut().set_uri(target);
+    }
     if let Some(left) = forwards_left(session.req_header()) {
         place.instead = place.instead.or_else(|| last_recipient(session.req_header(), left));
         session.req_header_mut().insert_header(MAX_FORWARDS, left.saturating_sub(1))?;
@@ -119,7 +125,7 @@ pub(super) fn arrive(
             host: place.host,
             captures: place.captures,
             request_id: known_id.flatten(),
-            rewrite: Rewrite { path: place.path, ..Rewrite::default() },
+            rewrite: Rewrite::default(),
             body_limit: route.bounds.request_body,
             started,
             arrived: SystemTime::now(),
@@ -205,7 +211,7 @@ struct Placed {
     reply: Option<Box<Reply>>,
     /// An answer after the chain, in place of the route's target.
     instead: Option<Box<Reply>>,
-    /// What goes upstream in place of the client's path.
+    /// The path without its version, where nobody is to see that.
     path: Option<String>,
 }
 

@@ -23,7 +23,7 @@ use crate::upstream::{End, Permit, RetryOn, RetryPolicy, Tried, Unavailable, Ups
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// How soon a connection that had been closed before breaks, and how many of those one request may meet.
-const SOON: Duration = Duration::from_secs(1);
+pub(super) const SOON: Duration = Duration::from_secs(1);
 const STALE: u32 = 4;
 
 /// The next endpoint to try, after the pause that a retry has.
@@ -103,7 +103,8 @@ pub(super) fn begin(context: &mut Context, permit: Permit, now: Instant) -> Resu
     let (left, _) = pinned.left(arrival, now);
     let deadlines = &pinned.route.bounds.deadlines;
     let left = deadlines.per_try.map_or(left, |per_try| left.min(per_try));
-    let mut peer = peer::to(permit.endpoint(), upstream, arrival, &pinned.route, (now, left));
+    let mut peer =
+        peer::to(permit.endpoint(), upstream, arrival, &pinned.route, pinned.call.is_some(), (now, left));
     let tries = &mut pinned.tries;
     if let Some(most) = permit.endpoint().max_sockets() {
         sockets::count(&mut peer, permit.endpoint(), most, tries.looked, arrival.head.upgrade);

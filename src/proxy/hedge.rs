@@ -13,7 +13,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use pingora::http::RequestHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::HttpTask;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
@@ -123,6 +123,11 @@ impl<'a> Race<'a> {
                     Ok((head, due)) => self.lanes[at].work = Box::pin(lane::ask(held, head, None, due)),
                     Err(error) => return self.fails(at, error, held.reused, session, context),
                 },
+                Step::Answered(_, head)
+                    if lane::is_interim(&head) && self.lanes.len() > 1 && !settles(&head, session) =>
+                {
+                    self.loses(at, End::Invalid, context);
+                }
                 Step::Answered(held, head) if lane::is_interim(&head) => {
                     if let Err(error) = relay::interim(self.gateway, session, context, head).await {
                         return self.fails(at, error, held.reused, session, context);
@@ -146,7 +151,11 @@ impl<'a> Race<'a> {
                 }
                 Step::Broken(error, reused) => {
                     log::debug!("one of two attempts: {error}");
-                    self.loses(at, end_of(&error, reused), context);
+                    let soon = self.lanes[at]
+                        .attempt
+                        .as_ref()
+                        .is_some_and(|attempt| attempt.begun.elapsed() < attempt::SOON);
+                    self.loses(at, end_of(&error, reused && soon), context);
                 }
             }
         }
@@ -168,10 +177,6 @@ impl<'a> Race<'a> {
             upstream.hedged(Hedged::Nobody);
             return Ok(());
         }
-        if !upstream.may_hedge(now) {
-            upstream.hedged(Hedged::OverBudget);
-            return Ok(());
-        }
         let chosen = upstream.choose(&mut tries.tried, tries.wish, now).ok();
         // Where the endpoints have changed meanwhile, nobody was tried.
         let other = chosen.filter(|permit| Some(permit.endpoint().address()) != tries.last_endpoint);
@@ -179,6 +184,12 @@ impl<'a> Race<'a> {
             upstream.hedged(Hedged::Nobody);
             return Ok(());
         };
+        // Paid for only now that there is somebody who has room.
+        if !upstream.may_hedge(now) {
+            tries.tried.remove(permit.endpoint().id());
+            upstream.hedged(Hedged::OverBudget);
+            return Ok(());
+        }
         let peer = attempt::begin(context, permit, now)?;
         self.begin(context, peer, true)
     }
@@ -216,7 +227,7 @@ impl<'a> Race<'a> {
             1 => None,
             _ if policy.on.contains(RetryOn::Status(status)) => Some(End::Answered(status, None)),
             _ if head.status == StatusCode::SWITCHING_PROTOCOLS => Some(End::Invalid),
-            _ => (!settle::response(&mut head.clone(), session.req_header().version)).then_some(End::Invalid),
+            _ => (!is_sound(head, session)).then_some(End::Invalid),
         }
     }
 
@@ -285,7 +296,10 @@ impl<'a> Race<'a> {
         for (place, mut lane) in self.lanes.drain(..).enumerate() {
             count(&lane, Hedged::Lost, context);
             match (lane.attempt.take(), context.pinned()) {
-                (Some(attempt), Ok(pinned)) if place == at => pinned.tries.current = Some(attempt),
+                (Some(attempt), Ok(pinned)) if place == at => {
+                    pinned.tries.last_endpoint = Some(attempt.endpoint().address());
+                    pinned.tries.current = Some(attempt);
+                }
                 (Some(attempt), _) => attempt.settle(End::Aborted, now),
                 (None, _) => {}
             }
@@ -305,13 +319,26 @@ async fn next<'a>(lanes: &mut [Lane<'a>]) -> (usize, Step<'a>) {
     .await
 }
 
-/// How an attempt whose connection broke ended, where nobody waits for it.
-pub(super) fn end_of(error: &Error, reused: bool) -> End {
+/// Whether a head could be passed on.
+fn settles(head: &HttpTask, session: &Session) -> bool {
+    match head {
+        HttpTask::Header(head, _) => is_sound(head, session),
+        _ => true,
+    }
+}
+
+fn is_sound(head: &ResponseHeader, session: &Session) -> bool {
+    settle::response(&mut head.clone(), session.req_header().version)
+}
+
+/// How an attempt whose connection broke ended, where nobody waits for it. `stale` is one that had been used before, and
+/// broke at once.
+pub(super) fn end_of(error: &Error, stale: bool) -> End {
     if *error.etype() == ErrorType::H2Error && error.retry() {
         return End::Refused;
     }
     match failure::upstream_end(error) {
-        End::Reset if reused => End::Stale,
+        End::Reset if stale => End::Stale,
         end => end,
     }
 }

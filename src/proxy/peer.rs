@@ -8,6 +8,7 @@ use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
 use super::dial::Dialer;
 use super::lifetime;
 use crate::edge::Arrival;
+use crate::guard::BodyFraming;
 use crate::snapshot::{Route, UpstreamTimeouts};
 use crate::upstream::{Endpoint, Protocol, STREAMS, Upstream};
 
@@ -15,6 +16,11 @@ use crate::upstream::{Endpoint, Protocol, STREAMS, Upstream};
 /// take nothing leave room for the others.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS;
+
+/// How slow a body is reckoned with, in bytes a second: what listeners allow unless they say otherwise.
+const SLOWEST: u64 = 256;
+/// The least that is left of a time.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// How often an HTTP/2 connection is asked whether anybody is there.
 const PING: Duration = Duration::from_secs(10);
@@ -25,10 +31,16 @@ pub(super) fn to(
     upstream: &Upstream,
     arrival: &Arrival,
     route: &Route,
+    call: bool,
     (now, left): (Instant, Duration),
 ) -> Box<HttpPeer> {
     let timeouts = &route.bounds.upstream;
     let mut peer = plain(endpoint, upstream, timeouts, (now, left));
+    // Where the whole request is here, its clocks count while the endpoint takes it; nobody else looks at them then.
+    let whole = arrival.connection.request_complete();
+    if whole {
+        peer.options.write_timeout = Some(timeouts.write.min(left));
+    }
     if arrival.head.upgrade {
         // A WebSocket begins in HTTP/1.1, on a connection that nobody has used.
         peer.group_key = !peer.group_key;
@@ -42,11 +54,14 @@ pub(super) fn to(
         Protocol::Http2 => true,
         Protocol::Auto => endpoint.standing().is_http2(),
     };
-    if arrival.has_body() && !http2 {
+    if arrival.has_body() && !(http2 && call) {
         // While a body waits for room on its way up, nothing but the engine watches. It also counts the client's
-        // pauses, which are allowed to be as long as `stream_idle`. Over HTTP/2 it would count all of the body's time, and
-        // `write` bounds the wait for room.
-        peer.options.read_timeout = Some(timeouts.read.max(route.bounds.deadlines.stream_idle));
+        // pauses, which are allowed to be as long as `stream_idle`; over HTTP/2 it counts all of the body's time. Calls
+        // may go on for hours there.
+        let pause = timeouts.read.max(route.bounds.deadlines.stream_idle);
+        let most = if http2 && !whole { pause + slowest(arrival, route) } else { pause };
+        let total = arrival.connection.left_in_all(now).filter(|_| http2);
+        peer.options.read_timeout = Some(total.map_or(most, |total| most.min(total.max(MOMENT))));
     }
     if !arrival.head.hop_by_hop {
         // The guard has seen that there is nothing to strip.
@@ -102,4 +117,13 @@ fn in_version(peer: &mut HttpPeer, upstream: &Upstream) {
     peer.options.max_h2_streams = STREAMS as usize;
     peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
     peer.options.h2_connection_window_size = Some(CONNECTION_WINDOW);
+}
+
+/// How long a body may take to come, at the least.
+fn slowest(arrival: &Arrival, route: &Route) -> Duration {
+    let length = match arrival.head.framing {
+        BodyFraming::Length(length) => length,
+        _ => route.bounds.request_body,
+    };
+    Duration::from_secs(length / SLOWEST)
 }

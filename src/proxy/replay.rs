@@ -66,8 +66,7 @@ pub(super) fn end(session: &mut Session, context: &mut Context) -> Pieces {
     pieces
 }
 
-/// An answer is about to go out, and `pieces` are still to be sent. If none are, and it is no interim one, there will be no
-/// other attempt.
+/// An answer is about to go out, and `pieces` are still to be sent. If it is no interim one, there will be no other attempt.
 pub(super) fn go_on(
     session: &mut Session,
     context: &mut Context,
@@ -75,10 +74,11 @@ pub(super) fn go_on(
     head: &ResponseHeader,
 ) -> Result<()> {
     let pinned = context.pinned()?;
+    if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
+        pinned.kept.end();
+    }
     if !pieces.is_empty() {
         put_up(session, pinned, pieces);
-    } else if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
-        pinned.kept.end();
     }
     Ok(())
 }

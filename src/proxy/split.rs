@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::SET_COOKIE;
+use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -61,7 +61,11 @@ pub(super) fn tell_client(head: &mut ResponseHeader, pinned: &mut Pinned) -> Res
     }
     versions::tell(head, pinned)?;
     match pinned.visitor.take() {
-        Some(cookie) => head.append_header(SET_COOKIE, *cookie).map(drop),
+        Some(cookie) => {
+            // The cookie is this visitor's alone.
+            head.append_header(CACHE_CONTROL, HeaderValue::from_static("private"))?;
+            head.append_header(SET_COOKIE, *cookie).map(drop)
+        }
         None => Ok(()),
     }
 }

@@ -47,6 +47,8 @@ const LONGEST: usize = 256 << 10;
 const LOOK: Duration = Duration::from_millis(50);
 /// How long a process that closed the handover may take to end.
 const LAST_MOMENTS: Duration = Duration::from_secs(1);
+/// How long a new process may leave what is handed over unread.
+const LONGEST_WRITE: Duration = Duration::from_secs(5);
 /// The most bytes of words that are handed over.
 const LONGEST_WORDS: usize = 16 << 20;
 /// The kernel passes at most 253 descriptors in one message.
@@ -243,6 +245,8 @@ fn hand_over(channel: &UnixStream, passed: &[Passed], sockets: &[OwnedFd]) -> io
         return Err(io::Error::other("the sockets do not fit into one message"));
     }
     sendmsg(channel, &[IoSlice::new(&length)], &mut control, SendFlags::NOSIGNAL)?;
+    // The new process reads at once, or is none of ours.
+    channel.set_write_timeout(Some(LONGEST_WRITE))?;
     let mut channel = channel;
     channel.write_all(&words)
 }

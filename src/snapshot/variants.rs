@@ -101,7 +101,7 @@ impl Versions {
     }
 }
 
-/// What answers say of the version of an API.
+/// What answers say of the variant or version that they are of.
 #[derive(Debug, Default)]
 pub struct Lifecycle {
     /// From when it should not be used, and the value of `Deprecation` (RFC 9745).

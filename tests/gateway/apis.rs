@@ -45,6 +45,9 @@ fn a_version_is_read_from_each_place_in_order() {
         ("/shop/v2/orders", "", "v2"),
         ("/shop/v10", "", "v3"),
         ("/shop/latest/orders", "", "v3"),
+        ("/shop/V2/orders", "", "v2"),
+        ("/shop/v%32/orders", "", "v2"),
+        ("/shop/vlatest/orders", "", "v1"),
         ("/shop/orders", "x-api-version: 2\r\n", "v2"),
         ("/shop/orders", "x-api-version: v10\r\n", "v3"),
         ("/shop/orders", "x-api-version: latest\r\n", "v3"),
@@ -98,6 +101,37 @@ fn the_upstream_sees_the_path_with_its_version_or_without() {
     }
     stripped.gateway.get("/shop/v1");
     assert_eq!(stripped._origins[0].last().target, "/shop");
+}
+
+#[test]
+fn without_its_version_a_path_is_one_for_filters_too() {
+    let words = format!(
+        "{FROM}  default: \"1\"\n  strip_version: true\n  filters:\n  - ip_restriction: {{ deny: [127.0.0.0/8] }}\n    when: request.path.startsWith(\"/shop/admin\")\n"
+    );
+    let shop = shop(&words, &["1", "2"]);
+    for path in
+        ["/shop/admin/x", "/shop/v2/admin/x", "/shop/latest/admin", "/shop/V1/admin", "/shop/v%32/admin"]
+    {
+        assert_eq!(shop.gateway.get(path).status, 403, "{path}");
+    }
+    assert_eq!(shop.gateway.get("/shop/v2/orders").status, 200);
+}
+
+#[test]
+fn files_that_filters_of_an_api_name_are_watched() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("list.txt");
+    std::fs::write(&list, "192.0.2.0/24\n").unwrap();
+    let words =
+        format!("{FROM}  filters: [{{ ip_restriction: {{ deny: [{{ file: {} }}] }} }}]\n", list.display());
+    let origin = Origin::named("v1");
+    let gateway = Gateway::start_file(&format!(
+        "upstreams: {{ v1: {{ endpoints: [\"{}\"] }} }}\napis:\n- name: shop\n  path: /shop/*\n{words}  versions: {{ \"1\": {{ upstream: v1 }} }}\n",
+        origin.address()
+    ));
+    assert_eq!(gateway.get("/shop/v1").status, 200);
+    std::fs::write(&list, "127.0.0.0/8\n").unwrap();
+    eventually("the new list is in force", || gateway.get("/shop/v1").status == 403);
 }
 
 #[test]

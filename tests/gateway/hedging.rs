@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::tls::Authority;
@@ -572,4 +573,72 @@ fn a_hedge_takes_nobodys_turn() {
         assert_eq!(client.ask(GET).text(), "ok");
     }
     assert_eq!((slow.heads().len(), fast.heads().len()), (5, 10));
+}
+
+#[test]
+fn a_hedge_that_nobody_has_room_for_is_not_paid_for() {
+    let held = Arc::new(AtomicBool::new(true));
+    let make = || {
+        let held = Arc::clone(&held);
+        Origin::start(move |visit| {
+            if visit.request.target == "/fail" {
+                return Then::Reset;
+            }
+            while held.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(10));
+            }
+            visit.answer("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        })
+    };
+    let origins = [make(), make()];
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{ origin: {{ endpoints: [\"{}\", \"{}\"], retry_budget: {{ ratio: 0%, min_per_second: 1 }}, limits: {{ max_requests: 5, max_queue: 0 }} }} }}\n\
+         routes: [{{ name: all, path: /*, upstream: origin, retry: {{ hedge: {{ after: 50ms }}, max_retries: 1, backoff: {{ fixed: 1ms }} }} }}]",
+        origins[0].address(),
+        origins[1].address()
+    ));
+    let mut clients: Vec<_> = (0..10).map(|_| gateway.client()).collect();
+    for client in &mut clients {
+        client.send_get("/");
+    }
+    let nobody = "portcullis_hedges_total{upstream=\"origin\",result=\"nobody\"}";
+    eventually("all wish for a second endpoint", || gateway.metric(nobody) == 10.0);
+    held.store(false, Ordering::SeqCst);
+    for client in &mut clients {
+        assert_eq!(client.response().status, 200);
+    }
+    gateway.get("/fail");
+    gateway.log_of("/fail");
+    let text = gateway.admin_get("/metrics").text();
+    assert!(
+        text.contains("portcullis_retries_total{upstream=\"origin\",result=\"failure\"}"),
+        "it was tried again"
+    );
+    assert!(!text.contains("portcullis_retries_total{upstream=\"origin\",result=\"over_budget\"}"), "{text}");
+}
+
+#[test]
+fn an_interim_answer_that_is_none_loses_alone() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let make = || {
+        let asked = Arc::clone(&asked);
+        Origin::start(move |visit| match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => {
+                thread::sleep(Duration::from_millis(800));
+                visit.answer("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            }
+            _ => {
+                visit.send("HTTP/1.1 103 Early Hints\r\ntransfer-encoding: chunked\r\ntransfer-encoding: gzip\r\n\r\n");
+                Then::Close
+            }
+        })
+    };
+    let origins = [make(), make()];
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{ origin: {{ endpoints: [\"{}\", \"{}\"] }} }}\n\
+         routes: [{{ name: all, path: /*, upstream: origin, retry: {{ hedge: {{ after: 50ms }} }} }}]",
+        origins[0].address(),
+        origins[1].address()
+    ));
+    assert_eq!(gateway.get("/").status, 200);
 }

@@ -78,3 +78,18 @@ fn defaults_are_added_and_unknown_parameters_are_what_the_configuration_says() {
     assert_eq!(sent(&refusing, "/users/1?sort=1&x=2"), "query `sort` is not known here");
     assert_eq!(sent(&refusing, "/users/1?%3Cb%3E=1"), "query `…` is not known here");
 }
+
+#[test]
+fn what_filters_before_it_took_out_stays_out() {
+    let origin = echo();
+    let gateway = Gateway::start(&format!(
+        "{}consumers: [{{ name: mobile, api_keys: [a-key-of-the-mobile-app] }}]\n\
+         filters: [{{ parameters: {{ unknown_query: remove, query: {{ page: {{}}, apikey: {{}} }} }} }}]\n\
+         routes: [{{ name: all, path: /a, upstream: echo, filters: [\
+           {{ api_key: {{ from: [\"query:apikey\"] }} }},\
+           {{ parameters: {{ unknown_query: refuse, query: {{ page: {{}}, limit: {{ default: \"10\" }} }} }} }}] }}]",
+        upstream(&origin)
+    ));
+    let target = "/a?apikey=a-key-of-the-mobile-app&admin=1&page=2";
+    assert_eq!(sent(&gateway, target), "/a?page=2&limit=10");
+}

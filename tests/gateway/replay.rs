@@ -457,3 +457,61 @@ fn a_drain_in_the_middle_of_it_says_goodbye() {
     assert!(client.ends());
     ending.join().unwrap();
 }
+
+/// An HTTP/2 server that answers 503 to the first request, after its body, and then takes no body any more.
+fn takes_no_body() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let (mut asked, mut tasks) = (0, Vec::new());
+            while let Ok((socket, _)) = listener.accept().await {
+                asked += 1;
+                let first = asked == 1;
+                tasks.push(tokio::spawn(async move {
+                    let mut connection = h2::server::handshake(socket).await.unwrap();
+                    let (mut count, mut held) = (0, Vec::new());
+                    while let Some(Ok((request, mut respond))) = connection.accept().await {
+                        count += 1;
+                        if !first || count > 1 {
+                            held.push((request, respond));
+                            continue;
+                        }
+                        tokio::spawn(async move {
+                            let mut body = request.into_body();
+                            while let Some(Ok(data)) = body.data().await {
+                                let _ = body.flow_control().release_capacity(data.len());
+                            }
+                            let answer = http::Response::builder().status(503).body(()).unwrap();
+                            let _ = respond.send_response(answer, true);
+                        });
+                    }
+                }));
+            }
+        });
+    });
+    address
+}
+
+#[test]
+fn an_endpoint_that_takes_nothing_holds_no_exchange_for_ever() {
+    let address = takes_no_body();
+    let gateway = Gateway::start(&format!(
+        "upstreams: {{ origin: {{ endpoints: [\"{address}\"], protocol: http2 }} }}\n\
+         routes: [{{ name: all, path: /*, upstream: origin, retry: {{ max_body: 2MiB, backoff: {{ fixed: 1ms }} }},\
+           timeouts: {{ write: 1s, request: 2s, total: 3s, read: 2s, stream_idle: 2s }} }}]"
+    ));
+    let mut client = gateway.client();
+    let body = vec![b'x'; 100 << 10];
+    client
+        .send(format!("PUT /big HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len()))
+        .send(&body);
+    eventually("its body is kept", || gateway.metric("portcullis_retry_memory_bytes") > 0.0);
+    client.reset();
+    let active = || gateway.admin_get("/upstreams").json()[0]["endpoints"][0]["active"].clone();
+    eventually("the exchange ends", || active() == 0);
+    eventually("its memory is given back", || gateway.metric("portcullis_retry_memory_bytes") == 0.0);
+}

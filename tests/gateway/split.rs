@@ -140,6 +140,20 @@ fn rules_decide_before_weights() {
 }
 
 #[test]
+fn caches_are_told_what_the_choice_goes_by() {
+    let old = Origin::answering("HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 0\r\n\r\n");
+    let new = Origin::named("new");
+    let split = "key: [\"cookie:visitor\", \"header:x-user\"], sticky: true, rules: [{ headers: { X-Canary: \"1\" }, to: new }], to: [{ upstream: old }, { upstream: new, weight: 0 }]";
+    let gateway = Gateway::start(&words(&old, &new, split));
+    let mut client = gateway.client();
+    let first = get(&mut client, "/", "");
+    assert_eq!(first.fields.all("vary"), ["cookie", "x-canary", "x-user"]);
+    assert_eq!(first.fields.all("cache-control"), ["max-age=60", "private"], "the cookie is for one alone");
+    let again = get(&mut client, "/", "cookie: visitor=a\r\n");
+    assert_eq!(again.fields.all("cache-control"), ["max-age=60"]);
+}
+
+#[test]
 fn log_metric_and_header_tell_the_variant() {
     let (old, new) = origins();
     let split = format!("header: x-variant, rules: [{{ headers: {{ x-canary: \"1\" }}, to: canary }}], {TO}")

@@ -108,6 +108,8 @@ fn a_process_that_has_handed_over_reads_no_configuration_any_more() {
     assert!(follows_files(new));
     gateway.home.write(&Words { routes: "{ name: new, path: /*, respond: { body: new } }".into(), ..words });
     eventually("the new process to follow the file", || (gateway.body("/") == "new").then_some(()));
+    // It is told a moment after.
+    gateway.logged("is in force");
     assert_eq!(gateway.log().iter().filter(|line| line.contains("is in force")).count(), 1);
     gateway.signal(Signal::HUP);
     gateway.logged("not reloaded");

@@ -95,6 +95,20 @@ impl Origins {
         self.any
     }
 
+    /// Why not every site is kept out, where visitors' credentials are at stake.
+    pub(super) fn are_too_many(&self) -> Option<&'static str> {
+        if self.any {
+            return Some("the origins have to be named: `*` would let every site act for its visitors");
+        }
+        if self.exact.contains(&b"null"[..]) {
+            return Some(
+                "`null` is the origin of every site's sandboxed frames: all would act for their visitors",
+            );
+        }
+        let stranger = self.patterns.is_match(b"https://stranger.invalid");
+        stranger.then_some("a pattern takes every origin: all sites would act for their visitors")
+    }
+
     /// Whether pages of this origin may come.
     pub(super) fn allow(&self, origin: &[u8]) -> bool {
         self.any

@@ -166,7 +166,8 @@ impl RateLimit {
             let variant = rule.plans.of(exchange);
             let Some(plan) = rule.plans.get(variant) else { continue };
             let (limiter, key) = (&rule.counts.limiter, rule.counts.hash.of(&found, plan.salt));
-            let now = limiter.now();
+            // The clock was read when the head was there; a limit needs it no closer.
+            let now = limiter.at(exchange.started());
             let decision = limiter.take(&plan.policy, key, rule.cost, now);
             let (rule, plan) =
                 (u8::try_from(at).unwrap_or(u8::MAX), u16::try_from(variant).unwrap_or(u16::MAX));

@@ -115,7 +115,7 @@ mod tests {
             "time": "2023-11-14T22:13:20.042Z", "request_id": "0190-aa", "client_ip": "203.0.113.7",
             "listener": "web", "route": "orders", "method": "GET", "host": "api.example.com", "path": "/orders/7",
             "query": "page=2", "protocol": "HTTP/1.1", "status": 502, "grpc_status": 14, "reason": "upstream_reset",
-            "duration_ms": 12.345, "upstream": "orders", "endpoint": "10.0.0.1:8080",
+            "duration_ms": 12.345, "variant": "canary", "upstream": "orders", "endpoint": "10.0.0.1:8080",
             "upstream_duration_ms": 11.007, "tries": 2, "bytes_in": 0, "bytes_out": 512, "user_agent": "curl/8",
             "referer": "https://example.com/", "consumer": "mobile", "tls_version": "TLSv1.3",
             "tls_cipher": "TLS_AES_128_GCM_SHA256", "tls_sni": "api.example.com", "tls_client_subject": "CN=mobile",
@@ -216,7 +216,7 @@ mod tests {
             prop_assert!(!json.trim_end_matches('\n').chars().any(char::is_control));
             let read: Json = serde_json::from_str(&json).unwrap();
             prop_assert_eq!(read["user_agent"].as_str().unwrap(), String::from_utf8_lossy(&agent));
-            prop_assert_eq!(read.as_object().unwrap().len(), 29);
+            prop_assert_eq!(read.as_object().unwrap().len(), 30);
 
             let combined = line("combined", &record);
             prop_assert_eq!(combined.matches('"').count(), 6);
