@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::exchange::{Exchange, Facts, RequestHeader};
 use crate::route::{Found, Lookup};
-use crate::snapshot::{Route, Snapshot, Split, Target, Versions, Wanted};
+use crate::snapshot::{Mirror, Route, Snapshot, Split, Target, Versions, Wanted};
 use crate::tls::ServerPolicy;
 use crate::types::{Host, NormalPath};
 
@@ -72,6 +72,24 @@ pub struct Explanation {
     /// The upstream and its endpoints; absent where several may answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<UpstreamView>,
+    /// Where copies of it may go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<MirrorView>,
+}
+
+/// Where copies of a request may go.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MirrorView {
+    /// The upstream.
+    pub upstream: String,
+    /// How likely, in percent.
+    pub percent: f64,
+}
+
+impl MirrorView {
+    fn of(mirror: &Mirror) -> Self {
+        Self { upstream: mirror.upstream.name().to_string(), percent: mirror.percent() }
+    }
 }
 
 /// A variant that a request may go to.
@@ -179,6 +197,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
         version: None,
         variants: Vec::new(),
         upstream: None,
+        mirror: None,
         tls: policy.tls.as_ref().map(|tls| TlsView::of(tls, &host)),
     };
     if let Some(redirect) = policy.redirect_to_https {
@@ -192,6 +211,9 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
             let found = captures.iter(path.as_str());
             explanation.captures = found.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
             explanation.leads_to(&target.target, &lookup);
+            // What the gateway answers itself has no copy.
+            let upstream = target.mirror.as_ref().filter(|_| explanation.status.is_none());
+            explanation.mirror = upstream.map(|mirror| MirrorView::of(mirror));
             facts.captures = captures;
             explanation.chain = met(snapshot, target, listener, &head, &mut facts);
         }

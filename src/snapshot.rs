@@ -1,5 +1,6 @@
 //! Everything a request needs, compiled and immutable, behind one swap.
 
+mod mirror;
 mod variants;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use crate::types::{MemoryMark, Trust};
 use crate::upstream::{HedgeAfter, Priority, RetryPolicy, Upstream};
 use crate::webhooks::Webhook;
 
+pub use mirror::{Copies, Mirror};
 pub use variants::{Lifecycle, Split, SplitRule, Variant, Versions, Wanted};
 
 /// One compiled configuration.
@@ -153,6 +155,8 @@ pub struct Route {
     pub variant: Option<Box<Variant>>,
     /// What answers say of its version, where it is one of an API's.
     pub lifecycle: Option<Box<Lifecycle>>,
+    /// Where copies of its requests go, if any do.
+    pub mirror: Option<Arc<Mirror>>,
     /// What its exchanges may take.
     pub bounds: Arc<Bounds>,
     /// Its metrics; what they keep is made at its first request.

@@ -120,6 +120,7 @@ fn families() -> BTreeSet<String> {
     variant.record(200);
     variant.deprecated(None);
     route.limited("rate_limit");
+    route.mirrored("sent");
     metrics.tls_handshakes().with_label_values(&["web", "1.3", "full"]).inc();
     metrics.acme_orders().with_label_values(&["letsencrypt", "success"]).inc();
     metrics.certificates([("a.test".to_owned(), 1_800_000_000)]);

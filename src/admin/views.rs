@@ -74,7 +74,13 @@ fn route_view(route: &Arc<Route>) -> Value {
         Target::Handler(_) => json!("handler"),
         Target::Nothing => Value::Null,
     };
-    json!({ "name": &*route.name, "matches": &*route.matches, "filters": filters, "target": target })
+    let mut view =
+        json!({ "name": &*route.name, "matches": &*route.matches, "filters": filters, "target": target });
+    if let Some(mirror) = &route.mirror {
+        let (upstream, percent) = (&**mirror.upstream.name(), mirror.percent());
+        view["mirror"] = json!({ "upstream": upstream, "percent": percent, "active": mirror.active() });
+    }
+    view
 }
 
 pub(super) fn consumers(admin: &Admin) -> Value {

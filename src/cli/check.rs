@@ -109,6 +109,9 @@ fn words(explanation: &Explanation) -> String {
             lines.push(format!("balance   {}", upstream.balance));
         }
     }
+    if let Some(mirror) = &explanation.mirror {
+        lines.push(format!("mirror    {}% to {}", mirror.percent, mirror.upstream));
+    }
     if let Some(allow) = &explanation.allow {
         lines.push(format!("allow     {allow}"));
     }

@@ -190,6 +190,7 @@ fn as_route(api: &Api) -> Words {
         timeouts: api.timeouts.clone(),
         retry: api.retry.clone(),
         limits: api.limits.clone(),
+        mirror: api.mirror.clone(),
         ..Words::default()
     }
 }

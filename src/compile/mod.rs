@@ -11,6 +11,7 @@ mod health;
 mod hedge;
 mod limits;
 mod listeners;
+mod mirror;
 mod resilience;
 mod routes;
 mod shown;

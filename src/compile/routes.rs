@@ -101,15 +101,12 @@ impl<'a> Compiler<'a> {
             _ => None,
         };
         let hedge = name.and_then(|name| hedge::of_requests(&words.retry, name, self.config));
-        let upstream = name.and_then(|name| self.config.upstreams.get(name));
-        let upstream = upstream.map(|upstream| &upstream.timeouts);
         let own = &words.timeouts;
-        let first = |options: [Option<crate::types::Duration>; 3], otherwise: Duration| {
+        let first = |options: [Option<crate::types::Duration>; 2], otherwise: Duration| {
             options.into_iter().flatten().next().map_or(otherwise, crate::types::Duration::get)
         };
-        let of = |pick: fn(&Timeouts) -> Option<crate::types::Duration>| {
-            [pick(own), None, pick(&defaults.timeouts)]
-        };
+        let of =
+            |pick: fn(&Timeouts) -> Option<crate::types::Duration>| [pick(own), pick(&defaults.timeouts)];
         let request_body = words.limits.request_body.or(defaults.limits.request_body);
         let bounds = Bounds {
             deadlines: Deadlines {
@@ -122,16 +119,7 @@ impl<'a> Compiler<'a> {
                     lifetime: first(of(|t| t.websocket.as_ref()?.lifetime), WEBSOCKET_LIFETIME),
                 },
             },
-            upstream: UpstreamTimeouts {
-                connect: first(
-                    [own.connect, upstream.and_then(|u| u.connect), defaults.timeouts.connect],
-                    CONNECT,
-                ),
-                read: first([own.read, upstream.and_then(|u| u.read), defaults.timeouts.read], READ),
-                write: first([own.write, upstream.and_then(|u| u.write), defaults.timeouts.write], WRITE),
-                idle: upstream.map_or(POOLED, |upstream| upstream.idle.get()),
-                lifetime: upstream.and_then(|upstream| upstream.lifetime).map(crate::types::Duration::get),
-            },
+            upstream: self.upstream_timeouts(own, name),
             retry: resilience::retry(&words.retry, &defaults.retry),
             hedge,
             priority: limits::priority(words.priority),
@@ -147,8 +135,26 @@ impl<'a> Compiler<'a> {
             target,
             variant: None,
             lifecycle: None,
+            mirror: self.mirror(words),
             bounds: Arc::clone(self.bounds.entry(bounds).or_insert_with(|| Arc::new(bounds))),
             metrics,
+        }
+    }
+
+    /// How long to wait for an upstream by these words of a route, its own, and those of `defaults`.
+    pub(super) fn upstream_timeouts(&self, own: &Timeouts, name: Option<&str>) -> UpstreamTimeouts {
+        let defaults = &self.config.defaults.timeouts;
+        let upstream = name.and_then(|name| self.config.upstreams.get(name));
+        let upstream = upstream.map(|upstream| &upstream.timeouts);
+        let first = |options: [Option<crate::types::Duration>; 3], otherwise: Duration| {
+            options.into_iter().flatten().next().map_or(otherwise, crate::types::Duration::get)
+        };
+        UpstreamTimeouts {
+            connect: first([own.connect, upstream.and_then(|u| u.connect), defaults.connect], CONNECT),
+            read: first([own.read, upstream.and_then(|u| u.read), defaults.read], READ),
+            write: first([own.write, upstream.and_then(|u| u.write), defaults.write], WRITE),
+            idle: upstream.map_or(POOLED, |upstream| upstream.idle.get()),
+            lifetime: upstream.and_then(|upstream| upstream.lifetime).map(crate::types::Duration::get),
         }
     }
 
@@ -197,6 +203,7 @@ impl<'a> Compiler<'a> {
         self.check_kept(&format!("{path}.retry"), &words.retry, longest.or(Some(BODY_LIMIT)));
         let most = self.most(&words.timeouts);
         hedge::check_route(path, &words.retry, upstreams, self.config, most, &mut self.errors);
+        self.check_mirror(path, words, upstreams);
         self.check_limits(&format!("{path}.limits"), &words.limits);
         let hosts = self.hosts(path, words);
         let methods = self.methods(path, words);

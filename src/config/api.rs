@@ -8,6 +8,7 @@ use http::HeaderName;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::mirror::Mirror;
 use super::route::{Matcher, Path, RouteLimits, Timeouts};
 use super::{FilterUse, Retry};
 use crate::types::Moment;
@@ -41,6 +42,9 @@ pub struct Api {
     /// How large its requests may be.
     #[serde(default, skip_serializing_if = "RouteLimits::is_empty")]
     pub limits: RouteLimits,
+    /// Which of its requests are copied to another upstream. None unless named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
     /// Where the version stands in a request: `path`, `header:NAME`, `query:NAME` or `media_type:application/vnd.shop.v{n}+json`
     /// (in `Accept`, or `Content-Type`). The first that says one decides. `2` and `v2` are the same, and `latest` is the newest.
     #[schemars(length(min = 1))]

@@ -14,6 +14,7 @@ mod health;
 mod hedge;
 mod limits;
 mod listener;
+mod mirror;
 mod read;
 mod resilience;
 mod retry;
@@ -42,6 +43,7 @@ pub use health::{ActiveHealth, BodyMatch, BodyRegex, GrpcCheck, HttpCheck, Statu
 pub use hedge::{Hedge, HedgeAfter};
 pub use limits::{AdaptiveConcurrency, Limits, Priority};
 pub use listener::{Http2Limits, Listener, ListenerLimits, Protocol, ProxyProtocol};
+pub use mirror::Mirror;
 pub use resilience::{
     Breaker, BreakerScope, Health, PanicThreshold, PassiveHealth, RetryBudget, WhenNoneHealthy,
 };

@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::FilterUse;
 use super::forms::word_or_map;
 use super::limits::Priority;
+use super::mirror::Mirror;
 use super::retry::Retry;
 use super::split::Split;
 use crate::types::{ByteSize, Duration};
@@ -53,6 +54,9 @@ pub struct Route {
     /// How large its requests may be.
     #[serde(default, skip_serializing_if = "RouteLimits::is_empty")]
     pub limits: RouteLimits,
+    /// Which of its requests are copied to another upstream. None unless named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
     /// The upstream that answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,

@@ -28,6 +28,7 @@ impl Display for Outline<'_> {
             row(f, "matches", &route.matches)?;
             chains(f, snapshot, route)?;
             target(f, route)?;
+            mirror(f, route)?;
             deadlines(f, route)?;
         }
         f.write_str("otherwise\n")?;
@@ -133,6 +134,14 @@ fn target(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
         Target::Handler(_) => row(f, "handler", &"in code"),
         Target::Nothing => Ok(()),
     }
+}
+
+fn mirror(f: &mut Formatter<'_>, route: &Route) -> fmt::Result {
+    let Some(mirror) = &route.mirror else { return Ok(()) };
+    let (name, percent) = (mirror.upstream.name(), mirror.percent());
+    row(f, "mirror", &format_args!("{percent}% to {name}, {} at once", mirror.max_active))?;
+    let (body, timeout) = (types::ByteSize::bytes(mirror.max_body), types::Duration::from(mirror.timeout));
+    row(f, "", &format_args!("body at most {body}, in {timeout}"))
 }
 
 fn endpoints(upstream: &Upstream) -> String {

@@ -138,6 +138,7 @@ pub(super) fn arrive(
         body_in: 0,
         kept: Kept::default(),
         replay: None,
+        copy: None,
         call,
         grpc_status: None,
         response: None,

@@ -6,7 +6,7 @@ use http::header::HeaderName;
 use pingora::http::RequestHeader;
 use smallvec::SmallVec;
 
-use super::deadline;
+use super::{deadline, mirror};
 use crate::consumer::Identity;
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
@@ -16,7 +16,7 @@ const FORWARDED: &str = "x-forwarded-";
 
 /// What we say of the client ourselves. An upstream that folds `_` and `-` together must not hear it from the
 /// client in the other spelling.
-pub(super) const OURS: [&str; 7] = [
+pub(super) const OURS: [&str; 8] = [
     X_FORWARDED_FOR,
     "x-forwarded-host",
     "x-forwarded-proto",
@@ -24,6 +24,7 @@ pub(super) const OURS: [&str; 7] = [
     "x-real-ip",
     "x-request-id",
     deadline::NAME,
+    mirror::NAME,
 ];
 
 /// What the names begin with that tell an upstream who the client has proved to be.
@@ -80,7 +81,7 @@ fn is_claim(name: &str, trusted: bool) -> bool {
     let folded = |known: &str, name: &str| {
         known.bytes().zip(name.bytes()).all(|(known, byte)| known == byte || (known == b'-' && byte == b'_'))
     };
-    let of_a_proxy = matches!(name, "x-real-ip" | deadline::NAME)
+    let of_a_proxy = matches!(name, "x-real-ip" | deadline::NAME | mirror::NAME)
         || (name.len() > FORWARDED.len() && folded(FORWARDED, name));
     let ours = |known: &&str| known.len() == name.len() && folded(known, name);
     (!trusted && of_a_proxy) || (name.contains('_') && OURS.iter().any(ours))

@@ -10,6 +10,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 
 use super::kept::Kept;
+use super::mirror::Copy;
 use super::replay::Rest;
 use crate::chain::{Chain, Slots, Verdict};
 use crate::edge::{Arrival, Timer};
@@ -53,6 +54,8 @@ pub(super) struct Pinned {
     pub(super) kept: Kept,
     /// Where the client's session comes back from the one that sends the body anew.
     pub(super) replay: Option<Rest>,
+    /// What becomes a copy of the request, where one is to be made.
+    pub(super) copy: Option<Box<Copy>>,
     /// What kind of gRPC call the request is, if it is one.
     pub(super) call: Option<Call>,
     /// How the call ended, as far as that was seen.

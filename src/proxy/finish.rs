@@ -7,7 +7,7 @@ use http::header::{HOST, REFERER, USER_AGENT};
 use pingora_proxy::Session;
 
 use super::context::{Context, Pinned};
-use super::{failure, versions};
+use super::{failure, mirror, versions};
 use crate::chain::LogEntry;
 use crate::edge::Connection;
 use crate::exchange::Reason;
@@ -56,6 +56,7 @@ fn count(session: &Session, pinned: &mut Pinned, status: u16, reason: Option<Rea
     for (filter, verdict) in pinned.facts.remarks.drain(..) {
         metrics.verdict(filter, verdict);
     }
+    mirror::end(pinned);
     if let Some(attempt) = pinned.tries.current.take() {
         let end = attempt.status.map_or(End::Aborted, |status| End::Answered(status, pinned.grpc_status));
         attempt.settle(end, Instant::now());

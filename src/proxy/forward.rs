@@ -15,7 +15,7 @@ use pingora_proxy::Session;
 
 use super::arrive::upstream_uri;
 use super::context::{Context, Pinned};
-use super::{claims, deadline, kept, split, wish};
+use super::{claims, deadline, kept, mirror, split, wish};
 use crate::edge::Connection;
 use crate::exchange::{Client, Fault, Reason, RequestId, grpc};
 use crate::snapshot::Target;
@@ -94,11 +94,11 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
     if arrival.has_body() {
         frame_request(head)?;
     }
-    Ok(())
+    mirror::head(session, head, context)
 }
 
 /// Frames a body whose length a filter took away. HTTP/2 has frames of its own.
-fn frame_request(head: &mut RequestHeader) -> Result<()> {
+pub(super) fn frame_request(head: &mut RequestHeader) -> Result<()> {
     match head.version == Version::HTTP_2 || is_framed(&head.headers) {
         true => Ok(()),
         false => head.insert_header(header::TRANSFER_ENCODING, "chunked"),
@@ -228,6 +228,7 @@ fn seen_request_body(
         }
     }
     if !pinned.chain().sees_request_body() {
+        mirror::body(pinned, body.as_ref(), end);
         return Ok(());
     }
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
@@ -237,6 +238,7 @@ fn seen_request_body(
             if body.is_none() && !end {
                 *body = Some(Bytes::new());
             }
+            mirror::body(pinned, body.as_ref(), end);
             Ok(())
         }
         Ok(Some(verdict)) => {

@@ -120,15 +120,15 @@ impl<'a> Race<'a> {
             };
             match step {
                 Step::Connected(Ok(held)) => match self.head(at, &held, session, context) {
-                    Ok((head, due)) => self.lanes[at].work = Box::pin(lane::ask(held, head, due)),
+                    Ok((head, due)) => self.lanes[at].work = Box::pin(lane::ask(held, head, None, due)),
                     Err(error) => return self.fails(at, error, held.reused, session, context),
                 },
                 Step::Answered(_, head)
-                    if is_interim(&head) && self.lanes.len() > 1 && !settles(&head, session) =>
+                    if lane::is_interim(&head) && self.lanes.len() > 1 && !settles(&head, session) =>
                 {
                     self.loses(at, End::Invalid, context);
                 }
-                Step::Answered(held, head) if is_interim(&head) => {
+                Step::Answered(held, head) if lane::is_interim(&head) => {
                     if let Err(error) = relay::interim(self.gateway, session, context, head).await {
                         return self.fails(at, error, held.reused, session, context);
                     }
@@ -331,14 +331,9 @@ fn is_sound(head: &ResponseHeader, session: &Session) -> bool {
     settle::response(&mut head.clone(), session.req_header().version)
 }
 
-fn is_interim(head: &HttpTask) -> bool {
-    let interim = |status: StatusCode| status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
-    matches!(head, HttpTask::Header(head, _) if interim(head.status))
-}
-
-/// How an attempt whose connection broke ended, while another was under way. `stale` is one that had been used before, and
+/// How an attempt whose connection broke ended, where nobody waits for it. `stale` is one that had been used before, and
 /// broke at once.
-fn end_of(error: &Error, stale: bool) -> End {
+pub(super) fn end_of(error: &Error, stale: bool) -> End {
     if *error.etype() == ErrorType::H2Error && error.retry() {
         return End::Refused;
     }

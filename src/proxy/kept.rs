@@ -78,6 +78,14 @@ pub(super) fn begin(live: &Live, taken: &IntGauge, context: &mut Context) -> Res
     Ok(())
 }
 
+/// Keeps a body of at most so many bytes for something else than an attempt, in the same memory.
+pub(super) fn aside(live: &Live, taken: &IntGauge, most: u64) -> Kept {
+    let mut kept = Kept::default();
+    kept.memory = Some(Memory::new(taken, live.load().retry_memory));
+    kept.up_to(most);
+    kept
+}
+
 /// How much of a request's body is of use for another attempt.
 pub(super) fn most(policy: &RetryPolicy, request: &RequestHeader, call: Option<Call>, http2: bool) -> u64 {
     if policy.may_send_anew(attempt::may_repeat(policy, request), call.is_some()) {

@@ -1,9 +1,10 @@
-//! One attempt that the gateway makes itself, by the engine's client: a connection, a request without a body, the response head.
+//! One attempt that the gateway makes itself, by the engine's client: a connection, a request, the response head.
 //!
 //! The engine makes one attempt at a time. What it does to a request on its way, this does alike.
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::header::{self, HOST, HeaderName};
@@ -77,21 +78,27 @@ impl<'a> Lane<'a> {
         second: bool,
     ) -> Self {
         let due = Due { at: Instant::now(), told: Reason::UPSTREAM_READ_TIMEOUT };
-        Self { attempt, due, second, work: Box::pin(connect(connector, peer)) }
+        let work = async { Step::Connected(connect(connector, peer).await) };
+        Self { attempt, due, second, work: Box::pin(work) }
     }
 }
 
-async fn connect(connector: &Connector, peer: Box<HttpPeer>) -> Step<'_> {
-    let connected = connector.get_http_session(&*peer).await;
-    Step::Connected(match connected {
+/// A connection, one that is there or a new one.
+pub(super) async fn connect(connector: &Connector, peer: Box<HttpPeer>) -> Result<Held<'_>> {
+    match connector.get_http_session(&*peer).await {
         Ok((session, reused)) => Ok(Held { connector, peer, session: Some(Box::new(session)), reused }),
         Err(error) => Err(error.into_up()),
-    })
+    }
 }
 
-/// Sends the request and waits for its first head.
-pub(super) async fn ask(held: Held<'_>, head: Box<RequestHeader>, due: Due) -> Step<'_> {
-    step(held, Some(head), due).await
+/// Sends a request, with a body if it has one, and waits for its first head.
+pub(super) async fn ask<'a>(
+    held: Held<'a>,
+    head: Box<RequestHeader>,
+    body: Option<&[Bytes]>,
+    due: Due,
+) -> Step<'a> {
+    step(held, Some((head, body)), due).await
 }
 
 /// Waits for the next head, after an interim one.
@@ -99,10 +106,14 @@ pub(super) async fn ask_on(held: Held<'_>, due: Due) -> Step<'_> {
     step(held, None, due).await
 }
 
-async fn step<'a>(mut held: Held<'a>, head: Option<Box<RequestHeader>>, due: Due) -> Step<'a> {
+async fn step<'a>(
+    mut held: Held<'a>,
+    request: Option<(Box<RequestHeader>, Option<&[Bytes]>)>,
+    due: Due,
+) -> Step<'a> {
     let asked = async {
-        if let Some(head) = head {
-            held.write(head).await?;
+        if let Some((head, body)) = request {
+            held.write(head, body).await?;
         }
         held.next().await
     };
@@ -128,7 +139,7 @@ impl Held<'_> {
             BETWEEN.iter().for_each(|name| drop(head.remove_header(name)));
             BETWEEN_NAMED.iter().for_each(|name| drop(head.remove_header(*name)));
         }
-        let http2 = matches!(self.session.as_deref(), Some(HttpSession::H2(_)));
+        let http2 = self.is_http2();
         head.set_version(if http2 { Version::HTTP_2 } else { Version::HTTP_11 });
         forward::request(session, &mut head, context)?;
         if http2 {
@@ -137,14 +148,51 @@ impl Held<'_> {
         Ok(head)
     }
 
-    async fn write(&mut self, head: Box<RequestHeader>) -> Result<()> {
+    /// The head of a request that went elsewhere as it is for this connection, with a body or without.
+    pub(super) fn copy(&self, head: &RequestHeader, has_body: bool) -> Result<Box<RequestHeader>> {
+        let mut head = Box::new(head.clone());
+        if self.is_http2() {
+            head.set_version(Version::HTTP_2);
+            head.remove_header(&header::TRANSFER_ENCODING);
+            to_http2(&mut head, self.peer.is_tls())?;
+            return Ok(head);
+        }
+        head.set_version(Version::HTTP_11);
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+        let target = target.parse::<Uri>().or_err(ErrorType::InvalidHTTPHeader, "a target for HTTP/1.1")?;
+        head.set_uri(target);
+        head.remove_header(&header::TE);
+        if has_body {
+            forward::frame_request(&mut head)?;
+        }
+        Ok(head)
+    }
+
+    pub(super) fn is_http2(&self) -> bool {
+        matches!(self.session.as_deref(), Some(HttpSession::H2(_)))
+    }
+
+    async fn write(&mut self, head: Box<RequestHeader>, body: Option<&[Bytes]>) -> Result<()> {
         let write_timeout = self.peer.options.write_timeout;
         match self.session()? {
             HttpSession::H1(http1) => {
                 http1.write_timeout = write_timeout;
-                http1.write_request_header(head).await.map(|_| ())
+                http1.write_request_header(head).await?;
+                let Some(pieces) = body else { return Ok(()) };
+                for piece in pieces {
+                    http1.write_body(piece).await?;
+                }
+                http1.finish_body().await.map(|_| ())
             }
-            HttpSession::H2(http2) => http2.write_request_header(head, true),
+            HttpSession::H2(http2) => {
+                http2.write_timeout = write_timeout;
+                http2.write_request_header(head, body.is_none())?;
+                let Some(pieces) = body else { return Ok(()) };
+                for piece in pieces {
+                    http2.write_request_body(piece.clone(), false).await?;
+                }
+                http2.finish_request_body()
+            }
             HttpSession::Custom(()) => gone(),
         }
     }
@@ -219,6 +267,12 @@ fn to_http2(head: &mut RequestHeader, tls: bool) -> Result<()> {
         Uri::builder().scheme(if tls { "https" } else { "http" }).authority(authority).path_and_query(target);
     head.set_uri(uri.build().or_err(ErrorType::InvalidHTTPHeader, "a target for HTTP/2")?);
     Ok(())
+}
+
+/// Whether a head is an interim one.
+pub(super) fn is_interim(head: &HttpTask) -> bool {
+    let interim = |status: StatusCode| status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
+    matches!(head, HttpTask::Header(head, _) if interim(head.status))
 }
 
 /// Whether a request's fields for the next hop are those that [`Held::head`] takes away, and it says which host it is for.

@@ -22,6 +22,7 @@ mod hedge;
 mod kept;
 mod lane;
 mod lifetime;
+mod mirror;
 mod obstacle;
 mod peer;
 mod permit;
@@ -63,8 +64,8 @@ pub struct Gateway {
     drain: Drain,
     /// How much of request bodies is kept.
     kept: IntGauge,
-    /// Connections for requests that are hedged.
-    outbound: lane::Connector,
+    /// Connections for requests that are hedged, and for copies.
+    outbound: Arc<lane::Connector>,
 }
 
 impl Gateway {
@@ -77,7 +78,7 @@ impl Gateway {
         kept: IntGauge,
         words: &ServerConf,
     ) -> Self {
-        let outbound = lane::Connector::new(Some(ConnectorOptions::from_server_conf(words)));
+        let outbound = Arc::new(lane::Connector::new(Some(ConnectorOptions::from_server_conf(words))));
         Self { live, shedding, drain, kept, outbound }
     }
 
@@ -116,7 +117,8 @@ impl ProxyHttp for Gateway {
             None => None,
         };
         arrive::arrive(&self.live, &self.shedding, proved, session, context)?;
-        kept::begin(&self.live, &self.kept, context)
+        kept::begin(&self.live, &self.kept, context)?;
+        mirror::begin(self, context)
     }
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {

@@ -9,7 +9,7 @@ use super::dial::Dialer;
 use super::lifetime;
 use crate::edge::Arrival;
 use crate::guard::BodyFraming;
-use crate::snapshot::Route;
+use crate::snapshot::{Route, UpstreamTimeouts};
 use crate::upstream::{Endpoint, Protocol, STREAMS, Upstream};
 
 /// What an endpoint may send on one stream, and on all of a connection, before the client has taken it. Streams whose clients
@@ -24,6 +24,7 @@ const MOMENT: Duration = Duration::from_millis(1);
 
 /// How often an HTTP/2 connection is asked whether anybody is there.
 const PING: Duration = Duration::from_secs(10);
+
 /// The endpoint, for an attempt that is made now and has so much time left.
 pub(super) fn to(
     endpoint: &Endpoint,
@@ -33,39 +34,20 @@ pub(super) fn to(
     call: bool,
     (now, left): (Instant, Duration),
 ) -> Box<HttpPeer> {
-    let mut peer = match upstream.tls() {
-        None => Box::new(HttpPeer::new(endpoint.address(), false, String::new())),
-        Some(tls) => tls.peer(endpoint.address()),
-    };
     let timeouts = &route.bounds.upstream;
-    let connect = timeouts.connect.min(left);
-    peer.options.connection_timeout = Some(connect);
-    peer.options.total_connection_timeout = Some(connect);
+    let mut peer = plain(endpoint, upstream, timeouts, (now, left));
     // Where the whole request is here, its clocks count while the endpoint takes it; nobody else looks at them then.
     let whole = arrival.connection.request_complete();
-    peer.options.write_timeout = Some(if whole { timeouts.write.min(left) } else { timeouts.write });
-    peer.options.idle_timeout = Some(timeouts.idle);
-    if let Some(lifetime) = timeouts.lifetime {
-        peer.group_key ^= lifetime::key(endpoint.address(), endpoint.standing().known_since(), lifetime, now);
-        peer.options.idle_timeout = Some(timeouts.idle.min(lifetime));
+    if whole {
+        peer.options.write_timeout = Some(timeouts.write.min(left));
     }
-    let oldest = match upstream.protocol() {
-        Protocol::Http2 => 2,
-        Protocol::Auto if upstream.tls().is_some() => 1,
-        Protocol::Auto | Protocol::Http1 => 0,
-    };
     if arrival.head.upgrade {
         // A WebSocket begins in HTTP/1.1, on a connection that nobody has used.
         peer.group_key = !peer.group_key;
         peer.options.idle_timeout = Some(Duration::ZERO);
         peer.options.custom_l4 = Some(Arc::new(Dialer(Arc::clone(&arrival.connection))));
-    } else if oldest > 0 {
-        peer.options.set_http_version(2, oldest);
-        // Clocks that run out end streams, not the connection: one that is dead has to be found out.
-        peer.options.h2_ping_interval = Some(PING);
-        peer.options.max_h2_streams = STREAMS as usize;
-        peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
-        peer.options.h2_connection_window_size = Some(CONNECTION_WINDOW);
+    } else {
+        in_version(&mut peer, upstream);
     }
     let http2 = match upstream.protocol() {
         Protocol::Http1 => false,
@@ -95,4 +77,53 @@ fn slowest(arrival: &Arrival, route: &Route) -> Duration {
         _ => route.bounds.request_body,
     };
     Duration::from_secs(length / SLOWEST)
+}
+
+/// The endpoint, for a request of our own that is no upgrade.
+pub(super) fn of_copy(
+    endpoint: &Endpoint,
+    upstream: &Upstream,
+    timeouts: &UpstreamTimeouts,
+    time: (Instant, Duration),
+) -> Box<HttpPeer> {
+    let mut peer = plain(endpoint, upstream, timeouts, time);
+    in_version(&mut peer, upstream);
+    peer
+}
+
+fn plain(
+    endpoint: &Endpoint,
+    upstream: &Upstream,
+    timeouts: &UpstreamTimeouts,
+    (now, left): (Instant, Duration),
+) -> Box<HttpPeer> {
+    let mut peer = match upstream.tls() {
+        None => Box::new(HttpPeer::new(endpoint.address(), false, String::new())),
+        Some(tls) => tls.peer(endpoint.address()),
+    };
+    let connect = timeouts.connect.min(left);
+    peer.options.connection_timeout = Some(connect);
+    peer.options.total_connection_timeout = Some(connect);
+    peer.options.write_timeout = Some(timeouts.write);
+    peer.options.idle_timeout = Some(timeouts.idle);
+    if let Some(lifetime) = timeouts.lifetime {
+        peer.group_key ^= lifetime::key(endpoint.address(), endpoint.standing().known_since(), lifetime, now);
+        peer.options.idle_timeout = Some(timeouts.idle.min(lifetime));
+    }
+    peer
+}
+
+/// Has the upstream spoken to in its version of HTTP.
+fn in_version(peer: &mut HttpPeer, upstream: &Upstream) {
+    let oldest = match upstream.protocol() {
+        Protocol::Http2 => 2,
+        Protocol::Auto if upstream.tls().is_some() => 1,
+        Protocol::Auto | Protocol::Http1 => return,
+    };
+    peer.options.set_http_version(2, oldest);
+    // Clocks that run out end streams, not the connection: one that is dead has to be found out.
+    peer.options.h2_ping_interval = Some(PING);
+    peer.options.max_h2_streams = STREAMS as usize;
+    peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
+    peer.options.h2_connection_window_size = Some(CONNECTION_WINDOW);
 }

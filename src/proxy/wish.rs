@@ -1,11 +1,13 @@
 //! What of a request decides which endpoint it goes to: the key that is hashed, and the cookie of a sticky session.
 
+use std::sync::Arc;
+
 use http::header::SET_COOKIE;
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::context::Pinned;
-use crate::exchange::{Exchange, cookies};
+use crate::exchange::{Exchange, Facts, cookies};
 use crate::snapshot::Target;
 use crate::upstream::{HashKey, Upstream, Wish};
 
@@ -14,7 +16,14 @@ const COOKIES: usize = 4;
 
 /// What a request brings to the choice of an endpoint.
 pub(super) fn of(pinned: &mut Pinned, request: &RequestHeader) -> Wish {
-    let Target::Upstream(upstream) = &pinned.route.target else { return Wish::default() };
+    match &pinned.route.target {
+        Target::Upstream(upstream) => to(upstream, &pinned.route.name, &mut pinned.facts, request),
+        _ => Wish::default(),
+    }
+}
+
+/// What it brings to the choice of one of this upstream's.
+pub(super) fn to(upstream: &Upstream, route: &Arc<str>, facts: &mut Facts, request: &RequestHeader) -> Wish {
     let choice = upstream.choice();
     let session = choice.sticky.as_ref().and_then(|sticky| {
         let mut values = cookies(&request.headers, sticky.name()).take(COOKIES);
@@ -23,7 +32,7 @@ pub(super) fn of(pinned: &mut Pinned, request: &RequestHeader) -> Wish {
     if choice.keys.is_empty() {
         return Wish { key: HashKey::NONE, session };
     }
-    let exchange = Exchange::new(request, &pinned.route.name, &mut pinned.facts);
+    let exchange = Exchange::new(request, route, facts);
     Wish { key: key(upstream, &exchange), session }
 }
 

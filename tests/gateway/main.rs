@@ -48,6 +48,7 @@ mod limits;
 mod log_level;
 mod malformed;
 mod members;
+mod mirror;
 mod neighbours;
 mod overload;
 mod parameters;

@@ -55,6 +55,12 @@ pub(super) const FAMILIES: &[Family] = &[
         kind: MetricType::COUNTER,
         labels: &["route", "filter"],
     },
+    Family {
+        name: "mirrored_total",
+        help: "Requests that were to be copied to another upstream, by what became of the copy.",
+        kind: MetricType::COUNTER,
+        labels: &["route", "result"],
+    },
 ];
 
 /// The counters of one route, shared by every snapshot that has a route of this name. Empty until its first request.
@@ -81,6 +87,7 @@ struct Rare {
     verdicts: Counts<(&'static str, &'static str)>,
     doubts: Counts<&'static str>,
     limited: Counts<&'static str>,
+    mirrored: Counts<&'static str>,
 }
 
 impl RouteMetrics {
@@ -127,6 +134,11 @@ impl RouteMetrics {
         self.rare().limited.add_one(filter);
     }
 
+    /// Counts a copy of a request, by what became of it.
+    pub fn mirrored(&self, result: &'static str) {
+        self.rare().mirrored.add_one(result);
+    }
+
     fn used(&self) -> &Used {
         self.used.get_or_init(|| {
             Box::new(Used {
@@ -145,7 +157,7 @@ impl RouteMetrics {
 
 impl Series for RouteMetrics {
     fn collect(&self, families: &mut [Samples]) {
-        let ([requests, duration, active, replies, verdicts, doubts, limited], Some(used)) =
+        let ([requests, duration, active, replies, verdicts, doubts, limited, mirrored], Some(used)) =
             (families, self.used.get())
         else {
             return;
@@ -168,6 +180,9 @@ impl Series for RouteMetrics {
         }
         for (filter, count) in rare.limited.iter() {
             limited.counter(&[route, filter], count);
+        }
+        for (result, count) in rare.mirrored.iter() {
+            mirrored.counter(&[route, result], count);
         }
     }
 }
