@@ -9,7 +9,7 @@
 //! 4. What still cannot be told (an address that is none, a number from a word, a division by zero) is [`Trouble`]. As in
 //!    CEL, `&&` and `||` have an outcome without it where the other side decides. What a condition that cannot be told
 //!    means is for its user to say: a filter's holds.
-//! 5. It is bounded: the text, its nesting, its operators, and the steps of all its loops.
+//! 5. It is bounded: the text, its nesting, its operators, the steps of all its loops, and the bytes that it looks at.
 
 mod check;
 mod eval;

@@ -132,6 +132,42 @@ fn what_cannot_be_told_is_said() {
     }
 }
 
+/// What a condition is of a request with these cookies, and what it took.
+fn worked(text: &str, cookies: &str) -> (Result<bool, Trouble>, usize) {
+    let condition =
+        Condition::parse(text, Place::Request).unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
+    let (mut head, mut facts) = (request(), facts(anna()));
+    head.insert_header("cookie", cookies).unwrap();
+    let exchange = Exchange::new(&head, "orders", &mut facts);
+    let mut run = Run::new(&exchange, None);
+    let told = condition.decided(&mut run);
+    (told, eval::FUEL - run.fuel())
+}
+
+#[test]
+fn the_work_is_bounded_whatever_a_request_has() {
+    let cookies = |count: usize| (0..count).map(|at| format!("c{at}=vv")).collect::<Vec<_>>().join("; ");
+    let many = cookies(7000);
+    assert!(many.len() > 63 << 10);
+    let scan = "request.cookies.exists(c, request.cookies[c].contains('<script'))";
+    for text in [
+        scan,
+        "request.cookies.all(c, request.cookies[c] == 'vv')",
+        "request.cookies.exists(c, c in request.cookies && false)",
+        "request.cookies.map(c, request.cookies).size() > 0 && request.cookies.exists(c, size(request.cookies) == 1)",
+        "request.cookies.exists(c, request.headers.cookie.contains('<script'))",
+    ] {
+        for text in [text.to_owned(), format!("({text}) || true"), format!("!({text}) && false")] {
+            assert_eq!(worked(&text, &many), (Err(Trouble::TooLong), eval::FUEL), "{text}");
+        }
+    }
+    assert_eq!(worked(scan, &cookies(100)).0, Ok(false), "what browsers send is told");
+    let kept = "size(request.cookies.filter(c, c != 'c1').map(c, c + '!')) == 2999";
+    let (told, took) = worked(kept, &cookies(3000));
+    assert_eq!(told, Ok(true));
+    assert!(took < eval::FUEL, "what a loop came to is not copied in its turns");
+}
+
 #[test]
 fn mistakes_are_told() {
     for (text, said) in [
