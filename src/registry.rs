@@ -43,6 +43,11 @@ pub trait FilterKind: Filter + Sized {
         Self::STAGE
     }
 
+    /// Whether it looks at who the client has proved to be, and so makes no sense before that is known.
+    fn needs_identity(&self) -> bool {
+        false
+    }
+
     /// Masks what may not be shown of its configuration and is no secret by its type: the values of header fields that
     /// carry credentials.
     fn mask(_config: &mut Self::Config, _fields: &CredentialFields) {}
@@ -91,8 +96,15 @@ pub struct Registry {
     discoveries: BTreeMap<String, Arc<dyn Discovery>>,
 }
 
-/// A filter and where it belongs, if its configuration is fine.
-type Built = Option<(Stage, SharedFilter)>;
+/// A filter that was made of its configuration.
+pub struct Built {
+    /// The filter.
+    pub filter: SharedFilter,
+    /// Where it belongs.
+    pub stage: Stage,
+    /// Whether it looks at who the client has proved to be.
+    pub needs_identity: bool,
+}
 
 /// One kind of filter, its types forgotten.
 pub struct Kind {
@@ -104,14 +116,14 @@ pub struct Kind {
     pub example: &'static str,
     /// The schema of its configuration.
     pub schema: fn(&mut SchemaGenerator) -> Schema,
-    build: fn(&Node, &str, &Scope<'_>, &mut Errors) -> Built,
+    build: fn(&Node, &str, &Scope<'_>, &mut Errors) -> Option<Built>,
     show: fn(&Node, &CredentialFields) -> Option<Node>,
     files: fn(&Node) -> Vec<PathBuf>,
 }
 
 impl Kind {
     /// Makes a filter of its configuration, which stands at `path`, and says where it belongs; tells every error.
-    pub fn build(&self, config: &Node, path: &str, scope: &Scope<'_>, errors: &mut Errors) -> Built {
+    pub fn build(&self, config: &Node, path: &str, scope: &Scope<'_>, errors: &mut Errors) -> Option<Built> {
         (self.build)(config, path, scope, errors)
     }
 
@@ -228,10 +240,13 @@ impl Registry {
     }
 }
 
-fn build<F: FilterKind>(config: &Node, path: &str, scope: &Scope<'_>, errors: &mut Errors) -> Built {
+fn build<F: FilterKind>(config: &Node, path: &str, scope: &Scope<'_>, errors: &mut Errors) -> Option<Built> {
     let config = decode::<F::Config>(config, path, errors)?;
     match F::compile(config, scope) {
-        Ok(filter) => Some((filter.stage(), SharedFilter::new(filter))),
+        Ok(filter) => {
+            let (stage, needs_identity) = (filter.stage(), filter.needs_identity());
+            Some(Built { filter: SharedFilter::new(filter), stage, needs_identity })
+        }
         Err(found) => {
             errors.extend(found.below(path));
             None

@@ -117,6 +117,11 @@ impl Condition {
         self.0.checked.response
     }
 
+    /// Whether it says anything of who the client has proved to be.
+    pub fn needs_identity(&self) -> bool {
+        self.0.checked.identity
+    }
+
     /// The path parameters that it names.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
         self.0.checked.parameters.iter().map(|name| &**name)

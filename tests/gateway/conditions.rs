@@ -154,6 +154,36 @@ fn it_is_decided_when_the_first_hook_is_due_and_remembered() {
 }
 
 #[test]
+fn what_asks_who_it_is_comes_when_that_is_known() {
+    let gateway = Gateway::start_with(
+        r#"
+chains:
+  late: [{ ip_restriction: { deny: [127.0.0.0/8] } }]
+routes:
+  - name: a
+    path: /*
+    respond: {}
+    filters:
+      - { rate_limit: { rate: 1/h, burst: 1 }, when: '"beta" in consumer.groups' }
+      - { use: late, when: consumer.name == "mallory" }
+      - identify
+"#,
+        with_filters,
+    );
+    let status = |who: &str| gateway.ask(who).status;
+    assert_eq!(["x-who: a", "x-who: mallory", "", ""].map(status), [200, 403, 200, 200]);
+    assert_eq!(status("x-who: a"), 429);
+    let explained = gateway.admin_ask("POST", "/explain", r#"{ "url": "http://a.test/a" }"#).json();
+    let steps = explained["chain"].as_array().unwrap().iter();
+    let stages: Vec<_> =
+        steps.map(|step| (step["filter"].as_str().unwrap(), step["stage"].as_str().unwrap())).collect();
+    assert_eq!(
+        stages,
+        [("identify", "authenticate"), ("ip_restriction", "authorize"), ("rate_limit", "limit")]
+    );
+}
+
+#[test]
 fn a_condition_on_a_chain_holds_for_each_of_its_filters() {
     let gateway = Gateway::start(
         r#"
