@@ -149,6 +149,7 @@ impl Checker {
     fn word(&mut self, word: Word) -> Option<Typed> {
         Some(match word {
             Word::Text(fact) => Typed::new(Node::Fact(fact), Kind::Text),
+            Word::Bool(fact) => Typed::new(Node::Fact(fact), Kind::Bool),
             Word::Int(fact) => Typed::new(Node::Fact(fact), Kind::Int),
             Word::MaybeInt(fact) => Typed::absent(Node::Fact(fact), Kind::Int),
             Word::Texts(fact) => Typed::new(Node::Fact(fact), Kind::list(Kind::Text)),

@@ -50,6 +50,7 @@ impl<'a> Run<'a> {
             Fact::ConsumerName => {
                 Value::text(self.later(exchange.consumer())?.map_or("", |consumer| &consumer.name))
             }
+            Fact::Anonymous => Value::Bool(self.later(exchange.is_anonymous())?),
             Fact::Groups => {
                 Value::Names(self.later(exchange.consumer())?.map_or(&[], |consumer| &consumer.groups))
             }
