@@ -52,6 +52,11 @@ pub trait FilterKind: Filter + Sized {
     /// carry credentials.
     fn mask(_config: &mut Self::Config, _fields: &CredentialFields) {}
 
+    /// The query parameters that carry credentials, as it is configured: no log line shows their values.
+    fn secret_queries(_config: &Self::Config) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The files that it is made of besides the configuration's own: when one changes, the configuration is read again.
     fn files(_config: &Self::Config) -> Vec<PathBuf> {
         Vec::new()
@@ -119,6 +124,7 @@ pub struct Kind {
     build: fn(&Node, &str, &Scope<'_>, &mut Errors) -> Option<Built>,
     show: fn(&Node, &CredentialFields) -> Option<Node>,
     files: fn(&Node) -> Vec<PathBuf>,
+    secret_queries: fn(&Node) -> Vec<String>,
 }
 
 impl Kind {
@@ -137,6 +143,11 @@ impl Kind {
     pub fn files(&self, config: &Node) -> Vec<PathBuf> {
         (self.files)(config)
     }
+
+    /// The query parameters that carry credentials for a filter of this configuration.
+    pub fn secret_queries(&self, config: &Node) -> Vec<String> {
+        (self.secret_queries)(config)
+    }
 }
 
 impl Registry {
@@ -153,6 +164,7 @@ impl Registry {
                 build: build::<F>,
                 show: show::<F>,
                 files: files::<F>,
+                secret_queries: secret_queries::<F>,
             },
         );
         self
@@ -258,6 +270,12 @@ fn show<F: FilterKind>(config: &Node, fields: &CredentialFields) -> Option<Node>
     let mut config = decode::<F::Config>(config, "", &mut Errors::default())?;
     F::mask(&mut config, fields);
     serde_json::to_value(config).ok().map(Node::of_data)
+}
+
+fn secret_queries<F: FilterKind>(config: &Node) -> Vec<String> {
+    decode::<F::Config>(config, "", &mut Errors::default())
+        .map(|config| F::secret_queries(&config))
+        .unwrap_or_default()
 }
 
 fn files<F: FilterKind>(config: &Node) -> Vec<PathBuf> {

@@ -1,5 +1,6 @@
 //! Lists of filters become links.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::{Compiler, Links, unknown};
@@ -189,9 +190,21 @@ impl<'a> Compiler<'a> {
 
 /// The files that filters are made of, for a watcher.
 pub fn filter_files<'c>(config: &'c Config, registry: &'c Registry) -> impl Iterator<Item = PathBuf> + 'c {
+    every_filter(config).filter_map(|entry| Some(registry.kind(&entry.name)?.files(&entry.config))).flatten()
+}
+
+/// The query parameters that carry credentials for any filter.
+pub(super) fn secret_queries(config: &Config, registry: &Registry) -> BTreeSet<String> {
+    every_filter(config)
+        .filter_map(|entry| Some(registry.kind(&entry.name)?.secret_queries(&entry.config)))
+        .flatten()
+        .collect()
+}
+
+fn every_filter(config: &Config) -> impl Iterator<Item = &FilterUse> {
     let of_listeners = config.listeners.iter().flat_map(|listener| &listener.filters);
     let of_routes = config.routes.iter().flat_map(|route| &route.filters);
-    let all =
-        config.filters.iter().chain(of_listeners).chain(config.chains.values().flatten()).chain(of_routes);
-    all.filter_map(|entry| Some(registry.kind(&entry.name)?.files(&entry.config))).flatten()
+    let of_apis = config.apis.iter().flat_map(|api| &api.filters);
+    let of_chains = config.chains.values().flatten();
+    config.filters.iter().chain(of_listeners).chain(of_chains).chain(of_routes).chain(of_apis)
 }

@@ -99,7 +99,8 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
     let listeners = compiler.listeners();
     let routed = compiler.routes(&listeners);
     compiler.unplaced_chains();
-    let access_log = telemetry::access_log(&config.telemetry.access_log, &mut compiler.errors);
+    let queries = chains::secret_queries(config, inputs.registry);
+    let access_log = telemetry::access_log(&config.telemetry.access_log, queries, &mut compiler.errors);
     telemetry::metrics(&config.telemetry.metrics, &mut compiler.errors);
     let webhooks = compiler.webhooks();
     compiler.admin();

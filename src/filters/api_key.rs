@@ -63,6 +63,14 @@ impl FilterKind for ApiKey {
     const EXAMPLE: &'static str = r#"{ from: ["header:x-api-key", "query:apikey"] }"#;
     type Config = Config;
 
+    fn secret_queries(config: &Config) -> Vec<String> {
+        let names = config.from.iter().filter_map(|place| match place {
+            Selector::Query(name) => Some(name.to_string()),
+            _ => None,
+        });
+        names.collect()
+    }
+
     fn compile(config: Config, scope: &Scope<'_>) -> std::result::Result<Self, Errors> {
         let mut errors = Errors::default();
         let (mut headers, mut queries, mut cookies) = (Vec::new(), Vec::new(), Vec::new());

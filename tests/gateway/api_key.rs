@@ -160,6 +160,26 @@ fn no_log_line_shows_a_key_of_the_query() {
 }
 
 #[test]
+fn no_log_line_shows_a_key_whatever_route_it_took() {
+    let origin = echo();
+    let config = |name: &str| {
+        format!(
+            "{}{CONSUMERS}routes:\n  - {{ name: keyed, path: /keyed, upstream: echo, filters: [{{ api_key: {{ from: \
+             [\"query:{name}\"] }}, when: 'request.method == \"PUT\"' }}] }}\n  - {{ name: open, path: /open, upstream: echo }}\n",
+            upstream(&origin)
+        )
+    };
+    let gateway = Gateway::start(&config("key"));
+    for path in ["/keyed", "/open", "/none"] {
+        ask(gateway.address(), &format!("GET {path}?a=1&key=the-key-of-the-shop"), "");
+        assert_eq!(gateway.log_of(path)["query"], "a=1&key=***");
+    }
+    gateway.reload(&config("another"));
+    ask(gateway.address(), "GET /again?another=the-key-of-the-shop", "");
+    assert_eq!(gateway.log_of("/again")["query"], "another=***");
+}
+
+#[test]
 fn a_rewritten_path_keeps_the_query_without_the_key() {
     let origin = echo();
     let gateway = Gateway::start(&format!(
