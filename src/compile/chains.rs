@@ -136,7 +136,7 @@ impl<'a> Compiler<'a> {
                 let scope = Scope { parameters, state, stores, consumers, owner, files: false };
                 let unknown: Vec<String> = scope.unknown_parameters(condition.parameters()).collect();
                 unknown.into_iter().for_each(|sentence| self.error(path, sentence));
-                let secret = condition.fields().any(|field| self.credentials.covers(field));
+                let secret = condition.may_tell(&self.credentials);
                 Some(if secret { condition.shown_as(MASK) } else { condition })
             }
             Err(errors) => {

@@ -79,7 +79,7 @@ pub struct Compiled {
 pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> {
     let mut errors = Errors::default();
     let upstreams = upstreams::compile(config, inputs, &mut errors);
-    let (credentials, bounds) = (shown::credentials(config), HashMap::new());
+    let (credentials, bounds) = (shown::credentials(config, inputs.registry), HashMap::new());
     let mut compiler = Compiler {
         config,
         inputs,

@@ -24,6 +24,10 @@ pub(super) struct Checked {
     pub(super) parameters: Vec<Box<str>>,
     /// The header fields whose values it looks at.
     pub(super) fields: Vec<Box<str>>,
+    /// The query parameters whose values it looks at.
+    pub(super) queries: Vec<Box<str>>,
+    /// Whether it looks at values of the request under names that it makes itself.
+    pub(super) computed: bool,
 }
 
 /// Checks a tree against what there is to know at this place.
@@ -37,12 +41,15 @@ pub(super) fn check(ast: &IdedExpr, place: Place) -> Result<Checked, Errors> {
         identity: false,
         parameters: Vec::new(),
         fields: Vec::new(),
+        queries: Vec::new(),
+        computed: false,
+        whole: false,
     };
     let typed = checker.check(ast);
-    let Checker { errors, response, identity, parameters, fields, .. } = checker;
+    let Checker { errors, response, identity, parameters, fields, queries, computed, .. } = checker;
     match typed {
         Some(Typed { node, kind, .. }) if errors.is_empty() => {
-            Ok(Checked { node, kind, response, identity, parameters, fields })
+            Ok(Checked { node, kind, response, identity, parameters, fields, queries, computed })
         }
         _ => Err(errors),
     }
@@ -76,6 +83,10 @@ pub(super) struct Checker {
     identity: bool,
     parameters: Vec<Box<str>>,
     fields: Vec<Box<str>>,
+    queries: Vec<Box<str>>,
+    pub(super) computed: bool,
+    /// Whether it has a map of the request as a value, which may be any value then.
+    pub(super) whole: bool,
 }
 
 impl Checker {
@@ -155,6 +166,7 @@ impl Checker {
             Word::Texts(fact) => Typed::new(Node::Fact(fact), Kind::list(Kind::Text)),
             Word::Map(view) => {
                 self.identity |= view == View::Claims;
+                self.whole |= view != View::Claims;
                 Typed::new(Node::Map(view), Kind::Map(view))
             }
             Word::Part(Part::Response) if self.place == Place::Request => {
@@ -196,6 +208,7 @@ impl Checker {
             },
             Kind::Map(view) => self.entry(view, name, test),
             Kind::Any => {
+                self.computed |= self.whole;
                 let index = Node::Index(Box::new([of.node, Node::Text(name.into())]));
                 Some(Typed::absent(index, Kind::Any))
             }
@@ -215,6 +228,7 @@ impl Checker {
         } else {
             match view {
                 View::Cookies if !test => self.fields.push("cookie".into()),
+                View::Query if !test => self.queries.push(name.into()),
                 View::Parameters => self.parameters.push(name.into()),
                 _ => {}
             }

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use crate::document::{ConfigError, Errors};
 use crate::exchange::{Exchange, ResponseHeader};
+use crate::types::CredentialFields;
 
 use check::Checked;
 use eval::Run;
@@ -127,9 +128,12 @@ impl Condition {
         self.0.checked.parameters.iter().map(|name| &**name)
     }
 
-    /// The header fields whose values it looks at; `cookie` for every cookie.
-    pub fn fields(&self) -> impl Iterator<Item = &str> {
-        self.0.checked.fields.iter().map(|name| &**name)
+    /// Whether it may compare credentials: it looks at what carries them, or at values under names that it makes itself.
+    pub fn may_tell(&self, credentials: &CredentialFields) -> bool {
+        let Checked { fields, queries, computed, .. } = &self.0.checked;
+        *computed
+            || fields.iter().any(|name| credentials.covers(name))
+            || queries.iter().any(|name| credentials.covers_query(name))
     }
 }
 

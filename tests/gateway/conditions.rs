@@ -262,6 +262,32 @@ fn code_says_it_too() {
 }
 
 #[test]
+fn conditions_that_may_compare_credentials_are_not_shown() {
+    let gateway = Gateway::start_with(
+        r#"
+consumers: [{ name: anna }]
+routes:
+  - name: a
+    path: /a
+    respond: {}
+    filters:
+      - { headers: { response: { set: { x-a: a } } }, when: 'request.query.apikey == "hunter2"' }
+      - { headers: { response: { set: { x-b: b } } }, when: 'request.headers.exists(h, request.headers[h] == "hunter2")' }
+      - { headers: { response: { set: { x-c: c } } }, when: 'request.query["api" + "key"] == "hunter2"' }
+      - { headers: { response: { set: { x-d: d } } }, when: '[request.headers, 1][0]["x-api-key"] == "hunter2"' }
+      - { headers: { response: { set: { x-e: e } } }, when: 'request.headers.exists(h, h == "x-shown") && "apikey" in request.query' }
+  - { name: b, path: /b, respond: {}, filters: [{ api_key: { from: ["query:apikey"] } }] }
+"#,
+        with_filters,
+    );
+    let config = gateway.admin_get("/config").text();
+    let explained = gateway.admin_ask("POST", "/explain", r#"{ "url": "http://a.test/a" }"#).text();
+    for shown in [config, explained] {
+        assert!(!shown.contains("hunter2") && shown.contains("x-shown"), "{shown}");
+    }
+}
+
+#[test]
 fn operators_see_conditions_but_no_secrets() {
     let gateway = Gateway::start_with(
         r#"
