@@ -216,6 +216,9 @@ fn mistakes_are_told() {
         ("[1].exists(request, true)", "`request` has a meaning already"),
         ("", "an expression in CEL says something"),
         (&"(".repeat(40), "brackets are at most 32 deep"),
+        (&format!(r#""\\" == {}"#, "(".repeat(40)), "brackets are at most 32 deep"),
+        (&format!(r#"r"\" == {}"#, "(".repeat(40)), "brackets are at most 32 deep"),
+        (&format!("// it's\n{}", "(".repeat(40)), "brackets are at most 32 deep"),
         (&"!".repeat(500), "an expression has at most 200 operators"),
         (&"a".repeat(5000), "an expression has at most 4096 bytes"),
         (&format!("1{} > 1", " + 1".repeat(80)), "an expression is at most 64 steps deep"),
@@ -325,6 +328,25 @@ fn the_deepest_expressions_fit_the_stack() {
 }
 
 proptest! {
+    /// Whatever text stands before them, brackets and operators are counted: as many as are in texts are not.
+    #[test]
+    fn no_text_hides_brackets_and_operators(
+        inside in r#"([a-z(\[+!/ é]|\\\\|\\["'n]){0,12}"#,
+        prefix in "(|r|R|b|B|rb|bR)",
+        quotes in r#"("|'|\"\"\"|''')"#,
+        comment in r#"(|//[a-z'"(\\]{0,8}\n)"#,
+    ) {
+        let kept = |letter: &char| *letter != '\\' || !prefix.to_ascii_lowercase().contains('r');
+        let inside: String = inside.chars().filter(kept).filter(|letter| !quotes.contains(*letter)).collect();
+        let text = format!("{comment}{prefix}{quotes}{inside}{quotes}");
+        let fine = format!("{text} == {text}");
+        let told = Condition::parse(&fine, Place::Request).err().map(|errors| format!("{errors:?}"));
+        prop_assert!(!told.is_some_and(|told| told.contains("at most")), "{}", fine);
+        for (many, said) in [("(".repeat(40), "brackets are at most"), ("!".repeat(500), "operators")] {
+            prop_assert!(refused(&format!("{text} == {many}")).contains(said), "{}", text);
+        }
+    }
+
     #[test]
     fn no_text_is_a_panic(text in r#"([a-z .()\[\]{}?:'"!=<>&|+*/%0-9,\\-]|request|headers|consumer|groups|exists|true|has|size|é){0,40}"#) {
         if let Ok(condition) = Condition::parse(&text, Place::Response) {
