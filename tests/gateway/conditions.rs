@@ -7,7 +7,7 @@ use portcullis::{
     Exchange, Filter, Flow, Phases, Reply, RequestHeader, ResponseHeader, Result, Route, Stage,
 };
 
-use crate::ask::{Ask, Asked, echo, upstream};
+use crate::ask::{Ask, Asked, ask, echo, upstream};
 use crate::harness::tls::{Authority, Order};
 use crate::harness::{Gateway, eventually};
 
@@ -138,14 +138,15 @@ fn certificates_of_clients_decide() {
 fn it_is_decided_when_the_first_hook_is_due_and_remembered() {
     let origin = echo();
     let yaml = format!(
-        "{}routes:\n  - {{ name: early, path: /early, upstream: echo, filters: [identify, {{ mark: {{}}, when: consumer != null }}] }}\n  \
+        "{}routes:\n  - {{ name: early, path: /early, upstream: echo, filters: [{{ mark: {{}}, when: consumer == null, stage: authorize }}, \
+         {{ identify: {{}}, stage: limit }}] }}\n  \
          - {{ name: late, path: /late, upstream: echo, filters: [{{ mark: {{}}, when: consumer != null, stage: limit }}, identify] }}\n",
         upstream(&origin)
     );
     let gateway = Gateway::start_with(&yaml, with_filters);
-    // Where `mark` runs by itself, nobody is known yet: it is not there, though the consumer is known at its later hooks.
+    // Where `mark` comes first, nobody is known yet: it is there, though the consumer is known at its later hooks.
     for (path, who, marked) in
-        [("/early", "x-who: anna", false), ("/late", "x-who: anna", true), ("/late", "", false)]
+        [("/early", "x-who: anna", true), ("/late", "x-who: anna", true), ("/late", "", false)]
     {
         let answer = Ask::new(&format!("GET {path}")).header(who).send(gateway.address());
         assert_eq!(answer.header("x-marked"), marked.then_some("from the start"), "{path} {who}");
@@ -170,7 +171,7 @@ routes:
 "#,
         with_filters,
     );
-    let status = |who: &str| gateway.ask(who).status;
+    let status = |who: &str| ask(gateway.address(), "GET /", who).status;
     assert_eq!(["x-who: a", "x-who: mallory", "", ""].map(status), [200, 403, 200, 200]);
     assert_eq!(status("x-who: a"), 429);
     let explained = gateway.admin_ask("POST", "/explain", r#"{ "url": "http://a.test/a" }"#).json();
