@@ -336,8 +336,8 @@ proptest! {
         quotes in r#"("|'|\"\"\"|''')"#,
         comment in r#"(|//[a-z'"(\\]{0,8}\n)"#,
     ) {
-        let kept = |letter: &char| *letter != '\\' || !prefix.to_ascii_lowercase().contains('r');
-        let inside: String = inside.chars().filter(kept).filter(|letter| !quotes.contains(*letter)).collect();
+        let raw = prefix.to_ascii_lowercase().contains('r');
+        let inside: String = inside.chars().filter(|letter| !raw || !matches!(letter, '"' | '\'')).collect();
         let text = format!("{comment}{prefix}{quotes}{inside}{quotes}");
         let fine = format!("{text} == {text}");
         let told = Condition::parse(&fine, Place::Request).err().map(|errors| format!("{errors:?}"));
