@@ -43,9 +43,19 @@ pub trait FilterKind: Filter + Sized {
         Self::STAGE
     }
 
+    /// Whether it looks at who the client has proved to be, and so makes no sense before that is known.
+    fn needs_identity(&self) -> bool {
+        false
+    }
+
     /// Masks what may not be shown of its configuration and is no secret by its type: the values of header fields that
     /// carry credentials.
     fn mask(_config: &mut Self::Config, _fields: &CredentialFields) {}
+
+    /// The query parameters that carry credentials, as it is configured: no log line shows their values.
+    fn secret_queries(_config: &Self::Config) -> Vec<String> {
+        Vec::new()
+    }
 
     /// The files that it is made of besides the configuration's own: when one changes, the configuration is read again.
     fn files(_config: &Self::Config) -> Vec<PathBuf> {
@@ -91,8 +101,15 @@ pub struct Registry {
     discoveries: BTreeMap<String, Arc<dyn Discovery>>,
 }
 
-/// A filter and where it belongs, if its configuration is fine.
-type Built = Option<(Stage, SharedFilter)>;
+/// A filter that was made of its configuration.
+pub struct Built {
+    /// The filter.
+    pub filter: SharedFilter,
+    /// Where it belongs.
+    pub stage: Stage,
+    /// Whether it looks at who the client has proved to be.
+    pub needs_identity: bool,
+}
 
 /// One kind of filter, its types forgotten.
 pub struct Kind {
@@ -104,14 +121,15 @@ pub struct Kind {
     pub example: &'static str,
     /// The schema of its configuration.
     pub schema: fn(&mut SchemaGenerator) -> Schema,
-    build: fn(&Node, &str, &Scope<'_>, &mut Errors) -> Built,
+    build: fn(&Node, &str, &Scope<'_>, &mut Errors) -> Option<Built>,
     show: fn(&Node, &CredentialFields) -> Option<Node>,
     files: fn(&Node) -> Vec<PathBuf>,
+    secret_queries: fn(&Node) -> Vec<String>,
 }
 
 impl Kind {
     /// Makes a filter of its configuration, which stands at `path`, and says where it belongs; tells every error.
-    pub fn build(&self, config: &Node, path: &str, scope: &Scope<'_>, errors: &mut Errors) -> Built {
+    pub fn build(&self, config: &Node, path: &str, scope: &Scope<'_>, errors: &mut Errors) -> Option<Built> {
         (self.build)(config, path, scope, errors)
     }
 
@@ -124,6 +142,11 @@ impl Kind {
     /// The files that a filter of this configuration is made of.
     pub fn files(&self, config: &Node) -> Vec<PathBuf> {
         (self.files)(config)
+    }
+
+    /// The query parameters that carry credentials for a filter of this configuration.
+    pub fn secret_queries(&self, config: &Node) -> Vec<String> {
+        (self.secret_queries)(config)
     }
 }
 
@@ -141,6 +164,7 @@ impl Registry {
                 build: build::<F>,
                 show: show::<F>,
                 files: files::<F>,
+                secret_queries: secret_queries::<F>,
             },
         );
         self
@@ -228,10 +252,13 @@ impl Registry {
     }
 }
 
-fn build<F: FilterKind>(config: &Node, path: &str, scope: &Scope<'_>, errors: &mut Errors) -> Built {
+fn build<F: FilterKind>(config: &Node, path: &str, scope: &Scope<'_>, errors: &mut Errors) -> Option<Built> {
     let config = decode::<F::Config>(config, path, errors)?;
     match F::compile(config, scope) {
-        Ok(filter) => Some((filter.stage(), SharedFilter::new(filter))),
+        Ok(filter) => {
+            let (stage, needs_identity) = (filter.stage(), filter.needs_identity());
+            Some(Built { filter: SharedFilter::new(filter), stage, needs_identity })
+        }
         Err(found) => {
             errors.extend(found.below(path));
             None
@@ -243,6 +270,12 @@ fn show<F: FilterKind>(config: &Node, fields: &CredentialFields) -> Option<Node>
     let mut config = decode::<F::Config>(config, "", &mut Errors::default())?;
     F::mask(&mut config, fields);
     serde_json::to_value(config).ok().map(Node::of_data)
+}
+
+fn secret_queries<F: FilterKind>(config: &Node) -> Vec<String> {
+    decode::<F::Config>(config, "", &mut Errors::default())
+        .map(|config| F::secret_queries(&config))
+        .unwrap_or_default()
 }
 
 fn files<F: FilterKind>(config: &Node) -> Vec<PathBuf> {

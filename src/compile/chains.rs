@@ -1,13 +1,14 @@
 //! Lists of filters become links.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::{Compiler, Links, unknown};
 use crate::chain::{Link, Phases, Stage};
 use crate::condition::{Condition, Place, When};
 use crate::config::{Config, FilterUse};
-use crate::document::join;
-use crate::registry::{Parameters, Registry, Scope};
+use crate::document::{ConfigError, join};
+use crate::registry::{Built, Parameters, Registry, Scope};
 use crate::types::MASK;
 
 /// Where a list of filters is placed.
@@ -17,6 +18,15 @@ pub(super) struct Ground<'g> {
     pub(super) owner: &'g str,
     /// The path parameters that a template may name.
     pub(super) parameters: Parameters<'g>,
+}
+
+/// A filter, and what its place in the chain depends on.
+struct Made {
+    link: Link,
+    /// Where filters of its kind belong, whatever their settings.
+    of_kind: Stage,
+    /// Whether it looks at who the client has proved to be.
+    needs_identity: bool,
 }
 
 /// A condition that is written somewhere.
@@ -83,18 +93,38 @@ impl<'a> Compiler<'a> {
         ground: Ground<'_>,
         outer: Option<Written<'_>>,
     ) -> Option<Link> {
-        let link = self.filter(path, entry, ground);
+        let made = self.filter(path, entry, ground);
         // Of a filter that cannot be made, it is not known when it acts.
-        let early = link.as_ref().is_some_and(|link| link.filter.phases().touches(Phases::BEFORE_RESPONSE));
+        let early =
+            made.as_ref().is_some_and(|made| made.link.filter.phases().touches(Phases::BEFORE_RESPONSE));
         let place = if early { Place::Request } else { Place::Response };
         let own = entry.when.as_deref().map(|when| (format!("{path}.when"), when));
         let conditions = [outer, own].into_iter().flatten();
         let conditions: Vec<Option<Condition>> =
             conditions.map(|(path, text)| self.condition(&path, text, place, ground)).collect();
-        let stage = self.stage(path, entry);
-        let mut link = link?;
-        link.when = When::all(conditions.into_iter().collect::<Option<_>>()?);
-        link.stage = stage.unwrap_or(link.stage);
+        let written = self.stage(path, entry);
+        let Made { mut link, of_kind, needs_identity } = made?;
+        let conditions: Vec<Condition> = conditions.into_iter().collect::<Option<_>>()?;
+        let asked = conditions.iter().any(Condition::needs_identity);
+        // What acts on the response alone finds it known, wherever it stands.
+        let on_request = link.filter.phases().touches(Phases::REQUEST | Phases::REQUEST_WAIT);
+        let at = written.unwrap_or(link.stage);
+        let names_clients = link.stage == Stage::Authenticate;
+        let too_early = at < Stage::Authenticate || at == Stage::Authenticate && !names_clients;
+        link.stage = match written {
+            _ if !(on_request && too_early && (asked || needs_identity)) => at,
+            None if of_kind == Stage::Limit => Stage::Limit,
+            None => Stage::Authorize,
+            Some(at) => {
+                let what = if asked { "its condition" } else { "it" };
+                let message = format!("{what} asks who the client is, which is not known yet in `{at}`");
+                let later = if of_kind == Stage::Limit { Stage::Limit } else { Stage::Authorize };
+                let hint = format!("without `stage` it comes in `{later}`");
+                self.errors.push(ConfigError::new(format!("{path}.stage"), message).with_hint(hint));
+                return None;
+            }
+        };
+        link.when = When::all(conditions);
         Some(link)
     }
 
@@ -106,7 +136,7 @@ impl<'a> Compiler<'a> {
                 let scope = Scope { parameters, state, stores, consumers, owner, files: false };
                 let unknown: Vec<String> = scope.unknown_parameters(condition.parameters()).collect();
                 unknown.into_iter().for_each(|sentence| self.error(path, sentence));
-                let secret = condition.fields().any(|field| self.credentials.covers(field));
+                let secret = condition.may_tell(&self.credentials);
                 Some(if secret { condition.shown_as(MASK) } else { condition })
             }
             Err(errors) => {
@@ -126,10 +156,11 @@ impl<'a> Compiler<'a> {
         found
     }
 
-    fn filter(&mut self, path: &str, entry: &FilterUse, ground: Ground<'_>) -> Option<Link> {
+    fn filter(&mut self, path: &str, entry: &FilterUse, ground: Ground<'_>) -> Option<Made> {
         let registry = self.inputs.registry;
         if let Some(link) = registry.instance(&entry.name) {
-            return Some(link);
+            let of_kind = link.stage;
+            return Some(Made { link, of_kind, needs_identity: false });
         }
         let Some(kind) = registry.kind(&entry.name) else {
             let known = registry.filter_names();
@@ -141,8 +172,9 @@ impl<'a> Compiler<'a> {
         let files = self.inputs.certificates;
         let scope = Scope { parameters, state, stores, consumers, owner, files };
         let path = join(path, kind.name);
-        let (stage, filter) = kind.build(&entry.config, &path, &scope, &mut self.errors)?;
-        Some(Link::new(kind.name, stage, filter))
+        let Built { filter, stage, needs_identity } =
+            kind.build(&entry.config, &path, &scope, &mut self.errors)?;
+        Some(Made { link: Link::new(kind.name, stage, filter), of_kind: kind.stage, needs_identity })
     }
 
     /// A chain that nothing places is read all the same: its mistakes would show on the day it is placed.
@@ -158,10 +190,21 @@ impl<'a> Compiler<'a> {
 
 /// The files that filters are made of, for a watcher.
 pub fn filter_files<'c>(config: &'c Config, registry: &'c Registry) -> impl Iterator<Item = PathBuf> + 'c {
+    every_filter(config).filter_map(|entry| Some(registry.kind(&entry.name)?.files(&entry.config))).flatten()
+}
+
+/// The query parameters that carry credentials for any filter.
+pub(super) fn secret_queries(config: &Config, registry: &Registry) -> BTreeSet<String> {
+    every_filter(config)
+        .filter_map(|entry| Some(registry.kind(&entry.name)?.secret_queries(&entry.config)))
+        .flatten()
+        .collect()
+}
+
+fn every_filter(config: &Config) -> impl Iterator<Item = &FilterUse> {
     let of_listeners = config.listeners.iter().flat_map(|listener| &listener.filters);
     let of_routes = config.routes.iter().flat_map(|route| &route.filters);
     let of_apis = config.apis.iter().flat_map(|api| &api.filters);
     let of_chains = config.chains.values().flatten();
-    let all = config.filters.iter().chain(of_listeners).chain(of_chains).chain(of_routes).chain(of_apis);
-    all.filter_map(|entry| Some(registry.kind(&entry.name)?.files(&entry.config))).flatten()
+    config.filters.iter().chain(of_listeners).chain(of_chains).chain(of_routes).chain(of_apis)
 }

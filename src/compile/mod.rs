@@ -80,7 +80,7 @@ pub struct Compiled {
 pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> {
     let mut errors = Errors::default();
     let upstreams = upstreams::compile(config, inputs, &mut errors);
-    let (credentials, bounds) = (shown::credentials(config), HashMap::new());
+    let (credentials, bounds) = (shown::credentials(config, inputs.registry), HashMap::new());
     let mut compiler = Compiler {
         config,
         inputs,
@@ -100,7 +100,8 @@ pub fn compile(config: &Config, inputs: Inputs<'_>) -> Result<Compiled, Errors> 
     let listeners = compiler.listeners();
     let routed = compiler.routes(&listeners);
     compiler.unplaced_chains();
-    let access_log = telemetry::access_log(&config.telemetry.access_log, &mut compiler.errors);
+    let queries = chains::secret_queries(config, inputs.registry);
+    let access_log = telemetry::access_log(&config.telemetry.access_log, queries, &mut compiler.errors);
     telemetry::metrics(&config.telemetry.metrics, &mut compiler.errors);
     let webhooks = compiler.webhooks();
     compiler.admin();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::chains;
 use crate::condition::{Condition, Place};
 use crate::config::{Config, FilterUse, Matcher, Path, Route};
 use crate::registry::Registry;
@@ -10,7 +11,7 @@ use crate::types::{CredentialFields, MASK};
 /// A configuration without what must not leave the process: secrets, and the values of header fields that carry
 /// credentials, those that the access log redacts included.
 pub fn shown(config: &Config, registry: &Registry) -> Config {
-    let fields = credentials(config);
+    let fields = credentials(config, registry);
     let mut config = config.clone();
     for route in &mut config.routes {
         mask(route, &fields);
@@ -33,9 +34,10 @@ pub fn shown(config: &Config, registry: &Registry) -> Config {
     config
 }
 
-/// The header fields that carry credentials here.
-pub(super) fn credentials(config: &Config) -> CredentialFields {
-    CredentialFields::with(config.telemetry.access_log.redact.iter().cloned())
+/// The header fields and query parameters that carry credentials here.
+pub(super) fn credentials(config: &Config, registry: &Registry) -> CredentialFields {
+    let fields = CredentialFields::with(config.telemetry.access_log.redact.iter().cloned());
+    fields.and_queries(chains::secret_queries(config, registry))
 }
 
 /// What is wanted of a header field, as it may be shown.
@@ -72,9 +74,7 @@ fn show(filter: &mut FilterUse, registry: &Registry, fields: &CredentialFields) 
         filter.config = kind.show(&filter.config, fields);
     }
     // A condition may compare such a field with a secret.
-    let secret = |when: &str| {
-        Condition::parse(when, Place::Response).is_ok_and(|it| it.fields().any(|field| fields.covers(field)))
-    };
+    let secret = |when: &str| Condition::parse(when, Place::Response).is_ok_and(|it| it.may_tell(fields));
     if let Some(when) = filter.when.as_mut().filter(|when| secret(when.as_str())) {
         MASK.clone_into(when);
     }

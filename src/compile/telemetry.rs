@@ -1,12 +1,18 @@
 //! The access log's words become settings.
 
+use std::collections::BTreeSet;
+
 use http::HeaderName;
 
 use crate::config::{AccessLog, Metrics};
 use crate::document::{ConfigError, Errors};
 use crate::telemetry::{Buckets, Format, Output, Redact, Sampling, Settings};
 
-pub(super) fn access_log(words: &AccessLog, errors: &mut Errors) -> Option<Settings> {
+pub(super) fn access_log(
+    words: &AccessLog,
+    queries: BTreeSet<String>,
+    errors: &mut Errors,
+) -> Option<Settings> {
     let mut keep = |path: &str, message: String| {
         errors.push(ConfigError::new(format!("telemetry.access_log.{path}"), message))
     };
@@ -16,7 +22,7 @@ pub(super) fn access_log(words: &AccessLog, errors: &mut Errors) -> Option<Setti
         let parsed = HeaderName::try_from(name);
         parsed.map_err(|_| keep(&format!("redact[{at}]"), format!("`{name}` is not a header name"))).ok()
     });
-    let redact = Redact::new(names.collect::<Vec<_>>());
+    let redact = Redact::new(names.collect::<Vec<_>>()).queries(queries);
     let sampling = Sampling {
         success: words.sample.success.fraction(),
         slow: words.sample.slow.map(crate::types::Duration::get),

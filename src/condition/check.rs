@@ -18,10 +18,16 @@ pub(super) struct Checked {
     pub(super) kind: Kind,
     /// Whether it looks at the response.
     pub(super) response: bool,
+    /// Whether it looks at who the client is.
+    pub(super) identity: bool,
     /// The path parameters that it names.
     pub(super) parameters: Vec<Box<str>>,
     /// The header fields whose values it looks at.
     pub(super) fields: Vec<Box<str>>,
+    /// The query parameters whose values it looks at.
+    pub(super) queries: Vec<Box<str>>,
+    /// Whether it looks at values of the request under names that it makes itself.
+    pub(super) computed: bool,
 }
 
 /// Checks a tree against what there is to know at this place.
@@ -32,14 +38,18 @@ pub(super) fn check(ast: &IdedExpr, place: Place) -> Result<Checked, Errors> {
         locals: Vec::new(),
         errors: Errors::default(),
         response: false,
+        identity: false,
         parameters: Vec::new(),
         fields: Vec::new(),
+        queries: Vec::new(),
+        computed: false,
+        whole: false,
     };
     let typed = checker.check(ast);
-    let Checker { errors, response, parameters, fields, .. } = checker;
+    let Checker { errors, response, identity, parameters, fields, queries, computed, .. } = checker;
     match typed {
         Some(Typed { node, kind, .. }) if errors.is_empty() => {
-            Ok(Checked { node, kind, response, parameters, fields })
+            Ok(Checked { node, kind, response, identity, parameters, fields, queries, computed })
         }
         _ => Err(errors),
     }
@@ -70,8 +80,13 @@ pub(super) struct Checker {
     locals: Vec<(String, Kind)>,
     errors: Errors,
     response: bool,
+    identity: bool,
     parameters: Vec<Box<str>>,
     fields: Vec<Box<str>>,
+    queries: Vec<Box<str>>,
+    pub(super) computed: bool,
+    /// Whether it has a map of the request as a value, which may be any value then.
+    pub(super) whole: bool,
 }
 
 impl Checker {
@@ -145,10 +160,15 @@ impl Checker {
     fn word(&mut self, word: Word) -> Option<Typed> {
         Some(match word {
             Word::Text(fact) => Typed::new(Node::Fact(fact), Kind::Text),
+            Word::Bool(fact) => Typed::new(Node::Fact(fact), Kind::Bool),
             Word::Int(fact) => Typed::new(Node::Fact(fact), Kind::Int),
             Word::MaybeInt(fact) => Typed::absent(Node::Fact(fact), Kind::Int),
             Word::Texts(fact) => Typed::new(Node::Fact(fact), Kind::list(Kind::Text)),
-            Word::Map(view) => Typed::new(Node::Map(view), Kind::Map(view)),
+            Word::Map(view) => {
+                self.identity |= view == View::Claims;
+                self.whole |= view != View::Claims;
+                Typed::new(Node::Map(view), Kind::Map(view))
+            }
             Word::Part(Part::Response) if self.place == Place::Request => {
                 let hint = "`response` is for filters that act on the response alone";
                 let message = "there is no `response` yet where this acts";
@@ -156,6 +176,7 @@ impl Checker {
             }
             Word::Part(part) => {
                 self.response |= part == Part::Response;
+                self.identity |= part == Part::Consumer;
                 let kind = Kind::Part(part);
                 Typed { node: Node::Part(part), kind, may_be_null: part.may_be_null() }
             }
@@ -187,6 +208,7 @@ impl Checker {
             },
             Kind::Map(view) => self.entry(view, name, test),
             Kind::Any => {
+                self.computed |= self.whole;
                 let index = Node::Index(Box::new([of.node, Node::Text(name.into())]));
                 Some(Typed::absent(index, Kind::Any))
             }
@@ -206,6 +228,7 @@ impl Checker {
         } else {
             match view {
                 View::Cookies if !test => self.fields.push("cookie".into()),
+                View::Query if !test => self.queries.push(name.into()),
                 View::Parameters => self.parameters.push(name.into()),
                 _ => {}
             }

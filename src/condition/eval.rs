@@ -1,6 +1,7 @@
 //! What an expression comes to.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::net::IpAddr;
 
@@ -12,6 +13,11 @@ use crate::exchange::{Exchange, ResponseHeader};
 
 /// The most turns of all loops of one expression: a head has a hundred fields, and a loop in a loop ten thousand turns.
 const TURNS: u32 = 10_000;
+/// The most bytes that one telling looks at or copies: a head has 64 KiB, and a loop over its cookies would look at all of
+/// them again in every turn.
+pub(super) const FUEL: usize = 1 << 20;
+/// What a step of the tree costs of it, whatever it looks at.
+const STEP: usize = 4;
 
 /// One telling of an expression.
 pub(super) struct Run<'a> {
@@ -21,21 +27,35 @@ pub(super) struct Run<'a> {
     pub(super) head_only: bool,
     locals: Vec<Result<Value<'a>, Trouble>>,
     turns: u32,
+    fuel: Cell<usize>,
 }
 
 impl<'a> Run<'a> {
     pub(super) fn new(exchange: &'a Exchange<'a>, response: Option<&'a ResponseHeader>) -> Self {
-        Self { exchange, response, head_only: false, locals: Vec::new(), turns: 0 }
+        Self { exchange, response, head_only: false, locals: Vec::new(), turns: 0, fuel: Cell::new(FUEL) }
     }
 
     pub(super) fn of_head(exchange: &'a Exchange<'a>) -> Self {
         Self { head_only: true, ..Self::new(exchange, None) }
+    }
+
+    /// Draws on the fuel for so many bytes that are to be looked at or copied.
+    pub(super) fn draw(&self, bytes: usize) -> Result<(), Trouble> {
+        let left = self.fuel.get().checked_sub(bytes);
+        self.fuel.set(left.unwrap_or(0));
+        left.map(|_| ()).ok_or(Trouble::TooLong)
+    }
+
+    /// What is left of the fuel. Without any, nothing more is told: no other side decides then.
+    pub(super) fn fuel(&self) -> usize {
+        self.fuel.get()
     }
 }
 
 impl Node {
     /// What it comes to.
     pub(super) fn eval<'a>(&'a self, run: &mut Run<'a>) -> Result<Value<'a>, Trouble> {
+        run.draw(STEP)?;
         match self {
             Self::Fact(fact) => run.fact(*fact),
             Self::Text(text) => Ok(Value::text(text)),
@@ -43,12 +63,18 @@ impl Node {
             Self::Equal(sides) => {
                 let [one, other] = &**sides;
                 let one = one.eval(run)?;
-                Ok(Value::Bool(one.equals(&other.eval(run)?)))
+                let other = other.eval(run)?;
+                run.draw(one.weight().min(other.weight()))?;
+                Ok(Value::Bool(one.equals(&other)))
             }
             Self::And(terms) => decided(terms, false, run),
             Self::Or(terms) => decided(terms, true, run),
             Self::Not(of) => Ok(Value::Bool(!of.eval(run)?.as_bool()?)),
-            Self::Matches(of, pattern) => Ok(Value::Bool(pattern.is_match(of.eval(run)?.as_text()?))),
+            Self::Matches(of, pattern) => {
+                let of = of.eval(run)?;
+                run.draw(of.weight())?;
+                Ok(Value::Bool(pattern.is_match(of.as_text()?)))
+            }
             Self::HasEntry(view, name) => Ok(Value::Bool(run.has(*view, name)?)),
             Self::OneOf(value, items) => one_of(value, items, run),
             Self::InCidr(cidr, ip) => Ok(Value::Bool(cidr.contains(address(ip, run)?))),
@@ -59,9 +85,12 @@ impl Node {
             Self::Double(number) => Ok(Value::Double(*number)),
             Self::Map(view) => Ok(Value::Map(*view)),
             Self::Part(part) => run.part(*part),
-            Self::Local(at) => run.locals.get(*at).cloned().unwrap_or(Err(Trouble::Kind)),
+            Self::Local(at) => run.local(*at),
             Self::IsThere(of) => Ok(Value::Bool(!matches!(of.eval(run)?, Value::Null))),
-            Self::NotFalse(of) => Ok(Value::Bool(!matches!(of.eval(run), Ok(Value::Bool(false))))),
+            Self::NotFalse(of) => match of.eval(run) {
+                Err(trouble) if run.fuel() == 0 => Err(trouble),
+                told => Ok(Value::Bool(!matches!(told, Ok(Value::Bool(false))))),
+            },
             Self::If(parts) => {
                 let [test, yes, no] = &**parts;
                 if test.eval(run)?.as_bool()? { yes.eval(run) } else { no.eval(run) }
@@ -69,8 +98,9 @@ impl Node {
             Self::Compare(order, sides) => {
                 let [one, other] = &**sides;
                 let one = one.eval(run)?;
-                let found = one.compare(&other.eval(run)?)?;
-                Ok(Value::Bool(order.is(found)))
+                let other = other.eval(run)?;
+                run.draw(one.weight().min(other.weight()))?;
+                Ok(Value::Bool(order.is(one.compare(&other)?)))
             }
             Self::Negate(of) => match of.eval(run)? {
                 Value::Int(number) => number.checked_neg().map(Value::Int).ok_or(Trouble::Range),
@@ -80,7 +110,9 @@ impl Node {
             Self::Math(math, sides) => {
                 let [one, other] = &**sides;
                 let one = one.eval(run)?;
-                math.of(one, other.eval(run)?)
+                let other = other.eval(run)?;
+                run.draw(math.copies(&one, &other))?;
+                math.of(one, other)
             }
             Self::List(items) => {
                 items.iter().map(|item| item.eval(run)).collect::<Result<_, _>>().map(Value::List)
@@ -94,7 +126,9 @@ impl Node {
             Self::In(sides) => {
                 let [value, container] = &**sides;
                 let value = value.eval(run)?;
-                match container.eval(run)? {
+                let container = container.eval(run)?;
+                run.draw(container.weight())?;
+                match container {
                     Value::List(list) => Ok(Value::Bool(list.iter().any(|item| item.equals(&value)))),
                     Value::Names(names) => {
                         let value = value.as_text()?;
@@ -118,6 +152,7 @@ fn decided<'a>(terms: &'a [Node], by: bool, run: &mut Run<'a>) -> Result<Value<'
         match term.eval(run).and_then(|value| value.as_bool()) {
             Ok(value) if value == by => return Ok(Value::Bool(by)),
             Ok(_) => {}
+            Err(met) if run.fuel() == 0 => return Err(met),
             Err(met) => trouble = trouble.or(Some(met)),
         }
     }
@@ -127,7 +162,9 @@ fn decided<'a>(terms: &'a [Node], by: bool, run: &mut Run<'a>) -> Result<Value<'
 fn one_of<'a>(value: &'a Node, items: &'a [Node], run: &mut Run<'a>) -> Result<Value<'a>, Trouble> {
     let value = value.eval(run)?;
     for item in items {
-        if item.eval(run)?.equals(&value) {
+        let item = item.eval(run)?;
+        run.draw(item.weight().min(value.weight()))?;
+        if item.equals(&value) {
             return Ok(Value::Bool(true));
         }
     }
@@ -139,6 +176,29 @@ fn address<'a>(of: &'a Node, run: &mut Run<'a>) -> Result<IpAddr, Trouble> {
     match of {
         Node::Fact(Fact::Ip) => run.ip(),
         other => other.eval(run)?.as_text()?.trim().parse().map_err(|_| Trouble::NotAnAddress),
+    }
+}
+
+impl Node {
+    /// What it comes to, where the local at `at` is not needed any more: what a loop came to so far is added to in place,
+    /// not copied in every turn.
+    fn eval_taking<'a>(&'a self, at: usize, run: &mut Run<'a>) -> Result<Value<'a>, Trouble> {
+        match self {
+            Self::Local(local) if *local == at => run.take(at),
+            Self::If(parts) => {
+                let [test, yes, no] = &**parts;
+                let way = if test.eval(run)?.as_bool()? { yes } else { no };
+                way.eval_taking(at, run)
+            }
+            Self::Math(math, sides) if matches!(sides[0], Self::Local(local) if local == at) => {
+                let other = sides[1].eval(run);
+                let one = run.take(at)?;
+                let other = other?;
+                run.draw(math.copies(&one, &other))?;
+                math.of(one, other)
+            }
+            other => other.eval(run),
+        }
     }
 }
 
@@ -168,10 +228,15 @@ impl Fold {
                 return Err(Trouble::TooLong);
             }
             run.set(self.base, Ok(item));
-            let next = self.step.eval(run);
+            let next = self.step.eval_taking(self.base + 1, run);
+            if let Err(trouble) = next
+                && run.fuel() == 0
+            {
+                return Err(trouble);
+            }
             run.set(self.base + 1, next);
         }
-        self.result.eval(run)
+        self.result.eval_taking(self.base + 1, run)
     }
 }
 
@@ -180,6 +245,17 @@ impl<'a> Run<'a> {
         if let Some(local) = self.locals.get_mut(at) {
             *local = value;
         }
+    }
+
+    fn local(&self, at: usize) -> Result<Value<'a>, Trouble> {
+        let local =
+            self.locals.get(at).map_or(Err(Trouble::Kind), |local| local.as_ref().map_err(|met| *met))?;
+        self.draw(local.weight())?;
+        Ok(local.clone())
+    }
+
+    fn take(&mut self, at: usize) -> Result<Value<'a>, Trouble> {
+        self.locals.get_mut(at).map_or(Err(Trouble::Kind), |it| std::mem::replace(it, Err(Trouble::Kind)))
     }
 }
 
@@ -195,6 +271,14 @@ impl Order {
 }
 
 impl Math {
+    /// The bytes that are copied. A list is added to in place; a text is made anew.
+    fn copies(self, one: &Value<'_>, other: &Value<'_>) -> usize {
+        match one {
+            Value::Text(text) => text.len() + other.weight(),
+            _ => other.weight(),
+        }
+    }
+
     fn of<'a>(self, one: Value<'a>, other: Value<'a>) -> Result<Value<'a>, Trouble> {
         match (one, other) {
             (Value::Int(one), Value::Int(other)) => self

@@ -202,6 +202,7 @@ impl Function {
     /// Calls it. What it takes was counted when the call was read.
     pub(super) fn call<'a>(self, given: &'a [Node], run: &mut Run<'a>) -> Result<Value<'a>, Trouble> {
         let of = given.first().ok_or(Trouble::Kind)?.eval(run)?;
+        run.draw(of.weight())?;
         let mut with = |test: fn(&str, &str) -> bool| -> Result<Value<'a>, Trouble> {
             let other = given.get(1).ok_or(Trouble::Kind)?.eval(run)?;
             Ok(Value::Bool(test(of.as_text()?, other.as_text()?)))

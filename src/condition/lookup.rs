@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, COOKIE, TRANSFER_ENCODING};
 use http::{HeaderMap, Version};
 
 use super::eval::Run;
@@ -50,6 +50,7 @@ impl<'a> Run<'a> {
             Fact::ConsumerName => {
                 Value::text(self.later(exchange.consumer())?.map_or("", |consumer| &consumer.name))
             }
+            Fact::Anonymous => Value::Bool(self.later(exchange.is_anonymous())?),
             Fact::Groups => {
                 Value::Names(self.later(exchange.consumer())?.map_or(&[], |consumer| &consumer.groups))
             }
@@ -102,15 +103,18 @@ impl<'a> Run<'a> {
     pub(super) fn entry(&self, view: View, name: &'a Name) -> Result<Value<'a>, Trouble> {
         match name {
             Name::Field(name) => {
-                let value = self.headers(view)?.get(name);
-                Ok(value.map_or(Value::text(""), |value| Value::lossy(value.as_bytes())))
+                let value = self.headers(view)?.get(name).map_or(&b""[..], |value| value.as_bytes());
+                self.draw(value.len())?;
+                Ok(Value::lossy(value))
             }
             Name::Other(name) => self.under(view, name),
         }
     }
 
     fn under(&self, view: View, name: &str) -> Result<Value<'a>, Trouble> {
-        Ok(match self.found(view, name)? {
+        let found = self.found(view, name)?;
+        self.draw(found.as_ref().map_or(0, |bytes| bytes.len()))?;
+        Ok(match found {
             Some(Cow::Borrowed(bytes)) => Value::lossy(bytes),
             Some(Cow::Owned(bytes)) => Value::Text(Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())),
             None if view == View::Claims => Value::Null,
@@ -149,6 +153,7 @@ impl<'a> Run<'a> {
 
     fn found(&self, view: View, name: &str) -> Result<Option<Cow<'a, [u8]>>, Trouble> {
         let exchange = self.exchange;
+        self.draw(self.length(view))?;
         Ok(match view {
             View::Headers | View::ResponseHeaders => {
                 self.headers(view)?.get(name).map(|value| Cow::Borrowed(value.as_bytes()))
@@ -158,6 +163,17 @@ impl<'a> Run<'a> {
             View::Parameters => exchange.capture(name).map(|value| Cow::Borrowed(value.as_bytes())),
             View::Claims => self.later(None)?,
         })
+    }
+
+    /// How much has to be looked at to find a name.
+    fn length(&self, view: View) -> usize {
+        match view {
+            View::Query => self.exchange.query().map_or(0, str::len),
+            View::Cookies => {
+                self.exchange.request().headers.get_all(COOKIE).iter().map(|line| 8 + line.len()).sum()
+            }
+            View::Headers | View::ResponseHeaders | View::Parameters | View::Claims => 0,
+        }
     }
 
     fn headers(&self, view: View) -> Result<&'a HeaderMap, Trouble> {
@@ -170,9 +186,12 @@ impl<'a> Run<'a> {
     /// The names that a map has, each once.
     pub(super) fn names(&self, view: View) -> Result<Vec<Cow<'a, str>>, Trouble> {
         let exchange = self.exchange;
+        self.draw(self.length(view))?;
         let mut names: Vec<Cow<'a, str>> = match view {
             View::Headers | View::ResponseHeaders => {
-                return Ok(self.headers(view)?.keys().map(|name| Cow::Borrowed(name.as_str())).collect());
+                let headers = self.headers(view)?;
+                self.draw(headers.len() * size_of::<Value<'_>>())?;
+                return Ok(headers.keys().map(|name| Cow::Borrowed(name.as_str())).collect());
             }
             View::Query => query_names(exchange.query().unwrap_or_default()).collect(),
             View::Cookies => cookie_names(&exchange.request().headers).map(String::from_utf8_lossy).collect(),

@@ -9,7 +9,7 @@
 //! 4. What still cannot be told (an address that is none, a number from a word, a division by zero) is [`Trouble`]. As in
 //!    CEL, `&&` and `||` have an outcome without it where the other side decides. What a condition that cannot be told
 //!    means is for its user to say: a filter's holds.
-//! 5. It is bounded: the text, its nesting, its operators, and the steps of all its loops.
+//! 5. It is bounded: the text, its nesting, its operators, the steps of all its loops, and the bytes that it looks at.
 
 mod check;
 mod eval;
@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use crate::document::{ConfigError, Errors};
 use crate::exchange::{Exchange, ResponseHeader};
+use crate::types::CredentialFields;
 
 use check::Checked;
 use eval::Run;
@@ -117,14 +118,22 @@ impl Condition {
         self.0.checked.response
     }
 
+    /// Whether it says anything of who the client has proved to be.
+    pub fn needs_identity(&self) -> bool {
+        self.0.checked.identity
+    }
+
     /// The path parameters that it names.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
         self.0.checked.parameters.iter().map(|name| &**name)
     }
 
-    /// The header fields whose values it looks at; `cookie` for every cookie.
-    pub fn fields(&self) -> impl Iterator<Item = &str> {
-        self.0.checked.fields.iter().map(|name| &**name)
+    /// Whether it may compare credentials: it looks at what carries them, or at values under names that it makes itself.
+    pub fn may_tell(&self, credentials: &CredentialFields) -> bool {
+        let Checked { fields, queries, computed, .. } = &self.0.checked;
+        *computed
+            || fields.iter().any(|name| credentials.covers(name))
+            || queries.iter().any(|name| credentials.covers_query(name))
     }
 }
 

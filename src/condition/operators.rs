@@ -114,6 +114,11 @@ impl Checker {
             let name = name.clone();
             return self.field(of, &name, false);
         }
+        self.computed |= match of.kind {
+            Kind::Map(view) => !matches!(view, View::Claims | View::Parameters),
+            Kind::Any => self.whole,
+            _ => false,
+        };
         let (kind, may_be_null) = match &of.kind {
             Kind::Map(view) if at.kind.meets(&Kind::Text) => (view.of(), *view == View::Claims),
             Kind::List(item) if at.kind.is_number() => ((**item).clone(), false),

@@ -40,30 +40,58 @@ fn excess(text: &str) -> Option<String> {
         return Some(format!("an expression has at most {LONGEST} bytes"));
     }
     let (mut depth, mut deepest, mut operators) = (0_usize, 0, 0);
-    let mut quote = None;
-    let mut before = ' ';
-    for letter in text.chars() {
-        match (quote, letter) {
-            (Some(open), _) if letter == open && before != '\\' => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'') => quote = Some(letter),
-            (None, '(' | '[' | '{') => {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' | b'\'' => {
+                at = behind_text(bytes, at);
+                continue;
+            }
+            b'`' => at += bytes[at + 1..].iter().take_while(|byte| **byte != b'`').count() + 1,
+            b'/' if bytes.get(at + 1) == Some(&b'/') => {
+                at += bytes[at..].iter().take_while(|byte| **byte != b'\n').count();
+                continue;
+            }
+            b'(' | b'[' | b'{' => {
                 depth += 1;
                 deepest = deepest.max(depth);
             }
-            (None, ')' | ']' | '}') => depth = depth.saturating_sub(1),
-            (None, '+' | '-' | '*' | '/' | '%' | '!' | '?' | '<' | '>' | '=' | '&' | '|' | '.') => {
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b'+' | b'-' | b'*' | b'/' | b'%' | b'!' | b'?' | b'<' | b'>' | b'=' | b'&' | b'|' | b'.' => {
                 operators += 1
             }
-            (None, _) => {}
+            _ => {}
         }
-        before = letter;
+        at += 1;
     }
     if deepest > DEEPEST {
         return Some(format!("brackets are at most {DEEPEST} deep"));
     }
     // `&&`, `||`, `==` are two each; a list of three hundred words is fine.
     (operators > 2 * OPERATORS).then(|| format!("an expression has at most {OPERATORS} operators"))
+}
+
+/// Where what is behind a text begins whose quotes open at `at`: as the parser reads it, with one quote or three, raw or not.
+fn behind_text(text: &[u8], at: usize) -> usize {
+    let (before, rest) = text.split_at(at);
+    let Some(quote) = rest.first() else { return at };
+    let quotes = if rest.starts_with(&[*quote; 3]) { 3 } else { 1 };
+    // A word that only ends so is none of it, and no parser takes a text behind a word.
+    let word = before.iter().rev().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_').count();
+    let word = &before[at - word..];
+    let raw = word.len() <= 2
+        && word.iter().all(|byte| matches!(byte, b'r' | b'R' | b'b' | b'B'))
+        && word.iter().any(|byte| matches!(byte, b'r' | b'R'));
+    let close = &[*quote; 3][..quotes];
+    let mut inside = quotes;
+    while let Some(left) = rest.get(inside..).filter(|left| !left.is_empty()) {
+        if left.starts_with(close) {
+            return at + inside + quotes;
+        }
+        inside += if left[0] == b'\\' && !raw { 2 } else { 1 };
+    }
+    text.len()
 }
 
 /// What the parser found, in users' words.

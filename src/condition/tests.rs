@@ -132,6 +132,42 @@ fn what_cannot_be_told_is_said() {
     }
 }
 
+/// What a condition is of a request with these cookies, and what it took.
+fn worked(text: &str, cookies: &str) -> (Result<bool, Trouble>, usize) {
+    let condition =
+        Condition::parse(text, Place::Request).unwrap_or_else(|errors| panic!("{text}: {errors:?}"));
+    let (mut head, mut facts) = (request(), facts(anna()));
+    head.insert_header("cookie", cookies).unwrap();
+    let exchange = Exchange::new(&head, "orders", &mut facts);
+    let mut run = Run::new(&exchange, None);
+    let told = condition.decided(&mut run);
+    (told, eval::FUEL - run.fuel())
+}
+
+#[test]
+fn the_work_is_bounded_whatever_a_request_has() {
+    let cookies = |count: usize| (0..count).map(|at| format!("c{at}=vv")).collect::<Vec<_>>().join("; ");
+    let many = cookies(7000);
+    assert!(many.len() > 63 << 10);
+    let scan = "request.cookies.exists(c, request.cookies[c].contains('<script'))";
+    for text in [
+        scan,
+        "request.cookies.all(c, request.cookies[c] == 'vv')",
+        "request.cookies.exists(c, c in request.cookies && false)",
+        "request.cookies.map(c, request.cookies).size() > 0 && request.cookies.exists(c, size(request.cookies) == 1)",
+        "request.cookies.exists(c, request.headers.cookie.contains('<script'))",
+    ] {
+        for text in [text.to_owned(), format!("({text}) || true"), format!("!({text}) && false")] {
+            assert_eq!(worked(&text, &many), (Err(Trouble::TooLong), eval::FUEL), "{text}");
+        }
+    }
+    assert_eq!(worked(scan, &cookies(100)).0, Ok(false), "what browsers send is told");
+    let kept = "size(request.cookies.filter(c, c != 'c1').map(c, c + '!')) == 2999";
+    let (told, took) = worked(kept, &cookies(3000));
+    assert_eq!(told, Ok(true));
+    assert!(took < eval::FUEL, "what a loop came to is not copied in its turns");
+}
+
 #[test]
 fn mistakes_are_told() {
     for (text, said) in [
@@ -180,6 +216,9 @@ fn mistakes_are_told() {
         ("[1].exists(request, true)", "`request` has a meaning already"),
         ("", "an expression in CEL says something"),
         (&"(".repeat(40), "brackets are at most 32 deep"),
+        (&format!(r#""\\" == {}"#, "(".repeat(40)), "brackets are at most 32 deep"),
+        (&format!(r#"r"\" == {}"#, "(".repeat(40)), "brackets are at most 32 deep"),
+        (&format!("// it's\n{}", "(".repeat(40)), "brackets are at most 32 deep"),
         (&"!".repeat(500), "an expression has at most 200 operators"),
         (&"a".repeat(5000), "an expression has at most 4096 bytes"),
         (&format!("1{} > 1", " + 1".repeat(80)), "an expression is at most 64 steps deep"),
@@ -289,6 +328,25 @@ fn the_deepest_expressions_fit_the_stack() {
 }
 
 proptest! {
+    /// Whatever text stands before them, brackets and operators are counted: as many as are in texts are not.
+    #[test]
+    fn no_text_hides_brackets_and_operators(
+        inside in r#"([a-z(\[+!/ é]|\\\\|\\["'n]){0,12}"#,
+        prefix in "(|r|R|b|B|rb|bR)",
+        quotes in r#"("|'|\"\"\"|''')"#,
+        comment in r#"(|//[a-z'"(\\]{0,8}\n)"#,
+    ) {
+        let raw = prefix.to_ascii_lowercase().contains('r');
+        let inside: String = inside.chars().filter(|letter| !raw || !matches!(letter, '"' | '\'')).collect();
+        let text = format!("{comment}{prefix}{quotes}{inside}{quotes}");
+        let fine = format!("{text} == {text}");
+        let told = Condition::parse(&fine, Place::Request).err().map(|errors| format!("{errors:?}"));
+        prop_assert!(!told.is_some_and(|told| told.contains("at most")), "{}", fine);
+        for (many, said) in [("(".repeat(40), "brackets are at most"), ("!".repeat(500), "operators")] {
+            prop_assert!(refused(&format!("{text} == {many}")).contains(said), "{}", text);
+        }
+    }
+
     #[test]
     fn no_text_is_a_panic(text in r#"([a-z .()\[\]{}?:'"!=<>&|+*/%0-9,\\-]|request|headers|consumer|groups|exists|true|has|size|é){0,40}"#) {
         if let Ok(condition) = Condition::parse(&text, Place::Response) {

@@ -21,7 +21,7 @@ pub enum Trouble {
     Zero,
     /// A list has no such place.
     Index,
-    /// Its loops take too many steps.
+    /// Its loops take too many steps, or look at too much.
     TooLong,
 }
 

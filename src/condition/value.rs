@@ -32,6 +32,16 @@ impl<'a> Value<'a> {
         Self::Text(String::from_utf8_lossy(bytes))
     }
 
+    /// About how many bytes looking at all of it takes.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::List(list) => list.iter().map(|item| size_of::<Self>() + item.weight()).sum(),
+            Self::Names(names) => names.iter().map(|name| name.len()).sum(),
+            _ => 0,
+        }
+    }
+
     pub(super) fn as_text(&self) -> Result<&str, Trouble> {
         match self {
             Self::Text(text) => Ok(text),

@@ -116,6 +116,7 @@ pub(super) enum Fact {
     Sans,
     Fingerprint,
     ConsumerName,
+    Anonymous,
     Groups,
     RouteName,
     Status,
@@ -125,6 +126,7 @@ pub(super) enum Fact {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Word {
     Text(Fact),
+    Bool(Fact),
     Int(Fact),
     /// A whole number that may be missing.
     MaybeInt(Fact),
@@ -186,9 +188,11 @@ impl Part {
                 ("sans", Word::Texts(Fact::Sans)),
                 ("fingerprint", Word::Text(Fact::Fingerprint)),
             ],
-            Self::Consumer => {
-                &[("name", Word::Text(Fact::ConsumerName)), ("groups", Word::Texts(Fact::Groups))]
-            }
+            Self::Consumer => &[
+                ("name", Word::Text(Fact::ConsumerName)),
+                ("groups", Word::Texts(Fact::Groups)),
+                ("anonymous", Word::Bool(Fact::Anonymous)),
+            ],
             Self::Route => &[("name", Word::Text(Fact::RouteName))],
             Self::Response => {
                 &[("status", Word::Int(Fact::Status)), ("headers", Word::Map(View::ResponseHeaders))]

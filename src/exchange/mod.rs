@@ -106,6 +106,11 @@ impl<'a> Exchange<'a> {
         self.facts.identity.consumer.as_ref()
     }
 
+    /// Whether the client has proved nothing, and its consumer stands for all such clients.
+    pub fn is_anonymous(&self) -> bool {
+        self.facts.identity.anonymous
+    }
+
     /// The name that the client came with and has the password of.
     pub fn username(&self) -> Option<&str> {
         self.facts.identity.username.as_deref()

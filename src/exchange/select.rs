@@ -40,6 +40,8 @@ impl Exchange<'_> {
             Selector::Host => Cow::Borrowed(self.host().as_bytes()),
             Selector::Path => Cow::Borrowed(self.path().as_bytes()),
             Selector::Route => Cow::Borrowed(self.route().as_bytes()),
+            // Whoever has proved nothing is not all one client.
+            Selector::Consumer if self.is_anonymous() => return None,
             Selector::Consumer => Cow::Borrowed(self.consumer()?.name.as_bytes()),
             Selector::BasicUsername => Cow::Borrowed(self.username()?.as_bytes()),
             Selector::Header(name) => Cow::Borrowed(self.header(name)?.as_bytes()),

@@ -4,7 +4,7 @@
 //!    what the gateway reads and what an upstream reads could differ.
 //! 2. An empty key is no key. Without a key the request is refused (401), or is the `anonymous` consumer's.
 //! 3. Keys are found by their SHA-256, so that how long it takes tells nothing of them.
-//! 4. The key goes no further: it is taken out of what goes upstream, unless `hide: false`, and out of the access log's
+//! 4. The key goes no further: it is taken out of what goes upstream, unless `hide: false` (what a filter set there stays), and out of the access log's
 //!    query in any case.
 //! 5. A client that has proved to be another consumer is refused.
 
@@ -62,6 +62,14 @@ impl FilterKind for ApiKey {
     const STAGE: Stage = Stage::Authenticate;
     const EXAMPLE: &'static str = r#"{ from: ["header:x-api-key", "query:apikey"] }"#;
     type Config = Config;
+
+    fn secret_queries(config: &Config) -> Vec<String> {
+        let names = config.from.iter().filter_map(|place| match place {
+            Selector::Query(name) => Some(name.to_string()),
+            _ => None,
+        });
+        names.collect()
+    }
 
     fn compile(config: Config, scope: &Scope<'_>) -> std::result::Result<Self, Errors> {
         let mut errors = Errors::default();
@@ -139,9 +147,14 @@ impl Filter for ApiKey {
         Ok(Flow::Continue)
     }
 
-    fn upstream_request(&self, (): &mut (), _: &mut Exchange<'_>, head: &mut RequestHeader) -> Result<()> {
+    fn upstream_request(
+        &self,
+        (): &mut (),
+        exchange: &mut Exchange<'_>,
+        head: &mut RequestHeader,
+    ) -> Result<()> {
         for name in self.headers.iter().filter(|_| self.hide) {
-            head.remove_header(name);
+            hide_field(head, &exchange.request().headers, name)?;
         }
         if self.hide && !self.cookies.is_empty() && head.headers.contains_key(COOKIE) {
             hide_cookies(head, &self.cookies);
@@ -195,6 +208,32 @@ impl ApiKey {
             }
         }
     }
+}
+
+/// Takes a field out of a request as it came, in every spelling that an upstream may read as this one. What a filter has
+/// set in its place stays.
+fn hide_field(head: &mut RequestHeader, came: &HeaderMap, name: &HeaderName) -> Result<()> {
+    for known in came.keys().filter(|known| reads_as(known, name)) {
+        let theirs = |value: &HeaderValue| came.get_all(known).iter().any(|it| it == value);
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            head.headers.get_all(known).iter().cloned().partition(|value| theirs(value));
+        if gone.is_empty() {
+            continue;
+        }
+        head.remove_header(known);
+        for value in kept {
+            head.append_header(known.clone(), value)?;
+        }
+    }
+    Ok(())
+}
+
+/// Some upstreams take any other sign for `-`.
+fn reads_as(name: &HeaderName, hidden: &HeaderName) -> bool {
+    let (name, hidden) = (name.as_str().as_bytes(), hidden.as_str().as_bytes());
+    let sign = |byte: &u8| !byte.is_ascii_alphanumeric();
+    let mut pairs = name.iter().zip(hidden);
+    name.len() == hidden.len() && pairs.all(|(one, other)| one == other || sign(one) && sign(other))
 }
 
 /// Takes these cookies out of a request. What is left comes in one line.

@@ -122,8 +122,11 @@ impl FilterKind for Concurrency {
     }
 
     fn stage(&self) -> Stage {
-        let identity = self.subject.key.needs_identity() || self.limits.needs_identity();
-        if identity { Stage::Limit } else { Stage::Admit }
+        if self.needs_identity() { Stage::Limit } else { Stage::Admit }
+    }
+
+    fn needs_identity(&self) -> bool {
+        self.subject.key.needs_identity() || self.limits.needs_identity()
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) const OURS: [&str; 8] = [
 
 /// What the names begin with that tell an upstream who the client has proved to be.
 const CONSUMER: &str = "x-consumer-";
+/// The name that says to an upstream that the client has proved nothing.
+const ANONYMOUS: HeaderName = HeaderName::from_static("x-anonymous-consumer");
 const CONSUMER_NAME: HeaderName = HeaderName::from_static("x-consumer-name");
 const CONSUMER_GROUPS: HeaderName = HeaderName::from_static("x-consumer-groups");
 const CONSUMER_USERNAME: HeaderName = HeaderName::from_static("x-consumer-username");
@@ -40,7 +42,9 @@ pub(super) fn remove_identity(request: &mut RequestHeader) {
         let name = name.as_str().as_bytes();
         let same =
             |(known, byte): (u8, &u8)| known == *byte || (known == b'-' && !byte.is_ascii_alphanumeric());
-        name.first() == Some(&b'x') && name.len() >= CONSUMER.len() && CONSUMER.bytes().zip(name).all(same)
+        let begins = |known: &str| name.len() >= known.len() && known.bytes().zip(name).all(same);
+        name.first() == Some(&b'x')
+            && (begins(CONSUMER) || name.len() == ANONYMOUS.as_str().len() && begins(ANONYMOUS.as_str()))
     };
     let names: SmallVec<[HeaderName; 2]> = request.headers.keys().filter(forged).cloned().collect();
     for name in names {
@@ -56,6 +60,7 @@ pub(super) fn introduce(headers: &mut HeaderMap, identity: &Identity) {
         (CONSUMER_NAME, consumer.name_header().cloned()),
         (CONSUMER_GROUPS, consumer.groups_header().cloned()),
         (CONSUMER_USERNAME, username),
+        (ANONYMOUS, identity.anonymous.then_some(HeaderValue::from_static("true"))),
     ] {
         if let Some(value) = value {
             headers.insert(name, value);

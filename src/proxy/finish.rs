@@ -10,9 +10,10 @@ use super::context::{Context, Pinned};
 use super::{failure, mirror, versions};
 use crate::chain::LogEntry;
 use crate::edge::Connection;
-use crate::exchange::Reason;
+use crate::exchange::{Reason, replace_query_values};
 use crate::snapshot::Target;
 use crate::telemetry::{Address, Record};
+use crate::types::MASK;
 use crate::upstream::End;
 
 /// What the log says when the client was gone before its answer, after nginx.
@@ -76,6 +77,13 @@ fn log(
     if pinned.chain().sees_log() {
         let (chain, slots, mut exchange) = pinned.run(request);
         chain.log(slots, &mut exchange, &mut entry);
+    }
+    for name in pinned.log.hidden_queries() {
+        // Whatever route it took, and whether or not a filter looked for a credential there.
+        let query = entry.query().or(request.uri.query()).unwrap_or_default();
+        if let Some(masked) = replace_query_values(query, name, Some(MASK)) {
+            entry.show_query(masked);
+        }
     }
     let (_, _, mut exchange) = pinned.run(request);
     let id = exchange.request_id().clone();

@@ -70,6 +70,15 @@ pub(super) fn to(
     peer
 }
 
+/// How long a body may take to come, at the least.
+fn slowest(arrival: &Arrival, route: &Route) -> Duration {
+    let length = match arrival.head.framing {
+        BodyFraming::Length(length) => length,
+        _ => route.bounds.request_body,
+    };
+    Duration::from_secs(length / SLOWEST)
+}
+
 /// The endpoint, for a request of our own that is no upgrade.
 pub(super) fn of_copy(
     endpoint: &Endpoint,
@@ -117,13 +126,4 @@ fn in_version(peer: &mut HttpPeer, upstream: &Upstream) {
     peer.options.max_h2_streams = STREAMS as usize;
     peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
     peer.options.h2_connection_window_size = Some(CONNECTION_WINDOW);
-}
-
-/// How long a body may take to come, at the least.
-fn slowest(arrival: &Arrival, route: &Route) -> Duration {
-    let length = match arrival.head.framing {
-        BodyFraming::Length(length) => length,
-        _ => route.bounds.request_body,
-    };
-    Duration::from_secs(length / SLOWEST)
 }

@@ -181,7 +181,8 @@ impl Reloader {
         current.allows(&frame)?;
         let old = self.live.load_full();
         let generation = old.generation + 1;
-        let same_log = current.telemetry.access_log == frame.telemetry.access_log;
+        let same_log = current.telemetry.access_log == frame.telemetry.access_log
+            && old.access_log.hides_as(&compiled.access_log);
         let snapshot = if same_log {
             let mut snapshot = compiled.snapshot;
             snapshot.generation = generation;

@@ -63,12 +63,27 @@ impl JsonSchema for Secret {
 
 /// Names of header fields whose values are credentials.
 #[derive(Debug, Clone, Default)]
-pub struct CredentialFields(Vec<String>);
+pub struct CredentialFields {
+    fields: Vec<String>,
+    queries: Vec<String>,
+}
 
 impl CredentialFields {
     /// Those that are known to carry credentials, and these.
     pub fn with<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Self {
-        Self(names.into_iter().map(Into::into).collect())
+        Self { fields: names.into_iter().map(Into::into).collect(), queries: Vec::new() }
+    }
+
+    /// The same, and these query parameters.
+    #[must_use]
+    pub fn and_queries(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.queries = names.into_iter().collect();
+        self
+    }
+
+    /// Whether a query parameter carries credentials.
+    pub fn covers_query(&self, name: &str) -> bool {
+        self.queries.iter().any(|known| known == name)
     }
 
     /// Masks the value of a field that carries credentials.
@@ -80,7 +95,7 @@ impl CredentialFields {
 
     /// Whether a field carries credentials.
     pub fn covers(&self, name: &str) -> bool {
-        let mut known = CREDENTIAL_FIELDS.into_iter().chain(self.0.iter().map(String::as_str));
+        let mut known = CREDENTIAL_FIELDS.into_iter().chain(self.fields.iter().map(String::as_str));
         known.any(|known| known.eq_ignore_ascii_case(name))
     }
 }

@@ -141,6 +141,36 @@ fn a_key_can_be_left_to_the_upstream() {
 }
 
 #[test]
+fn other_spellings_of_a_hidden_field_go_no_further() {
+    let origin = echo();
+    let gateway = gateway(&origin, "{}");
+    let fields =
+        "x-api-key: the-key-of-the-shop\nx_api_key: one\nx-api_key: two\nx.api.key: three\nx-api-keys: four";
+    let asked = passed(&ask(gateway.address(), "GET /", fields), "shop");
+    for (name, value) in [
+        ("x-api-key", "-"),
+        ("x_api_key", "-"),
+        ("x-api_key", "-"),
+        ("x.api.key", "-"),
+        ("x-api-keys", "four"),
+    ] {
+        assert_eq!(asked.header(name), value, "{name}");
+    }
+}
+
+#[test]
+fn what_a_filter_set_in_place_of_the_key_stays() {
+    let origin = echo();
+    let gateway = Gateway::start(&format!(
+        "{}{CONSUMERS}filters: [{{ headers: {{ request: {{ set: {{ authorization: ours }} }} }}, stage: admit }}]\n\
+         routes: [{{ name: all, path: /*, upstream: echo, filters: [{{ api_key: {{ from: [\"header:authorization\"] }} }}] }}]",
+        upstream(&origin)
+    ));
+    let answer = ask(gateway.address(), "GET /", "authorization: the-key-of-the-shop");
+    assert_eq!(passed(&answer, "shop").header("authorization"), "ours");
+}
+
+#[test]
 fn no_log_line_shows_a_key_of_the_query() {
     let origin = echo();
     let gateway = Gateway::start(&format!(
@@ -157,6 +187,27 @@ fn no_log_line_shows_a_key_of_the_query() {
     assert_eq!(gateway.log_of("/passed")["query"], "a=b+c&key=***&%6b=***&d");
     assert_eq!(gateway.log_of("/wrong")["query"], "key=***&a=b+c");
     assert_eq!(gateway.log_of("/early")["query"], "a=b+c&key=***&%6b=***&d");
+}
+
+#[test]
+fn no_log_line_shows_a_key_whatever_route_it_took() {
+    let origin = echo();
+    let config = |name: &str| {
+        format!(
+            "{}{CONSUMERS}routes:\n  - {{ name: keyed, path: /keyed, upstream: echo, filters: [{{ api_key: {{ from: \
+             [\"query:{name}\"] }}, when: 'request.method == \"PUT\"' }}] }}\n  - {{ name: open, path: /open, upstream: echo }}\n",
+            upstream(&origin)
+        )
+    };
+    let gateway = Gateway::start_file(&config("key"));
+    for path in ["/keyed", "/open", "/none"] {
+        ask(gateway.address(), &format!("GET {path}?a=1&key=the-key-of-the-shop"), "");
+        assert_eq!(gateway.log_of(path)["query"], "a=1&key=***");
+    }
+    gateway.rewrite(&config("another"));
+    gateway.reload().unwrap();
+    ask(gateway.address(), "GET /again?another=the-key-of-the-shop", "");
+    assert_eq!(gateway.log_of("/again")["query"], "another=***");
 }
 
 #[test]

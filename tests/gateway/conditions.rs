@@ -7,7 +7,7 @@ use portcullis::{
     Exchange, Filter, Flow, Phases, Reply, RequestHeader, ResponseHeader, Result, Route, Stage,
 };
 
-use crate::ask::{Ask, Asked, echo, upstream};
+use crate::ask::{Ask, Asked, ask, echo, upstream};
 use crate::harness::tls::{Authority, Order};
 use crate::harness::{Gateway, eventually};
 
@@ -138,19 +138,50 @@ fn certificates_of_clients_decide() {
 fn it_is_decided_when_the_first_hook_is_due_and_remembered() {
     let origin = echo();
     let yaml = format!(
-        "{}routes:\n  - {{ name: early, path: /early, upstream: echo, filters: [identify, {{ mark: {{}}, when: consumer != null }}] }}\n  \
+        "{}routes:\n  - {{ name: early, path: /early, upstream: echo, filters: [{{ mark: {{}}, when: consumer == null, stage: authorize }}, \
+         {{ identify: {{}}, stage: limit }}] }}\n  \
          - {{ name: late, path: /late, upstream: echo, filters: [{{ mark: {{}}, when: consumer != null, stage: limit }}, identify] }}\n",
         upstream(&origin)
     );
     let gateway = Gateway::start_with(&yaml, with_filters);
-    // Where `mark` runs by itself, nobody is known yet: it is not there, though the consumer is known at its later hooks.
+    // Where `mark` comes first, nobody is known yet: it is there, though the consumer is known at its later hooks.
     for (path, who, marked) in
-        [("/early", "x-who: anna", false), ("/late", "x-who: anna", true), ("/late", "", false)]
+        [("/early", "x-who: anna", true), ("/late", "x-who: anna", true), ("/late", "", false)]
     {
         let answer = Ask::new(&format!("GET {path}")).header(who).send(gateway.address());
         assert_eq!(answer.header("x-marked"), marked.then_some("from the start"), "{path} {who}");
         assert_eq!(Asked::of(&answer).header("x-marked"), if marked { "yes" } else { "-" }, "{path} {who}");
     }
+}
+
+#[test]
+fn what_asks_who_it_is_comes_when_that_is_known() {
+    let gateway = Gateway::start_with(
+        r#"
+chains:
+  late: [{ ip_restriction: { deny: [127.0.0.0/8] } }]
+routes:
+  - name: a
+    path: /*
+    respond: {}
+    filters:
+      - { rate_limit: { rate: 1/h, burst: 1 }, when: '"beta" in consumer.groups' }
+      - { use: late, when: consumer.name == "mallory" }
+      - identify
+"#,
+        with_filters,
+    );
+    let status = |who: &str| ask(gateway.address(), "GET /", who).status;
+    assert_eq!(["x-who: a", "x-who: mallory", "", ""].map(status), [200, 403, 200, 200]);
+    assert_eq!(status("x-who: a"), 429);
+    let explained = gateway.admin_ask("POST", "/explain", r#"{ "url": "http://a.test/a" }"#).json();
+    let steps = explained["chain"].as_array().unwrap().iter();
+    let stages: Vec<_> =
+        steps.map(|step| (step["filter"].as_str().unwrap(), step["stage"].as_str().unwrap())).collect();
+    assert_eq!(
+        stages,
+        [("identify", "authenticate"), ("ip_restriction", "authorize"), ("rate_limit", "limit")]
+    );
 }
 
 #[test]
@@ -229,6 +260,32 @@ fn code_says_it_too() {
     assert_eq!((gateway.get("/a?deny=1").status, gateway.get("/a?deny=2").status), (403, 200));
     assert_eq!(gateway.get("/a?mark=1").header("x-marked"), Some("from the start"));
     assert_eq!(gateway.get("/a?mark=2").header("x-marked"), None);
+}
+
+#[test]
+fn conditions_that_may_compare_credentials_are_not_shown() {
+    let gateway = Gateway::start_with(
+        r#"
+consumers: [{ name: anna }]
+routes:
+  - name: a
+    path: /a
+    respond: {}
+    filters:
+      - { headers: { response: { set: { x-a: a } } }, when: 'request.query.apikey == "hunter2"' }
+      - { headers: { response: { set: { x-b: b } } }, when: 'request.headers.exists(h, request.headers[h] == "hunter2")' }
+      - { headers: { response: { set: { x-c: c } } }, when: 'request.query["api" + "key"] == "hunter2"' }
+      - { headers: { response: { set: { x-d: d } } }, when: '[request.headers, 1][0]["x-api-key"] == "hunter2"' }
+      - { headers: { response: { set: { x-e: e } } }, when: 'request.headers.exists(h, h == "x-shown") && "apikey" in request.query' }
+  - { name: b, path: /b, respond: {}, filters: [{ api_key: { from: ["query:apikey"] } }] }
+"#,
+        with_filters,
+    );
+    let config = gateway.admin_get("/config").text();
+    let explained = gateway.admin_ask("POST", "/explain", r#"{ "url": "http://a.test/a" }"#).text();
+    for shown in [config, explained] {
+        assert!(!shown.contains("hunter2") && shown.contains("x-shown"), "{shown}");
+    }
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn gateway(origin: &Origin, filters: &str) -> Gateway {
 }
 
 /// Every name by which an upstream could take a client for a consumer.
-const FORGED: [&str; 12] = [
+const FORGED: [&str; 14] = [
     "X-Consumer-Name",
     "x-consumer-name",
     "X_Consumer_Name",
@@ -50,6 +50,8 @@ const FORGED: [&str; 12] = [
     "x-consumer-id",
     "x.consumer.name",
     "x-consumer-",
+    "X-Anonymous-Consumer",
+    "x_anonymous.consumer",
 ];
 
 #[test]
@@ -80,11 +82,15 @@ fn nobody_can_say_that_it_is_a_consumer() {
     let asked = Asked::of(&ask(
         gateway.address(),
         "GET /open",
-        "x-consumer: 1\nx-consumers-name: 2\nxaconsumer-name: 3\nconsumer-name: 4",
+        "x-consumer: 1\nx-consumers-name: 2\nxaconsumer-name: 3\nconsumer-name: 4\nx-anonymous-consumers: 5",
     ));
-    for (name, value) in
-        [("x-consumer", "1"), ("x-consumers-name", "2"), ("xaconsumer-name", "3"), ("consumer-name", "4")]
-    {
+    for (name, value) in [
+        ("x-consumer", "1"),
+        ("x-consumers-name", "2"),
+        ("xaconsumer-name", "3"),
+        ("consumer-name", "4"),
+        ("x-anonymous-consumers", "5"),
+    ] {
         assert_eq!(asked.header(name), value);
     }
 }
@@ -321,4 +327,33 @@ fn selectors_find_only_what_was_verified() {
     for (path, found) in [("/a", "mobile - -"), ("/b", "mobile bob -"), ("/c", "- - -")] {
         assert_eq!(ask(gateway.address(), &format!("GET {path}"), &all).text(), found, "{path}");
     }
+}
+
+#[test]
+fn clients_that_have_proved_nothing_are_not_one_client() {
+    let origin = echo();
+    let limit = "{ rate_limit: { rate: 1/h, burst: 1, key: [consumer, ip] } }";
+    let gateway = gateway(&origin, &format!("{{ api_key: {{ anonymous: guest }} }}, {limit}"));
+    let told = |from: &str, fields: &str| {
+        let answer = Ask::new("GET /closed").header(fields).from(from).send(gateway.address());
+        let asked = (answer.status == 200).then(|| Asked::of(&answer));
+        asked.map_or("refused".to_owned(), |asked| {
+            format!("{} {}", asked.header("x-consumer-name"), asked.header("x-anonymous-consumer"))
+        })
+    };
+    assert_eq!(told("127.0.0.1", ""), "guest true");
+    assert_eq!(told("127.0.0.1", ""), "refused");
+    assert_eq!(told("127.0.0.2", ""), "guest true", "another stranger");
+    assert_eq!(told("127.0.0.1", SHOP), "shop -");
+    assert_eq!(told("127.0.0.2", SHOP), "refused", "a consumer is one wherever it comes from");
+}
+
+#[test]
+fn conditions_tell_those_that_have_proved_nothing() {
+    let origin = echo();
+    let filters = "{ api_key: { anonymous: guest } }, \
+                   { ip_restriction: { deny: [127.0.0.0/8] }, when: consumer.anonymous }";
+    let gateway = gateway(&origin, filters);
+    let status = |fields: &str| ask(gateway.address(), "GET /closed", fields).status;
+    assert_eq!(["", SHOP].map(status), [403, 200]);
 }

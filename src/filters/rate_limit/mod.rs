@@ -95,6 +95,10 @@ impl FilterKind for RateLimit {
     fn stage(&self) -> Stage {
         self.stage
     }
+
+    fn needs_identity(&self) -> bool {
+        self.stage == Stage::Limit
+    }
 }
 
 impl Filter for RateLimit {

@@ -133,6 +133,16 @@ impl AccessLog {
         Ok(Self { format, sampling, redact, writer, dropped: Some(dropped) })
     }
 
+    /// The query parameters whose values no line shows: whoever makes a [`Record`] masks them.
+    pub fn hidden_queries(&self) -> &[String] {
+        self.redact.hidden_queries()
+    }
+
+    /// Whether these settings hide the same as this log does.
+    pub fn hides_as(&self, settings: &Settings) -> bool {
+        self.redact == settings.redact
+    }
+
     /// Whether an exchange gets a line: ask before building its [`Record`]. `random` draws from `0.0..1.0`.
     pub fn wants(&self, status: u16, duration: Duration, random: impl FnOnce() -> f64) -> bool {
         self.writer.is_some() && self.sampling.keeps(status, duration, random)

@@ -14,6 +14,7 @@ pub struct Redact {
     host: bool,
     user_agent: bool,
     referer: bool,
+    queries: Box<[String]>,
 }
 
 impl Redact {
@@ -21,12 +22,24 @@ impl Redact {
     pub fn new(names: impl IntoIterator<Item = HeaderName>) -> Self {
         let names: Vec<_> = names.into_iter().collect();
         let [host, user_agent, referer] = [HOST, USER_AGENT, REFERER].map(|name| names.contains(&name));
-        Self { names, host, user_agent, referer }
+        Self { names, host, user_agent, referer, queries: Box::default() }
+    }
+
+    /// Hides the values of these query parameters, too.
+    #[must_use]
+    pub fn queries(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.queries = names.into_iter().collect();
+        self
     }
 
     /// Whether the values of `name` are hidden.
     pub(super) fn hides(&self, name: &HeaderName) -> bool {
         self.names.contains(name)
+    }
+
+    /// The query parameters whose values are hidden.
+    pub(super) fn hidden_queries(&self) -> &[String] {
+        &self.queries
     }
 
     /// What may be shown of `Host`. That a header was present stays visible; so below.
