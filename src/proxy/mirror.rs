@@ -224,6 +224,7 @@ impl Copy {
             Due { at: Instant::now() + self.mirror.timeouts.read, told: Reason::UPSTREAM_READ_TIMEOUT };
         let due = if read.at < due { read } else { Due { at: due, told: Reason::TRY_TIMEOUT } };
         let pieces = self.body.as_mut().map(Kept::pieces);
+        let asked = Instant::now();
         let mut step = lane::ask(held, head, pieces, due).await;
         loop {
             step = match step {
@@ -232,7 +233,8 @@ impl Copy {
                 Step::Answered(..) | Step::Connected(_) => return Err(broken(End::Invalid)),
                 Step::Broken(error, reused) => {
                     log::debug!("a copy: {error}");
-                    return Err(broken(hedge::end_of(&error, reused)));
+                    let stale = reused && asked.elapsed() < attempt::SOON;
+                    return Err(broken(hedge::end_of(&error, stale)));
                 }
             };
         }
