@@ -92,6 +92,7 @@ fn facts() -> Facts {
         request_id: None,
         rewrite: Rewrite::default(),
         body_limit: 10 << 20,
+        may_have_body: true,
         started: Instant::now(),
         arrived: SystemTime::now(),
         answer: Answer::default(),

@@ -475,6 +475,7 @@ mod tests {
             request_id: None,
             rewrite: Rewrite::default(),
             body_limit: 0,
+            may_have_body: true,
             started: Instant::now(),
             arrived: SystemTime::now(),
             answer: Answer::Upstream,

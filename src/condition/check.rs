@@ -18,6 +18,8 @@ pub(super) struct Checked {
     pub(super) kind: Kind,
     /// Whether it looks at the response.
     pub(super) response: bool,
+    /// Whether it looks at who the client has proved to be.
+    pub(super) identity: bool,
     /// The path parameters that it names.
     pub(super) parameters: Vec<Box<str>>,
     /// The header fields whose values it looks at.
@@ -32,14 +34,15 @@ pub(super) fn check(ast: &IdedExpr, place: Place) -> Result<Checked, Errors> {
         locals: Vec::new(),
         errors: Errors::default(),
         response: false,
+        identity: false,
         parameters: Vec::new(),
         fields: Vec::new(),
     };
     let typed = checker.check(ast);
-    let Checker { errors, response, parameters, fields, .. } = checker;
+    let Checker { errors, response, identity, parameters, fields, .. } = checker;
     match typed {
         Some(Typed { node, kind, .. }) if errors.is_empty() => {
-            Ok(Checked { node, kind, response, parameters, fields })
+            Ok(Checked { node, kind, response, identity, parameters, fields })
         }
         _ => Err(errors),
     }
@@ -70,6 +73,7 @@ pub(super) struct Checker {
     locals: Vec<(String, Kind)>,
     errors: Errors,
     response: bool,
+    identity: bool,
     parameters: Vec<Box<str>>,
     fields: Vec<Box<str>>,
 }
@@ -148,7 +152,10 @@ impl Checker {
             Word::Int(fact) => Typed::new(Node::Fact(fact), Kind::Int),
             Word::MaybeInt(fact) => Typed::absent(Node::Fact(fact), Kind::Int),
             Word::Texts(fact) => Typed::new(Node::Fact(fact), Kind::list(Kind::Text)),
-            Word::Map(view) => Typed::new(Node::Map(view), Kind::Map(view)),
+            Word::Map(view) => {
+                self.identity |= view == View::Claims;
+                Typed::new(Node::Map(view), Kind::Map(view))
+            }
             Word::Part(Part::Response) if self.place == Place::Request => {
                 let hint = "`response` is for filters that act on the response alone";
                 let message = "there is no `response` yet where this acts";
@@ -156,6 +163,7 @@ impl Checker {
             }
             Word::Part(part) => {
                 self.response |= part == Part::Response;
+                self.identity |= part == Part::Consumer;
                 let kind = Kind::Part(part);
                 Typed { node: Node::Part(part), kind, may_be_null: part.may_be_null() }
             }

@@ -206,6 +206,11 @@ impl<'a> Exchange<'a> {
         self.facts.body_limit
     }
 
+    /// Whether a body may come with the request.
+    pub fn may_have_body(&self) -> bool {
+        self.facts.may_have_body
+    }
+
     /// Whose answer the response hooks see.
     pub fn answer(&self) -> Answer {
         self.facts.answer
@@ -250,6 +255,8 @@ pub struct Facts {
     pub rewrite: Rewrite,
     /// The most bytes of a request body.
     pub body_limit: u64,
+    /// Whether a body may come.
+    pub may_have_body: bool,
     /// When the request's head was complete.
     pub started: Instant,
     /// When that was by the wall clock.
@@ -274,6 +281,7 @@ impl Facts {
             rewrite: Rewrite::default(),
             remarks: Vec::new(),
             body_limit: 0,
+            may_have_body: true,
             started: Instant::now(),
             arrived: SystemTime::now(),
             answer: Answer::Upstream,

@@ -104,7 +104,7 @@ pub(super) fn arrive(
         }
         reply => reply,
     };
-    let started = arrival.at;
+    let (started, may_have_body) = (arrival.at, arrival.has_body());
     let tls = tls.cloned();
     context.reply = reply;
     context.pinned = Some(Box::new(Pinned {
@@ -121,6 +121,7 @@ pub(super) fn arrive(
             request_id: known_id.flatten(),
             rewrite: Rewrite { path: place.path, ..Rewrite::default() },
             body_limit: route.bounds.request_body,
+            may_have_body,
             started,
             arrived: SystemTime::now(),
             answer: Answer::Upstream,
