@@ -135,7 +135,7 @@ fn every_option_is_described_and_shows_its_default() {
 }
 
 /// Lists and maps of a route that are left out when they are empty, and so have no default to show.
-const EMPTY: [&str; 10] = [
+const EMPTY: [&str; 12] = [
     "hosts",
     "methods",
     "headers",
@@ -146,6 +146,8 @@ const EMPTY: [&str; 10] = [
     "limits",
     "buckets",
     "retry",
+    "rules",
+    "cookies",
 ];
 
 #[test]
