@@ -248,6 +248,7 @@ fn exchange() -> (RequestHeader, Facts) {
         rewrite: Rewrite::default(),
         body_limit: 10 << 20,
         may_have_body: true,
+        form: None,
         started: Instant::now(),
         arrived: SystemTime::now(),
         answer: Answer::default(),

@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 
 pub use body::{DIGESTS, reframe};
@@ -211,6 +212,11 @@ impl<'a> Exchange<'a> {
         self.facts.may_have_body
     }
 
+    /// The form that came as the body, if a filter goes by its fields and it could be read.
+    pub(crate) fn form(&self) -> Option<&str> {
+        std::str::from_utf8(self.facts.form.as_deref()?).ok()
+    }
+
     /// Whose answer the response hooks see.
     pub fn answer(&self) -> Answer {
         self.facts.answer
@@ -257,6 +263,8 @@ pub struct Facts {
     pub body_limit: u64,
     /// Whether a body may come.
     pub may_have_body: bool,
+    /// The form that is the body, where a filter goes by its fields.
+    pub form: Option<Bytes>,
     /// When the request's head was complete.
     pub started: Instant,
     /// When that was by the wall clock.
@@ -282,6 +290,7 @@ impl Facts {
             remarks: Vec::new(),
             body_limit: 0,
             may_have_body: true,
+            form: None,
             started: Instant::now(),
             arrived: SystemTime::now(),
             answer: Answer::Upstream,

@@ -261,6 +261,10 @@ impl Filter for Quota {
         Phases::REQUEST_WAIT | Phases::RESPONSE
     }
 
+    fn needs_form(&self) -> bool {
+        self.subject.key.needs_form()
+    }
+
     async fn request_wait(&self, standing: &mut Standing, exchange: &mut Exchange<'_>) -> Result<Flow> {
         let found = match self.subject.of(exchange) {
             Who::Counted(found) => Some((limit::spell(&found, ""), self.alone.hash.of(&found, 0))),

@@ -116,6 +116,10 @@ impl Filter for RateLimit {
         if tells { request | Phases::RESPONSE } else { request }
     }
 
+    fn needs_form(&self) -> bool {
+        self.rules.iter().any(|rule| rule.subject.key.needs_form())
+    }
+
     fn request(&self, taken: &mut Taken, exchange: &mut Exchange<'_>) -> Result<Flow> {
         let outcome = self.count(taken, exchange);
         Ok(self.judge(outcome, taken, exchange).unwrap_or(Flow::Continue))
