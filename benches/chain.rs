@@ -247,6 +247,8 @@ fn exchange() -> (RequestHeader, Facts) {
         request_id: None,
         rewrite: Rewrite::default(),
         body_limit: 10 << 20,
+        may_have_body: true,
+        form: None,
         started: Instant::now(),
         arrived: SystemTime::now(),
         answer: Answer::default(),

@@ -1,6 +1,7 @@
 //! What would become of a request: its route, its chain in order, its upstream. Nothing is sent.
 
 mod outline;
+mod split;
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -10,11 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::exchange::{Exchange, Facts, RequestHeader};
 use crate::route::{Found, Lookup};
-use crate::snapshot::{Mirror, Route, Snapshot, Split, Target, Versions, Wanted};
+use crate::snapshot::{Mirror, Route, Snapshot, Target, Versions, Wanted};
 use crate::tls::ServerPolicy;
 use crate::types::{Host, NormalPath};
 
 pub use outline::{Outline, outline};
+pub use split::{RuleView, VariantView, variants};
 
 /// A request to explain.
 #[derive(Debug, Clone, Deserialize)]
@@ -66,6 +68,9 @@ pub struct Explanation {
     /// The version of the API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// The rules of its split up to the first that holds.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<RuleView>,
     /// The variants that it may go to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub variants: Vec<VariantView>,
@@ -90,17 +95,6 @@ impl MirrorView {
     fn of(mirror: &Mirror) -> Self {
         Self { upstream: mirror.upstream.name().to_string(), percent: mirror.percent() }
     }
-}
-
-/// A variant that a request may go to.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct VariantView {
-    /// Its name.
-    pub variant: String,
-    /// Its upstream.
-    pub upstream: String,
-    /// How likely, in percent; 100 where a rule decides.
-    pub percent: f64,
 }
 
 /// What is spoken with its client.
@@ -195,6 +189,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
         captures: BTreeMap::new(),
         chain: Vec::new(),
         version: None,
+        rules: Vec::new(),
         variants: Vec::new(),
         upstream: None,
         mirror: None,
@@ -210,11 +205,12 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
             explanation.route = Some(target.name.to_string());
             let found = captures.iter(path.as_str());
             explanation.captures = found.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-            explanation.leads_to(&target.target, &lookup);
+            facts.captures = captures;
+            let exchange = Exchange::new(&head, &target.name, &mut facts);
+            explanation.leads_to(&target.target, &lookup, &exchange);
             // What the gateway answers itself has no copy.
             let upstream = target.mirror.as_ref().filter(|_| explanation.status.is_none());
             explanation.mirror = upstream.map(|mirror| MirrorView::of(mirror));
-            facts.captures = captures;
             explanation.chain = met(snapshot, target, listener, &head, &mut facts);
         }
         Found::MethodNotAllowed { allow } => {
@@ -231,7 +227,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Result<Explanation, 
 }
 
 impl Explanation {
-    fn leads_to(&mut self, target: &Target, lookup: &Lookup<'_>) {
+    fn leads_to(&mut self, target: &Target, lookup: &Lookup<'_>, exchange: &Exchange<'_>) {
         match target {
             Target::Upstream(upstream) => {
                 let endpoints = upstream.endpoints();
@@ -244,21 +240,12 @@ impl Explanation {
                 });
             }
             Target::Split(split) => {
-                let ruled = split.ruled(lookup.headers, lookup.query);
-                self.variants = variants(split)
-                    .enumerate()
-                    .filter(|(at, view)| ruled.map_or(view.percent > 0.0, |ruled| ruled == *at))
-                    .map(
-                        |(_, view)| {
-                            if ruled.is_some() { VariantView { percent: 100.0, ..view } } else { view }
-                        },
-                    )
-                    .collect();
+                self.ruled(split, exchange);
                 if let [only] = &*self.variants {
                     let name = only.variant.clone();
                     let variant = split.variants.iter().find(|route| route.is_variant(&name));
                     if let Some(variant) = variant {
-                        self.leads_to(&variant.target, lookup);
+                        self.leads_to(&variant.target, lookup, exchange);
                     }
                 }
             }
@@ -272,7 +259,7 @@ impl Explanation {
                     if ended {
                         self.status = Some(StatusCode::GONE.as_u16());
                     } else {
-                        self.leads_to(&route.target, lookup);
+                        self.leads_to(&route.target, lookup, exchange);
                     }
                 }
                 Wanted::Unknown => self.status = Some(StatusCode::NOT_FOUND.as_u16()),
@@ -283,18 +270,6 @@ impl Explanation {
             Target::Handler(_) | Target::Nothing => {}
         }
     }
-}
-
-/// The variants of a split.
-pub fn variants(split: &Split) -> impl Iterator<Item = VariantView> {
-    split.variants.iter().enumerate().map(|(at, route)| VariantView {
-        variant: route.variant.as_ref().map(|variant| variant.name.to_string()).unwrap_or_default(),
-        upstream: match &route.target {
-            Target::Upstream(upstream) => upstream.name().to_string(),
-            _ => String::new(),
-        },
-        percent: (split.shares.share(at) * 10_000.0).round() / 100.0,
-    })
 }
 
 /// A version of an API.

@@ -92,6 +92,8 @@ fn facts() -> Facts {
         request_id: None,
         rewrite: Rewrite::default(),
         body_limit: 10 << 20,
+        may_have_body: true,
+        form: None,
         started: Instant::now(),
         arrived: SystemTime::now(),
         answer: Answer::default(),
@@ -147,6 +149,8 @@ const EMPTY: [&str; 12] = [
     "limits",
     "buckets",
     "retry",
+    "rules",
+    "cookies",
 ];
 
 #[test]

@@ -26,6 +26,11 @@ impl SharedFilter {
         self.0.phases()
     }
 
+    /// Whether the filter goes by the fields of a form.
+    pub fn needs_form(&self) -> bool {
+        self.0.needs_form()
+    }
+
     /// Whether the filter answers preflights.
     pub fn takes_preflights(&self) -> bool {
         self.0.takes_preflights()
@@ -75,6 +80,7 @@ impl SharedFilter {
 pub(super) trait Erased: Send + Sync {
     fn phases(&self) -> Phases;
     fn takes_preflights(&self) -> bool;
+    fn needs_form(&self) -> bool;
     fn slot(&self) -> Slot;
     fn request(&self, slot: &mut Slot, exchange: &mut Exchange<'_>) -> Result<Flow>;
     fn request_wait<'a>(
@@ -134,6 +140,10 @@ impl<F: Filter> Erased for F {
 
     fn takes_preflights(&self) -> bool {
         Filter::takes_preflights(self)
+    }
+
+    fn needs_form(&self) -> bool {
+        Filter::needs_form(self)
     }
 
     fn slot(&self) -> Slot {

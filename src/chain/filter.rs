@@ -27,6 +27,11 @@ pub trait Filter: Send + Sync + 'static {
         false
     }
 
+    /// Whether it goes by the fields of a form: where one comes, it is read before the first hook runs.
+    fn needs_form(&self) -> bool {
+        false
+    }
+
     /// Sees the request before anything is sent upstream, and may answer it.
     fn request(&self, state: &mut Self::State, exchange: &mut Exchange<'_>) -> Result<Flow> {
         exchange.untouched();

@@ -73,6 +73,7 @@ impl ChainBuilder {
             response_body: joined(Phases::RESPONSE_BODY),
             response_trailers: joined(Phases::RESPONSE_TRAILERS),
             log: joined(Phases::LOG),
+            needs_form: self.0.iter().any(|link| link.filter.needs_form()),
             conditional: self.0.iter().any(|link| link.when.is_some()),
             links: self.0.into_boxed_slice(),
         }
@@ -85,6 +86,8 @@ pub struct Chain {
     links: Box<[Link]>,
     /// Whether any of them applies on a condition.
     conditional: bool,
+    /// Whether any of them goes by the fields of a form.
+    pub(crate) needs_form: bool,
     /// Which links see the request, and whether they wait.
     request: Box<[(u16, bool)]>,
     upstream_request: Box<[u16]>,
@@ -475,6 +478,8 @@ mod tests {
             request_id: None,
             rewrite: Rewrite::default(),
             body_limit: 0,
+            may_have_body: true,
+            form: None,
             started: Instant::now(),
             arrived: SystemTime::now(),
             answer: Answer::Upstream,

@@ -94,6 +94,17 @@ fn words(explanation: &Explanation) -> String {
         }
     }
     lines.extend(explanation.version.iter().map(|version| format!("version   {version}")));
+    for (at, rule) in explanation.rules.iter().enumerate() {
+        let holds = match rule.holds {
+            Some(true) => "holds",
+            Some(false) => "does not hold",
+            None => "known only then",
+        };
+        lines.push(format!("rule {:<4} to {}: {holds}", at + 1, rule.to));
+        if let Some(when) = &rule.when {
+            lines.push(format!("  when    {}", when.split_ascii_whitespace().collect::<Vec<_>>().join(" ")));
+        }
+    }
     for (at, view) in explanation.variants.iter().enumerate() {
         let name = if at == 0 { "split" } else { "" };
         lines.push(format!("{name:<9} {} at {} ({}%)", view.variant, view.upstream, view.percent));

@@ -128,7 +128,13 @@ impl<'a> Compiler<'a> {
         Some(link)
     }
 
-    fn condition(&mut self, path: &str, text: &str, place: Place, ground: Ground<'_>) -> Option<Condition> {
+    pub(super) fn condition(
+        &mut self,
+        path: &str,
+        text: &str,
+        place: Place,
+        ground: Ground<'_>,
+    ) -> Option<Condition> {
         match Condition::parse(text, place) {
             Ok(condition) => {
                 let Ground { owner, parameters } = ground;

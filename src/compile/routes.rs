@@ -316,7 +316,7 @@ impl<'a> Compiler<'a> {
                 .map(Target::Handler);
         }
         if let Some(split) = &words.split {
-            return self.split(&format!("{path}.split"), words, split, chains);
+            return self.split(&format!("{path}.split"), words, split, captures, chains);
         }
         let name = words.upstream.as_deref()?;
         self.upstream(format!("{path}.upstream"), name).map(Target::Upstream)

@@ -58,6 +58,7 @@ fn mask(route: &mut Route, fields: &CredentialFields) {
         for wanted in rule.cookies.values_mut() {
             *wanted = matcher("cookie", wanted, fields);
         }
+        mask_condition(rule.when.as_mut(), fields);
     }
     let set = route.respond.iter_mut().flat_map(|respond| &mut respond.headers);
     set.for_each(|(name, value)| fields.mask(name, value));
@@ -73,9 +74,13 @@ fn show(filter: &mut FilterUse, registry: &Registry, fields: &CredentialFields) 
     if let Some(kind) = registry.kind(&filter.name) {
         filter.config = kind.show(&filter.config, fields);
     }
-    // A condition may compare such a field with a secret.
+    mask_condition(filter.when.as_mut(), fields);
+}
+
+/// A condition may compare such a field with a secret.
+fn mask_condition(when: Option<&mut String>, fields: &CredentialFields) {
     let secret = |when: &str| Condition::parse(when, Place::Response).is_ok_and(|it| it.may_tell(fields));
-    if let Some(when) = filter.when.as_mut().filter(|when| secret(when.as_str())) {
+    if let Some(when) = when.filter(|when| secret(when.as_str())) {
         MASK.clone_into(when);
     }
 }

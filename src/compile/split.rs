@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 
+use super::chains::Ground;
 use super::routes::{Chains, sendable};
 use super::{Compiler, unknown};
+use crate::condition::Place;
 use crate::config::{Route as Words, Split as SplitWords, SplitRule as RuleWords};
 use crate::document::{ConfigError, join};
+use crate::registry::Parameters;
 use crate::snapshot::{Lifecycle, Split, SplitRule, Target, Variant};
 use crate::split::Shares;
 use crate::types::Selector;
@@ -22,6 +25,7 @@ impl<'a> Compiler<'a> {
         path: &str,
         words: &'a Words,
         split: &'a SplitWords,
+        captures: &[&str],
         chains: &Chains,
     ) -> Option<Target> {
         let names: Vec<&str> = split.to.iter().map(|to| to.name()).collect();
@@ -32,8 +36,9 @@ impl<'a> Compiler<'a> {
         });
         let visitor = self.visitor(path, split);
         let rules = split.rules.iter().enumerate();
-        let rules: Vec<_> =
-            rules.map(|(at, rule)| self.split_rule(&format!("{path}.rules[{at}]"), rule, &names)).collect();
+        let rules: Vec<_> = rules
+            .map(|(at, rule)| self.split_rule(&format!("{path}.rules[{at}]"), rule, &names, captures))
+            .collect();
         let vary = vary(split);
         let mut variants = Vec::with_capacity(split.to.len());
         for (at, to) in split.to.iter().enumerate() {
@@ -100,9 +105,16 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn split_rule(&mut self, path: &str, words: &RuleWords, names: &[&str]) -> Option<SplitRule> {
-        if words.headers.is_empty() && words.cookies.is_empty() && words.query.is_empty() {
-            self.error(path, "a rule needs `headers`, `cookies` or `query`");
+    fn split_rule(
+        &mut self,
+        path: &str,
+        words: &RuleWords,
+        names: &[&str],
+        captures: &[&str],
+    ) -> Option<SplitRule> {
+        let names_nothing = words.headers.is_empty() && words.cookies.is_empty() && words.query.is_empty();
+        if names_nothing && words.when.is_none() {
+            self.error(path, "a rule needs `headers`, `cookies`, `query` or `when`");
         }
         let mut cookies = Vec::new();
         for (name, matcher) in &words.cookies {
@@ -112,6 +124,10 @@ impl<'a> Compiler<'a> {
             }
             cookies.push((name.as_str().into(), self.value_match(path, matcher)?));
         }
+        let when = words.when.as_deref().map(|when| {
+            let ground = Ground { owner: "", parameters: Parameters::Of(captures) };
+            self.condition(&format!("{path}.when"), when, Place::Request, ground)
+        });
         let to = names.iter().position(|name| *name == words.to);
         if to.is_none() {
             self.errors.push(unknown(format!("{path}.to"), "variant", &words.to, names.iter().copied()));
@@ -120,6 +136,10 @@ impl<'a> Compiler<'a> {
             headers: self.header_conditions(path, &words.headers).into(),
             cookies: cookies.into(),
             query: self.query_conditions(path, &words.query).into(),
+            when: match when {
+                Some(read) => Some(read?),
+                None => None,
+            },
             to: to?,
         })
     }

@@ -18,7 +18,7 @@ pub(super) struct Checked {
     pub(super) kind: Kind,
     /// Whether it looks at the response.
     pub(super) response: bool,
-    /// Whether it looks at who the client is.
+    /// Whether it looks at who the client has proved to be.
     pub(super) identity: bool,
     /// The path parameters that it names.
     pub(super) parameters: Vec<Box<str>>,

@@ -72,13 +72,15 @@ impl<'a> Run<'a> {
         self.response.ok_or(Trouble::NoResponse)
     }
 
-    /// The length that the request's body says it has; over HTTP/1 a request that says nothing has none.
+    /// The length that the request's body says it has; a request that says nothing over HTTP/1 has none.
     fn size(&self) -> Result<Value<'a>, Trouble> {
         let head = self.exchange.request();
         Ok(match head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok()) {
             Some(length) => Value::Int(length),
             None if head.headers.contains_key(TRANSFER_ENCODING) => Value::Null,
-            None if self.later(head.version)? == Version::HTTP_2 => Value::Null,
+            None if self.later(head.version)? == Version::HTTP_2 && self.exchange.may_have_body() => {
+                Value::Null
+            }
             None => Value::Int(0),
         })
     }

@@ -187,6 +187,16 @@ impl Expression {
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
         self.0.checked.parameters.iter().map(|name| &**name)
     }
+
+    /// Whether it says anything of who the client has proved to be.
+    pub fn needs_identity(&self) -> bool {
+        self.0.checked.identity
+    }
+
+    /// The header fields whose values it looks at; `cookie` for every cookie.
+    pub fn fields(&self) -> impl Iterator<Item = &str> {
+        self.0.checked.fields.iter().map(|name| &**name)
+    }
 }
 
 impl Expr {

@@ -161,6 +161,14 @@ fn without_sticky(generator: &mut SchemaGenerator) -> Schema {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Selectors(pub Vec<Selector>);
 
+/// No body is read before it is known where its request goes.
+fn of_a_head<E: serde::de::Error>(selector: Selector) -> Result<Selector, E> {
+    match selector {
+        Selector::Form(_) => Err(E::custom(format!("`{selector}` is a key of limits only"))),
+        of_a_head => Ok(of_a_head),
+    }
+}
+
 impl<'de> Deserialize<'de> for Selectors {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct OneOrMany;
@@ -172,13 +180,14 @@ impl<'de> Deserialize<'de> for Selectors {
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Selectors, E> {
-                text.parse().map(|one| Selectors(vec![one])).map_err(E::custom)
+                let one = text.parse().map_err(E::custom)?;
+                Ok(Selectors(vec![of_a_head(one)?]))
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Selectors, A::Error> {
                 let mut all = Vec::new();
                 while let Some(selector) = items.next_element()? {
-                    all.push(selector);
+                    all.push(of_a_head(selector)?);
                 }
                 Ok(Selectors(all))
             }

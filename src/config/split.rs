@@ -42,6 +42,9 @@ pub struct SplitRule {
     /// What the query must say, in the same forms.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub query: BTreeMap<String, Matcher>,
+    /// An expression in CEL that must hold. It may say who the consumer is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
     /// The name of the variant.
     pub to: String,
 }

@@ -18,6 +18,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 
 pub use body::{DIGESTS, reframe};
@@ -211,6 +212,16 @@ impl<'a> Exchange<'a> {
         self.facts.body_limit
     }
 
+    /// Whether a body may come with the request.
+    pub fn may_have_body(&self) -> bool {
+        self.facts.may_have_body
+    }
+
+    /// The form that came as the body, if a filter goes by its fields and it could be read.
+    pub(crate) fn form(&self) -> Option<&str> {
+        std::str::from_utf8(self.facts.form.as_deref()?).ok()
+    }
+
     /// Whose answer the response hooks see.
     pub fn answer(&self) -> Answer {
         self.facts.answer
@@ -255,6 +266,10 @@ pub struct Facts {
     pub rewrite: Rewrite,
     /// The most bytes of a request body.
     pub body_limit: u64,
+    /// Whether a body may come.
+    pub may_have_body: bool,
+    /// The form that is the body, where a filter goes by its fields.
+    pub form: Option<Bytes>,
     /// When the request's head was complete.
     pub started: Instant,
     /// When that was by the wall clock.
@@ -279,6 +294,8 @@ impl Facts {
             rewrite: Rewrite::default(),
             remarks: Vec::new(),
             body_limit: 0,
+            may_have_body: true,
+            form: None,
             started: Instant::now(),
             arrived: SystemTime::now(),
             answer: Answer::Upstream,

@@ -46,6 +46,7 @@ impl Exchange<'_> {
             Selector::BasicUsername => Cow::Borrowed(self.username()?.as_bytes()),
             Selector::Header(name) => Cow::Borrowed(self.header(name)?.as_bytes()),
             Selector::Query(name) => query_value(self.query()?, name)?,
+            Selector::Form(name) => query_value(self.form()?, name)?,
             Selector::Cookie(name) => Cow::Borrowed(cookies(&self.request().headers, name).next()?),
         };
         Some(Selected::Bytes(bytes)).filter(|found| !found.as_ref().is_empty())

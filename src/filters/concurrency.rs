@@ -133,6 +133,10 @@ impl FilterKind for Concurrency {
 impl Filter for Concurrency {
     type State = Option<Held>;
 
+    fn needs_form(&self) -> bool {
+        self.subject.key.needs_form()
+    }
+
     fn phases(&self) -> Phases {
         Phases::REQUEST
     }

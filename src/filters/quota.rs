@@ -16,11 +16,12 @@ use crate::chain::{Filter, Flow, Phases, Stage};
 use crate::document::{ConfigError, Errors, join};
 use crate::exchange::{Exchange, Reason, Reply, ResponseHeader, Result};
 use crate::limit::{
-    self, Algorithm, Decision, FixedWindow, Headers, Key, KeyHash, Label, Limiter, MissingKey, OnStoreError,
-    Policy, Shared, Subject, Terms, Variants, Verdict, Want, Who,
+    self, Algorithm, Cost, Decision, FixedWindow, Headers, Key, KeyHash, Label, Limiter, MissingKey,
+    OnStoreError, Policy, Price, Shared, Subject, Terms, Variants, Verdict, Want, Who,
 };
 use crate::registry::{FilterKind, Scope};
 use crate::stores::Place;
+use crate::types::CredentialFields;
 
 /// Lets clients have so many requests in an hour, a day or a month of the calendar, counted at a store, and refuses those
 /// beyond (429) until it is over.
@@ -44,10 +45,9 @@ pub struct Config {
     /// What becomes of a request that has nothing of the key.
     #[serde(default)]
     missing_key: MissingKey,
-    /// How much a request takes.
-    #[serde(default = "cost")]
-    #[schemars(range(min = 1, max = 1_000_000))]
-    cost: u64,
+    /// How much a request takes: a number, or an expression in CEL. What that cannot tell takes the whole quota.
+    #[serde(default)]
+    cost: Cost,
     /// Other limits for some consumers and groups.
     #[serde(default)]
     overrides: Overrides,
@@ -93,10 +93,6 @@ const fn ipv6_prefix() -> u8 {
     64
 }
 
-const fn cost() -> u64 {
-    1
-}
-
 fn name() -> String {
     "quota".to_owned()
 }
@@ -108,7 +104,7 @@ const MAX_KEYS: usize = 1_000_000;
 pub struct Quota {
     subject: Subject,
     plans: Variants<Plan>,
-    cost: u64,
+    price: Price,
     on_error: OnStoreError,
     dry_run: bool,
     headers: Headers,
@@ -142,6 +138,12 @@ impl FilterKind for Quota {
 
     fn compile(config: Config, scope: &Scope<'_>) -> std::result::Result<Self, Errors> {
         let mut errors = check(&config);
+        let price = config.cost.price().unwrap_or_else(|wrong| {
+            errors.extend(wrong.below("cost"));
+            Price::Fixed(1)
+        });
+        let unknown = scope.unknown_parameters(price.parameters());
+        errors.extend(unknown.map(|sentence| ConfigError::new("cost", sentence)));
         let redis = match scope.stores.place(&config.store) {
             Some(Place::Redis(redis)) => Some(redis),
             Some(Place::Unknown) => None,
@@ -182,7 +184,7 @@ impl FilterKind for Quota {
                 ipv6_prefix: config.ipv6_prefix,
                 missing: config.missing_key,
             },
-            cost: config.cost,
+            price,
             on_error: config.on_store_error,
             dry_run: config.dry_run,
             headers: if config.dry_run { Headers::Off } else { config.headers },
@@ -197,7 +199,12 @@ impl FilterKind for Quota {
     }
 
     fn needs_identity(&self) -> bool {
-        self.subject.key.needs_identity() || self.plans.needs_identity()
+        let (key, plans) = (&self.subject.key, &self.plans);
+        key.needs_identity() || plans.needs_identity() || self.price.needs_identity()
+    }
+
+    fn mask(config: &mut Config, fields: &CredentialFields) {
+        config.cost.mask(fields);
     }
 }
 
@@ -216,7 +223,7 @@ fn check(config: &Config) -> Errors {
     if !(1..=128).contains(&config.ipv6_prefix) {
         wrong("ipv6_prefix".into(), "an IPv6 prefix has 1 to 128 bits");
     }
-    if !(1..=1_000_000).contains(&config.cost) || config.cost > config.limit {
+    if matches!(config.cost, Cost::Fixed(cost) if !(1..=1_000_000).contains(&cost) || cost > config.limit) {
         wrong("cost".into(), "a request takes 1 to 1,000,000, and no more than there is");
     }
     if !limit::is_name(&config.name) {
@@ -255,6 +262,10 @@ impl Filter for Quota {
             return Phases::REQUEST_WAIT;
         }
         Phases::REQUEST_WAIT | Phases::RESPONSE
+    }
+
+    fn needs_form(&self) -> bool {
+        self.subject.key.needs_form()
     }
 
     async fn request_wait(&self, standing: &mut Standing, exchange: &mut Exchange<'_>) -> Result<Flow> {
@@ -309,8 +320,12 @@ impl Quota {
         exchange: &mut Exchange<'_>,
     ) -> Option<Decision> {
         let limiter = &self.alone.limiter;
+        let (cost, told) = self.price.of(exchange, plan.label.quota());
+        if !told {
+            exchange.remark(Self::NAME, "cost_unknown");
+        }
         let key_there = format!("portcullis:quota:{{{}:{spelled}}}", self.mark);
-        let want = Want { key: key_there, terms: plan.terms, debt: 0, age: 0, cost: self.cost };
+        let want = Want { key: key_there, terms: plan.terms, debt: 0, age: 0, cost };
         if let Some(shared) = &self.shared
             && let Ok(decisions) = shared.take(&[want]).await
         {
@@ -320,7 +335,7 @@ impl Quota {
         }
         exchange.remark(Self::NAME, "store_error");
         let local = self.on_error == OnStoreError::Local;
-        local.then(|| limiter.take(&plan.policy, key, self.cost, limiter.now()))
+        local.then(|| limiter.take(&plan.policy, key, cost, limiter.now()))
     }
 
     fn refusal(&self, reply: Reply, exchange: &mut Exchange<'_>) -> Flow {

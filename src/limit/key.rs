@@ -86,6 +86,12 @@ impl Key {
         self.0.iter().any(|combination| combination.0.iter().any(verified))
     }
 
+    /// Whether it may read a form.
+    pub fn needs_form(&self) -> bool {
+        let of_a_form = |selector: &Selector| matches!(selector, Selector::Form(_));
+        self.0.iter().any(|combination| combination.0.iter().any(of_a_form))
+    }
+
     /// How many alternatives it has.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -165,7 +171,13 @@ impl FromStr for Combination {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        text.split(AND).map(|part| part.trim().parse()).collect::<Result<_, _>>().map(Self)
+        let selector = |part: &str| {
+            part.trim().parse().map_err(|sentence: String| match sentence.ends_with("`cookie:NAME`") {
+                true => format!("{sentence}, or `form:NAME`"),
+                false => sentence,
+            })
+        };
+        text.split(AND).map(selector).collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -231,14 +243,14 @@ impl JsonSchema for Key {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let part = "(ip|host|path|route|consumer|basic:username|(header|query|cookie):.+)";
+        let part = "(ip|host|path|route|consumer|basic:username|(header|query|cookie|form):.+)";
         let one = serde_json::json!({
             "type": "string",
             "pattern": format!("^{part}( \\+ {part})*$"),
             "examples": ["ip", "consumer", "header:x-user", "consumer + path"],
         });
         json_schema!({
-            "description": "Who is counted: `ip`, `host`, `path`, `route`, `consumer`, `basic:username`, `header:NAME`, `query:NAME`, `cookie:NAME`; several with ` + ` between them; or a list, of which the first that the request has.",
+            "description": "Who is counted: `ip`, `host`, `path`, `route`, `consumer`, `basic:username`, `header:NAME`, `query:NAME`, `cookie:NAME`, `form:NAME` (of `application/x-www-form-urlencoded`, up to 64 KiB); several with ` + ` between them; or a list, of which the first that the request has.",
             "anyOf": [one, { "type": "array", "items": one, "minItems": 1 }],
         })
     }
@@ -250,10 +262,10 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        for text in ["ip", "consumer + path", "header:x-user + query:a b + ip"] {
+        for text in ["ip", "consumer + path", "header:x-user + query:a b + ip", "form:user"] {
             assert_eq!(serde_json::to_value(text.parse::<Key>().unwrap()).unwrap(), text);
         }
-        for text in ["", "ip +", " + ip", "ip+host", "form:a"] {
+        for text in ["", "ip +", " + ip", "ip+host", "form:"] {
             assert!(text.parse::<Key>().is_err(), "{text}");
         }
         assert!("consumer + path".parse::<Key>().unwrap().needs_identity());

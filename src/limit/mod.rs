@@ -10,6 +10,7 @@
 
 mod cells;
 mod clock;
+mod cost;
 mod credit;
 mod fixed_window;
 mod key;
@@ -27,6 +28,7 @@ mod variants;
 
 pub use cells::{Log, Tally, Tat, Windows};
 pub use clock::Clock;
+pub use cost::{Cost, Price};
 pub use credit::{Credit, Debtor};
 pub use fixed_window::FixedWindow;
 pub use key::{Found, Key, KeyHash, MissingKey, Subject, Who};

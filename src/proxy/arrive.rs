@@ -110,7 +110,7 @@ pub(super) fn arrive(
         }
         reply => reply,
     };
-    let started = arrival.at;
+    let (started, may_have_body) = (arrival.at, arrival.has_body());
     let tls = tls.cloned();
     context.reply = reply;
     context.pinned = Some(Box::new(Pinned {
@@ -127,6 +127,8 @@ pub(super) fn arrive(
             request_id: known_id.flatten(),
             rewrite: Rewrite::default(),
             body_limit: route.bounds.request_body,
+            may_have_body,
+            form: None,
             started,
             arrived: SystemTime::now(),
             answer: Answer::Upstream,
@@ -136,6 +138,7 @@ pub(super) fn arrive(
         tries: Tries::default(),
         visitor: None,
         body_in: 0,
+        early: None,
         kept: Kept::default(),
         replay: None,
         copy: None,

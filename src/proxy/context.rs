@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::STRICT_TRANSPORT_SECURITY;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -50,6 +51,8 @@ pub(super) struct Pinned {
     pub(super) visitor: Option<Box<HeaderValue>>,
     /// Bytes of the request body so far.
     pub(super) body_in: u64,
+    /// What of it was read before the chain ran, if any of it had to be. It comes before the rest.
+    pub(super) early: Option<Bytes>,
     /// What of it is kept for another attempt.
     pub(super) kept: Kept,
     /// Where the client's session comes back from the one that sends the body anew.
@@ -152,6 +155,12 @@ impl Context {
 
     pub(super) fn arrival(&self) -> Result<&Arrival> {
         self.arrival.as_deref().ok_or_else(lost)
+    }
+
+    /// Whether a body may come with fields that a filter goes by.
+    pub(super) fn may_read_form(&mut self) -> Result<bool> {
+        let (arrival, pinned) = self.parts()?;
+        Ok(pinned.chain().needs_form && arrival.has_body())
     }
 
     /// Ends the exchange with a reason.

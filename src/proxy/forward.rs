@@ -77,9 +77,13 @@ pub(super) fn request(session: &Session, head: &mut RequestHeader, context: &mut
         deadline::announce(headers, per_try.map_or(left, |per_try| per_try.min(left)))?;
     }
     split::tell_upstream(headers, pinned);
-    let call = pinned.call.is_some();
+    let (call, begun) = (pinned.call.is_some(), pinned.early.is_some());
     let (chain, slots, mut exchange) = pinned.run(session.req_header());
     headers.insert(RequestId::HEADER, exchange.request_id().header());
+    if begun {
+        // Met by us.
+        headers.remove(header::EXPECT);
+    }
     if parts.version == Version::HTTP_2 {
         if arrival.head.expect_continue {
             // Met by us.

@@ -147,6 +147,11 @@ impl Kept {
         self.come > 0
     }
 
+    /// Bytes of the body that have come.
+    pub(super) fn come(&self) -> u64 {
+        self.come
+    }
+
     /// Whether all that has come is kept.
     pub(super) fn is_whole(&self) -> bool {
         self.come == self.held

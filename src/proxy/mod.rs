@@ -17,6 +17,7 @@ mod detour;
 mod dial;
 mod failure;
 mod finish;
+mod form;
 mod forward;
 mod hedge;
 mod kept;
@@ -123,6 +124,9 @@ impl ProxyHttp for Gateway {
 
     async fn request_filter(&self, session: &mut Session, context: &mut Context) -> Result<bool> {
         // What few requests need is boxed, so that the others do not carry the room for it.
+        if context.reply.is_none() && context.may_read_form()? {
+            Box::pin(form::read(session, context)).await?;
+        }
         let verdict = match context.reply.take() {
             Some(reply) => Some(*reply),
             None if context.pinned()?.chain().waits() => {

@@ -44,7 +44,10 @@ struct Replay {
 /// An attempt begins: what has come of the body comes anew.
 pub(super) fn begin(session: &mut Session, context: &mut Context) -> Result<()> {
     let pinned = context.pinned()?;
-    if pinned.kept.has_begun() && !is_sent_by_the_engine(session) {
+    let early = pinned.early.clone().unwrap_or_default();
+    if pinned.kept.come() <= early.len() as u64 && !early.is_empty() {
+        put_up(session, pinned, Pieces::from([early]));
+    } else if pinned.kept.has_begun() && (!early.is_empty() || !is_sent_by_the_engine(session)) {
         let pieces = pinned.kept.pieces().iter().cloned().collect();
         put_up(session, pinned, pieces);
     }
@@ -76,6 +79,7 @@ pub(super) fn go_on(
     let pinned = context.pinned()?;
     if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
         pinned.kept.end();
+        pinned.early = None;
     }
     if !pieces.is_empty() {
         put_up(session, pinned, pieces);

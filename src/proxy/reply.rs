@@ -130,8 +130,12 @@ pub(super) async fn go_on(session: &mut Session, context: &Context) -> Result<()
 /// The request body through the chain, or the answer when it does not get that far.
 async fn whole_body(session: &mut Session, context: &mut Context) -> Result<Result<Bytes, Box<Reply>>> {
     let mut whole = BytesMut::new();
+    let mut early = context.pinned()?.early.take().filter(|early| !early.is_empty());
     loop {
-        let mut piece = session.as_downstream_mut().read_request_body().await?;
+        let mut piece = match early.take() {
+            Some(early) => Some(early),
+            None => session.as_downstream_mut().read_request_body().await?,
+        };
         let end = piece.is_none();
         let pinned = context.pinned()?;
         pinned.body_in += piece.as_ref().map_or(0, Bytes::len) as u64;

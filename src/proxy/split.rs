@@ -23,7 +23,11 @@ pub(super) fn choose(session: &Session, pinned: &mut Pinned) {
     let route = Arc::clone(&pinned.route);
     let Target::Split(split) = &route.target else { return };
     let request = session.req_header();
-    let ruled = split.ruled(&request.headers, request.uri.query());
+    let ruled = if split.rules.is_empty() {
+        None
+    } else {
+        split.ruled(&Exchange::new(request, &route.name, &mut pinned.facts))
+    };
     let chosen =
         ruled.or_else(|| by_key(split, request, pinned)).or_else(|| split.shares.by_lot(fastrand::f64()));
     if let Some(variant) = chosen.and_then(|at| split.variants.get(at)) {

@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::Route;
-use crate::exchange::cookies;
+use crate::condition::Condition;
+use crate::exchange::{Exchange, cookies};
 use crate::route::{HeaderCondition, QueryCondition, ValueMatch};
 use crate::split::Shares;
 use crate::telemetry::VariantMetrics;
@@ -35,19 +36,35 @@ pub struct SplitRule {
     pub cookies: Box<[(Box<str>, ValueMatch)]>,
     /// What the query says.
     pub query: Box<[QueryCondition]>,
+    /// What else is true.
+    pub when: Option<Condition>,
     /// The variant.
     pub to: usize,
 }
 
 impl Split {
     /// The variant that a rule sends a request to.
-    pub fn ruled(&self, headers: &HeaderMap, query: Option<&str>) -> Option<usize> {
-        self.rules.iter().find(|rule| rule.holds(headers, query)).map(|rule| rule.to)
+    pub fn ruled(&self, exchange: &Exchange<'_>) -> Option<usize> {
+        self.rules.iter().find(|rule| rule.holds(exchange)).map(|rule| rule.to)
     }
 }
 
 impl SplitRule {
-    fn holds(&self, headers: &HeaderMap, query: Option<&str>) -> bool {
+    /// Whether all of it holds. What cannot be told does not: whoever is sent to a variant by a rule is so for sure.
+    fn holds(&self, exchange: &Exchange<'_>) -> bool {
+        self.names(exchange) && self.when.as_ref().is_none_or(|when| when.holds(exchange).unwrap_or(false))
+    }
+
+    /// Whether it will hold, as far as the request's head tells.
+    pub fn foretold(&self, exchange: &Exchange<'_>) -> Option<bool> {
+        if !self.names(exchange) {
+            return Some(false);
+        }
+        self.when.as_ref().map_or(Some(true), |when| when.foretold(exchange))
+    }
+
+    fn names(&self, exchange: &Exchange<'_>) -> bool {
+        let (headers, query) = (&exchange.request().headers, exchange.query());
         self.headers.iter().all(|condition| condition.holds(headers))
             && self.cookies.iter().all(|(name, value)| value.holds(cookies(headers, name)))
             && self.query.iter().all(|condition| condition.holds(query))

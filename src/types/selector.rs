@@ -27,6 +27,8 @@ pub enum Selector {
     Header(HeaderName),
     /// A parameter of the query; its name is decoded.
     Query(Box<str>),
+    /// A field of the form that is the body; its name is decoded.
+    Form(Box<str>),
     /// A cookie.
     Cookie(Box<str>),
 }
@@ -47,11 +49,14 @@ impl FromStr for Selector {
             None if text == "route" => Ok(Self::Route),
             None if text == "consumer" => Ok(Self::Consumer),
             Some(("basic", "username")) => Ok(Self::BasicUsername),
-            Some((kind @ ("header" | "query" | "cookie"), "")) => Err(format!("`{kind}:` needs a name")),
+            Some((kind @ ("header" | "query" | "cookie" | "form"), "")) => {
+                Err(format!("`{kind}:` needs a name"))
+            }
             Some(("header", name)) => HeaderName::try_from(name)
                 .map(Self::Header)
                 .map_err(|_| format!("`{name}` is not the name of a header field")),
             Some(("query", name)) => Ok(Self::Query(name.into())),
+            Some(("form", name)) => Ok(Self::Form(name.into())),
             // A cookie's name is a token, as a field's is, but its case counts.
             Some(("cookie", name)) if HeaderName::try_from(name).is_ok() => Ok(Self::Cookie(name.into())),
             Some(("cookie", name)) => Err(format!("`{name}` is not the name of a cookie")),
@@ -85,6 +90,7 @@ impl fmt::Display for Selector {
             Self::BasicUsername => f.write_str("basic:username"),
             Self::Header(name) => write!(f, "header:{name}"),
             Self::Query(name) => write!(f, "query:{name}"),
+            Self::Form(name) => write!(f, "form:{name}"),
             Self::Cookie(name) => write!(f, "cookie:{name}"),
         }
     }
@@ -121,6 +127,7 @@ mod tests {
             "header:x-user",
             "query:a b",
             "query:a:b",
+            "form:a b",
             "cookie:Sid",
         ] {
             assert_eq!(text.parse::<Selector>().unwrap().to_string(), text);
@@ -142,7 +149,7 @@ mod tests {
             "cookie:a=b",
             "consumer:a",
             "basic:password",
-            "form:a",
+            "form:",
             "jwt:sub",
         ] {
             assert!(text.parse::<Selector>().is_err(), "{text}");

@@ -32,6 +32,7 @@ mod events;
 mod exchange;
 mod failover;
 mod filters;
+mod forms;
 mod forwarded;
 mod front_door;
 mod grpc;

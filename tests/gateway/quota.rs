@@ -92,6 +92,7 @@ fn whoever_the_key_says_is_counted() {
         ("", "x-as: a", "x-as: a b", "x-as: b"),
         ("key: 'header:x-user',", "x-user: a", "x-user: a", "x-user: b"),
         ("key: 'header:x-user', missing_key: share,", "x-other: a", "x-other: b", "x-user: a"),
+        ("cost: size(request.path) + 1, key: 'header:x-user',", "x-user: a", "x-user: a", "x-user: b"),
         ("cost: 2, key: 'header:x-user',", "x-user: a", "x-user: a", "x-user: b"),
     ]
     .into_iter()

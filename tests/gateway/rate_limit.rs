@@ -102,6 +102,13 @@ fn a_burst_passes_and_then_the_rate_does() {
         ("rate: 3/d, algorithm: sliding_log", 3),
         ("rate: 6/d, cost: 2", 3),
         ("rate: 6/d, cost: 2, algorithm: sliding_log", 3),
+        ("rate: 6/d, cost: 'request.method == \"GET\" ? 2 : 1'", 3),
+        ("rate: 6/d, cost: 'size(request.path) + 1', algorithm: sliding_log", 3),
+        ("rate: 6/d, cost: 'request.size / 1024 + 2', algorithm: fixed_window", 3),
+        (
+            "rules: [{ rate: 6/d, cost: size(request.path) }, { rate: 6/d, cost: size(request.path) * 3, name: b }]",
+            2,
+        ),
     ] {
         let gateway = rule(&origin, words);
         assert_eq!(passing(&gateway, &Ask::new("GET /"), 8), passes, "{words}");
@@ -247,6 +254,56 @@ fn every_rule_has_to_let_a_request_pass_and_none_charges_what_another_refuses() 
         assert_eq!([of("a"), of("a"), of("a"), of("a")].map(|answer| answer.status), [429; 4], "{algorithm}");
         assert_eq!(["b", "c", "d"].map(|user| of(user).status), [200, 200, 429], "{algorithm}");
     }
+}
+
+/// How much is left of the one rule.
+fn left(told: &str) -> u64 {
+    let rest = told.split_once(";r=").unwrap_or_else(|| panic!("{told}")).1;
+    rest.split(';').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn an_expression_says_what_a_request_costs() {
+    let origin = echo();
+    let unknown =
+        "portcullis_filter_verdicts_total{route=\"all\",filter=\"rate_limit\",verdict=\"cost_unknown\"}";
+    let gateway = rule(&origin, "rate: 100/d, key: 'header:x-user', cost: 'request.size / 1024 + 1'");
+    let of = |user: &str, length: usize| {
+        let ask = Ask::new("POST /").header(&format!("x-user: {user}")).body("x".repeat(length));
+        let answer = ask.send(gateway.address());
+        (answer.status, left(answer.header("ratelimit").unwrap()))
+    };
+    assert_eq!([of("a", 0), of("a", 1023), of("a", 1024)], [(200, 99), (200, 98), (200, 96)]);
+    assert_eq!(of("a", 97 * 1024).0, 429, "there is not enough left");
+    assert_eq!(of("a", 0), (200, 95), "and none of it was taken");
+    assert_eq!(of("b", 200 << 10), (200, 0), "more than there ever is costs all of it");
+    assert_eq!(of("b", 0).0, 429);
+    assert_eq!(gateway.metric(unknown), 0.0);
+    let chunked = |user: &str| {
+        let fields = format!("host: a.test\r\nx-user: {user}\r\ntransfer-encoding: chunked");
+        gateway.client().ask(format!("POST / HTTP/1.1\r\n{fields}\r\n\r\n0\r\n\r\n"))
+    };
+    assert_eq!(left(chunked("c").header("ratelimit").unwrap()), 0, "what cannot be told costs all of it");
+    assert_eq!(of("d", 0), (200, 99));
+    assert_eq!(chunked("d").status, 429);
+    assert_eq!(gateway.metric(unknown), 2.0);
+    let mut client = Http2::connect(gateway.address());
+    let e = client.request("GET", "/").header("x-user", "e");
+    assert_eq!(left(client.ask(e).field("ratelimit")), 99, "no body has no length over HTTP/2, too");
+    let e = client.request("POST", "/").header("x-user", "e");
+    assert_eq!(client.send(e, b"x").status, 429);
+}
+
+#[test]
+fn a_cost_may_say_who_the_consumer_is() {
+    let origin = echo();
+    let gateway =
+        rule(&origin, "rate: 6/d, key: 'header:x-user', cost: '\"partners\" in consumer.groups ? 1 : 3'");
+    let of = |fields: &str| passing(&gateway, &Ask::new("GET /").header(fields), 7);
+    assert_eq!([of("x-user: a"), of("x-user: b\r\nx-as: mobile partners")], [2, 6]);
+    let config = r#"rate: 1/d, cost: 'request.headers["authorization"] == "Basic c2VjcmV0" ? 1 : 1'"#;
+    let shown = rule(&origin, config).admin_get("/config").text();
+    assert!(shown.contains("rate_limit") && !shown.contains("c2VjcmV0"), "{shown}");
 }
 
 #[test]

@@ -311,6 +311,17 @@ fn a_server_that_answers_errors_counts_as_none() {
 }
 
 #[test]
+fn an_expression_says_what_a_request_costs_at_the_store() {
+    let redis = Redis::start();
+    for more in ["", ", settle_every: 20ms"] {
+        redis.ask::<()>(&["FLUSHALL"]);
+        let words = format!("rate: 6/d, cost: size(request.path) + 1{more}");
+        let gateway = Gateway::start(&yaml(&redis.url(), "10s", &words));
+        assert_eq!(statuses(&gateway, 4), [200, 200, 200, 429], "{words}");
+    }
+}
+
+#[test]
 fn what_an_answer_cost_is_told_the_store() {
     let redis = Redis::start();
     let origin = Origin::answering("HTTP/1.1 200 OK\r\nx-cost: 4\r\ncontent-length: 0\r\n\r\n");

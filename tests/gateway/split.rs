@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use portcullis::Stage;
+
 use crate::harness::{Client, Gateway, Nobody, Origin, Response, eventually};
+use crate::rate_limit::Believe;
 
 /// A gateway whose one route is split between `old` and `new`, by these words.
 fn words(old: &Origin, new: &Origin, split: &str) -> String {
@@ -151,6 +154,44 @@ fn caches_are_told_what_the_choice_goes_by() {
     assert_eq!(first.fields.all("cache-control"), ["max-age=60", "private"], "the cookie is for one alone");
     let again = get(&mut client, "/", "cookie: visitor=a\r\n");
     assert_eq!(again.fields.all("cache-control"), ["max-age=60"]);
+}
+
+#[test]
+fn rules_may_say_who_the_consumer_is_and_anything_else_of_the_request() {
+    let (old, new) = origins();
+    let split = "rules: [
+        { when: 'consumer.name == \"beta\"', to: canary },
+        { when: 'request.path_params.rest.startsWith(\"next/\")', query: { v: { present: true } }, to: canary },
+        { when: 'int(request.headers[\"x-age\"]) > 17', to: canary }],
+        to: [{ upstream: old }, { upstream: new, weight: 0, name: canary }]";
+    let yaml = words(&old, &new, split).replace("path: /*", "path: '/{rest*}'");
+    let gateway =
+        Gateway::start_with(&yaml, |gateway| gateway.filter("believe", Stage::Authenticate, Believe));
+    let mut client = gateway.client();
+    for (target, fields, place) in [
+        ("/", "", "old"),
+        ("/", "x-as: beta\r\n", "new"),
+        ("/", "x-as: gamma beta\r\n", "old"),
+        ("/next/a?v=1", "", "new"),
+        ("/next/a", "", "old"),
+        ("/", "x-age: 18\r\n", "new"),
+        ("/", "x-age: 17\r\n", "old"),
+        ("/", "x-age: old\r\n", "old"),
+    ] {
+        assert_eq!(get(&mut client, target, fields).text(), place, "{target} {fields}");
+    }
+    let explain = |target: &str, fields: &str| {
+        let question = format!(r#"{{ "url": "{target}", "headers": {{ "host": "a.test"{fields} }} }}"#);
+        gateway.admin_ask("POST", "/explain", &question).json()
+    };
+    let told = explain("/", r#", "x-age": "20""#);
+    let rules = told["rules"].as_array().unwrap();
+    let holds: Vec<_> = rules.iter().map(|rule| rule["holds"].as_bool()).collect();
+    assert_eq!(holds, [None, Some(false), Some(true)], "{told}");
+    assert_eq!(rules[0]["when"], "consumer.name == \"beta\"");
+    assert_eq!(told["variants"][0]["percent"], 100.0, "{told}");
+    let told = explain("/", r#", "x-age": "1""#);
+    assert_eq!(told["variants"].as_array().map(Vec::len), Some(2), "who the client is decides: {told}");
 }
 
 #[test]

@@ -40,8 +40,9 @@ pub struct Config {
     /// What becomes of a request that has nothing of the key. `share`, unless named: all such requests count as one client.
     /// `skip`: it is not counted. `refuse`: it is refused (400).
     pub(super) missing_key: Option<MissingKey>,
-    /// How much a request takes: a number, or what its answer says, `{ response_header: NAME, max: NUMBER }`. Then it takes 1
-    /// when it comes, and the rest when its answer is there: what is not left then is owed. 1 unless named.
+    /// How much a request takes: a number, an expression in CEL, or what its answer says, `{ response_header: NAME, max: NUMBER
+    /// }`. Then it takes 1 when it comes, and the rest when its answer is there: what is not left then is owed. What an
+    /// expression cannot tell takes all that there is at once. 1 unless named.
     pub(super) cost: Option<Cost>,
     /// Other rates for some consumers and groups: `{ consumers: { NAME: { rate, burst } }, groups: … }`. A consumer's own, else
     /// that of the first of its groups that has one.
@@ -96,6 +97,17 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// What requests take, as far as that is known when they come.
+    pub(super) fn costs(&mut self) -> impl Iterator<Item = &mut limit::Cost> {
+        let of_rules = self.rules.iter_mut().flatten().map(|rule| &mut rule.cost);
+        self.cost.iter_mut().chain(of_rules).filter_map(|cost| match cost {
+            Cost::Known(cost) => Some(cost),
+            Cost::Told(_) => None,
+        })
+    }
+}
+
 /// One rule of several.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -122,7 +134,7 @@ pub(super) struct Rule {
     /// What becomes of a request that has nothing of the key.
     #[serde(default)]
     pub(super) missing_key: MissingKey,
-    /// How much a request takes: a number, or what its answer says.
+    /// How much a request takes: a number, an expression in CEL, or what its answer says.
     #[serde(default)]
     pub(super) cost: Cost,
     /// Other rates for some consumers and groups.
@@ -192,8 +204,8 @@ pub(super) struct Override {
 /// How much a request takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cost {
-    /// Always as much.
-    Fixed(u64),
+    /// As much as is known when it comes.
+    Known(limit::Cost),
     /// One, and in the end as much as its answer says.
     Told(Told),
 }
@@ -228,14 +240,14 @@ mod name {
 
 impl Default for Cost {
     fn default() -> Self {
-        Self::Fixed(1)
+        Self::Known(limit::Cost::default())
     }
 }
 
 impl Serialize for Cost {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Fixed(cost) => serializer.serialize_u64(*cost),
+            Self::Known(cost) => cost.serialize(serializer),
             Self::Told(told) => told.serialize(serializer),
         }
     }
@@ -248,16 +260,15 @@ impl<'de> Deserialize<'de> for Cost {
             type Value = Cost;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number, or `{ response_header: NAME, max: NUMBER }`")
+                f.write_str("a number, an expression in CEL, or `{ response_header: NAME, max: NUMBER }`")
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Cost, E> {
-                let bad = || E::custom(format!("`{text}` is not a cost: write a number like `1`"));
-                text.parse().map(Cost::Fixed).map_err(|_| bad())
+                limit::Cost::read(text).map(Cost::Known).map_err(E::custom)
             }
 
             fn visit_u64<E>(self, cost: u64) -> Result<Cost, E> {
-                Ok(Cost::Fixed(cost))
+                Ok(Cost::Known(limit::Cost::Fixed(cost)))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Cost, A::Error> {
@@ -275,10 +286,10 @@ impl JsonSchema for Cost {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let told = generator.subschema_for::<Told>();
+        let (known, told) = (generator.subschema_for::<limit::Cost>(), generator.subschema_for::<Told>());
         json_schema!({
-            "description": "How much a request takes: a number, or what its answer says.",
-            "anyOf": [{ "type": "integer", "minimum": 1, "maximum": 1_000_000 }, told],
+            "description": "How much a request takes: a number, an expression in CEL, or what its answer says.",
+            "anyOf": [known, told],
         })
     }
 }

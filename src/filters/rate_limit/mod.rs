@@ -25,6 +25,7 @@ use crate::document::Errors;
 use crate::exchange::{Answer, Exchange, Reason, Reply, ResponseHeader, Result};
 use crate::limit::{self, Decision, Headers, Policy, Verdict, Who};
 use crate::registry::{FilterKind, Scope};
+use crate::types::CredentialFields;
 
 use config::Config;
 use rules::Rule;
@@ -52,6 +53,9 @@ struct Share {
     plan: u16,
     key: u128,
     at: u64,
+    cost: u64,
+    /// Whether the cost could be told.
+    told: bool,
     decision: Decision,
     /// Its key at a store, where its answer may cost more.
     spelled: Option<Box<str>>,
@@ -83,7 +87,9 @@ impl FilterKind for RateLimit {
         let (rules, redis) = rules::rules(config, scope)?;
         let together =
             redis.map(|redis| Together::new(redis, on_error, settle_every, &rules, max_keys, scope));
-        let identity = |rule: &Rule| rule.subject.key.needs_identity() || rule.plans.needs_identity();
+        let identity = |rule: &Rule| {
+            rule.subject.key.needs_identity() || rule.plans.needs_identity() || rule.price.needs_identity()
+        };
         let stage = if rules.iter().any(identity) { Stage::Limit } else { Stage::Admit };
         let queues =
             |rule: &Rule| rule.plans.all().iter().any(|plan| matches!(plan.policy, Policy::LeakyBucket(_)));
@@ -99,6 +105,10 @@ impl FilterKind for RateLimit {
     fn needs_identity(&self) -> bool {
         self.stage == Stage::Limit
     }
+
+    fn mask(config: &mut Config, fields: &CredentialFields) {
+        config.costs().for_each(|cost| cost.mask(fields));
+    }
 }
 
 impl Filter for RateLimit {
@@ -110,9 +120,13 @@ impl Filter for RateLimit {
         if tells { request | Phases::RESPONSE } else { request }
     }
 
+    fn needs_form(&self) -> bool {
+        self.rules.iter().any(|rule| rule.subject.key.needs_form())
+    }
+
     fn request(&self, taken: &mut Taken, exchange: &mut Exchange<'_>) -> Result<Flow> {
         let outcome = self.count(taken, exchange);
-        Ok(self.judge(outcome, exchange).unwrap_or(Flow::Continue))
+        Ok(self.judge(outcome, taken, exchange).unwrap_or(Flow::Continue))
     }
 
     async fn request_wait(&self, taken: &mut Taken, exchange: &mut Exchange<'_>) -> Result<Flow> {
@@ -125,7 +139,7 @@ impl Filter for RateLimit {
             None => self.count(taken, exchange),
         };
         let wait = if let Outcome::Pass(wait) = outcome { wait } else { 0 };
-        if let Some(refusal) = self.judge(outcome, exchange) {
+        if let Some(refusal) = self.judge(outcome, taken, exchange) {
             return Ok(refusal);
         }
         if wait > 0 && !self.dry_run {
@@ -172,10 +186,11 @@ impl RateLimit {
             let (limiter, key) = (&rule.counts.limiter, rule.counts.hash.of(&found, plan.salt));
             // The clock was read when the head was there; a limit needs it no closer.
             let now = limiter.at(exchange.started());
-            let decision = limiter.take(&plan.policy, key, rule.cost, now);
+            let (cost, told) = rule.price.of(exchange, plan.label.quota());
+            let decision = limiter.take(&plan.policy, key, cost, now);
             let (rule, plan) =
                 (u8::try_from(at).unwrap_or(u8::MAX), u16::try_from(variant).unwrap_or(u16::MAX));
-            let share = Share { rule, plan, key, at: now, decision, spelled: None };
+            let share = Share { rule, plan, key, at: now, cost, told, decision, spelled: None };
             match decision.verdict {
                 Verdict::Pass => {}
                 Verdict::Wait(nanos) => wait = wait.max(nanos),
@@ -194,7 +209,7 @@ impl RateLimit {
     fn give_back(&self, taken: &Taken) {
         for share in &taken.0 {
             if let Some((rule, plan)) = self.of(share) {
-                rule.counts.limiter.give_back(&plan.policy, share.key, rule.cost, share.at);
+                rule.counts.limiter.give_back(&plan.policy, share.key, share.cost, share.at);
             }
         }
     }
@@ -207,19 +222,19 @@ impl RateLimit {
             let said =
                 head.headers.get(name).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
             let Some(cost) = said.map(|cost| cost.min(*max)) else { continue };
-            share.decision.remaining = (share.decision.remaining + rule.cost).saturating_sub(cost);
+            share.decision.remaining = (share.decision.remaining + share.cost).saturating_sub(cost);
             if let Some(together) = &self.together {
                 let signed = |cost: u64| i64::try_from(cost).unwrap_or(i64::MAX);
-                if cost != rule.cost {
-                    together.settle(self, share, signed(cost) - signed(rule.cost));
+                if cost != share.cost {
+                    together.settle(self, share, signed(cost) - signed(share.cost));
                 }
                 continue;
             }
             let limiter = &rule.counts.limiter;
-            match cost.checked_sub(rule.cost) {
+            match cost.checked_sub(share.cost) {
                 Some(0) => {}
                 Some(more) => limiter.charge(&plan.policy, share.key, more, limiter.now()),
-                None => limiter.give_back(&plan.policy, share.key, rule.cost - cost, share.at),
+                None => limiter.give_back(&plan.policy, share.key, share.cost - cost, share.at),
             }
         }
     }
@@ -230,7 +245,10 @@ impl RateLimit {
     }
 
     /// The refusal of a request that is too much.
-    fn judge(&self, outcome: Outcome, exchange: &mut Exchange<'_>) -> Option<Flow> {
+    fn judge(&self, outcome: Outcome, taken: &Taken, exchange: &mut Exchange<'_>) -> Option<Flow> {
+        if taken.0.iter().any(|share| !share.told) {
+            exchange.remark(Self::NAME, "cost_unknown");
+        }
         let reply = match outcome {
             Outcome::Pass(_) => return None,
             Outcome::NoKey => Reply::refuse(Reason::LIMIT_KEY_MISSING),

@@ -11,7 +11,7 @@ use http::HeaderName;
 use super::config::{Algorithm, Config, Cost, Overrides, Rule as Words};
 use crate::document::{ConfigError, Errors};
 use crate::limit::{
-    self, Headers, Key, KeyHash, Label, Limiter, MissingKey, Policy, Shared, Subject, Terms, Variants,
+    self, Headers, Key, KeyHash, Label, Limiter, MissingKey, Policy, Price, Shared, Subject, Terms, Variants,
 };
 use crate::registry::Scope;
 use crate::stores::{Place, Redis};
@@ -28,7 +28,7 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 pub(super) struct Rule {
     pub(super) subject: Subject,
     pub(super) plans: Variants<Plan>,
-    pub(super) cost: u64,
+    pub(super) price: Price,
     /// The field of an answer that says the cost, and the most that is believed.
     pub(super) told: Option<(HeaderName, u64)>,
     pub(super) counts: Arc<Counts>,
@@ -207,11 +207,16 @@ fn rule(words: Words, name: String, max_keys: usize, scope: &Scope<'_>, errors: 
     let plan = |rate: Rate, burst: Option<u64>| Plan::new(&name, algorithm, rate, burst, max_wait);
     let plans = plans(&plan, rate, burst, overrides, algorithm, errors)?;
     let (cost, told) = match cost {
-        Cost::Fixed(cost) => (cost, None),
-        Cost::Told(told) => (1, Some((told.response_header, told.max))),
+        Cost::Known(cost) => (cost, None),
+        Cost::Told(told) => (limit::Cost::default(), Some((told.response_header, told.max))),
     };
+    let price = cost.price().map_err(|wrong| errors.extend(wrong.below("cost"))).ok()?;
+    let unknown = scope.unknown_parameters(price.parameters());
+    errors.extend(unknown.map(|sentence| ConfigError::new("cost", sentence)));
     for at in plans.all() {
-        if cost > at.label.quota() {
+        if let Price::Fixed(cost) = price
+            && cost > at.label.quota()
+        {
             let message = format!(
                 "a request that takes {cost} never passes where there are {} at most",
                 at.label.quota()
@@ -224,7 +229,7 @@ fn rule(words: Words, name: String, max_keys: usize, scope: &Scope<'_>, errors: 
         hash: KeyHash::default(),
     });
     let (subject, mark) = (Subject { key, ipv6_prefix, missing: missing_key }, limit::mark(&identity));
-    Some(Rule { subject, plans, cost, told, counts, identity, mark })
+    Some(Rule { subject, plans, price, told, counts, identity, mark })
 }
 
 fn check(words: &Words, errors: &mut Errors) {
@@ -242,15 +247,18 @@ fn check(words: &Words, errors: &mut Errors) {
         wrong("ipv6_prefix", "an IPv6 prefix has 1 to 128 bits");
     }
     match &words.cost {
-        Cost::Fixed(1..=MOST_COST) => {}
+        Cost::Known(limit::Cost::Fixed(1..=MOST_COST) | limit::Cost::Computed(_)) => {}
         Cost::Told(told) if !(1..=MOST_COST).contains(&told.max) => {
             wrong("cost.max", "the most that a request takes is 1 to 1,000,000");
         }
         Cost::Told(_) if words.algorithm == Algorithm::LeakyBucket => {
-            wrong("cost", "what waits its turn is paid for before it goes: `leaky_bucket` needs a number");
+            wrong(
+                "cost",
+                "what waits its turn is paid for before it goes: `leaky_bucket` needs a number or an expression",
+            );
         }
         Cost::Told(_) => {}
-        Cost::Fixed(_) => wrong("cost", "a request takes 1 to 1,000,000"),
+        Cost::Known(limit::Cost::Fixed(_)) => wrong("cost", "a request takes 1 to 1,000,000"),
     }
     if words.name.as_ref().is_some_and(|name| !limit::is_name(name)) {
         wrong("name", limit::NAME);

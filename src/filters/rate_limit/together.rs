@@ -90,11 +90,14 @@ impl Together {
             None => format!("portcullis:limit:{{{}:{key}}}", rule.mark),
             Some(tag) => format!("portcullis:limit:{{{tag}}}:{}:{key}", rule.mark),
         };
+        let (cost, told) = rule.price.of(exchange, plan.label.quota());
         let share = Share {
             rule: u8::try_from(at).unwrap_or(u8::MAX),
             plan: u16::try_from(variant).unwrap_or(u16::MAX),
             key: rule.counts.hash.of(&found, plan.salt),
             at: rule.counts.limiter.now(),
+            cost,
+            told,
             decision: Decision { verdict: Verdict::Pass, remaining: 0, reset: 0 },
             spelled: None,
         };
@@ -109,8 +112,9 @@ impl Together {
         exchange: &mut Exchange<'_>,
     ) -> Outcome {
         let want = |one: &Counted| {
-            let (rule, plan) = filter.of(&one.share)?;
-            Some(Want { key: one.spelled.clone(), terms: plan.terms, debt: 0, age: 0, cost: rule.cost })
+            let (_, plan) = filter.of(&one.share)?;
+            let cost = one.share.cost;
+            Some(Want { key: one.spelled.clone(), terms: plan.terms, debt: 0, age: 0, cost })
         };
         let wants: Vec<Want> = counted.iter().filter_map(want).collect();
         let Ok(decisions) = self.shared.take(&wants).await else {
@@ -148,12 +152,12 @@ impl Together {
         for Counted { mut share, spelled } in counted {
             let Some((rule, plan)) = filter.of(&share) else { continue };
             let Some((credit, debtor)) = debtor(credits, plan, &share, &spelled) else { continue };
-            let decision = match credit.take(debtor, rule.cost).await {
+            let decision = match credit.take(debtor, share.cost).await {
                 Ok(decision) => decision,
                 Err(_) => {
                     exchange.remark(RateLimit::NAME, "store_error");
                     match self.on_error {
-                        OnStoreError::Local => credit.alone(debtor, rule.cost),
+                        OnStoreError::Local => credit.alone(debtor, share.cost),
                         OnStoreError::Open => continue,
                         OnStoreError::Closed => {
                             self.give_back(filter, taken);
@@ -200,9 +204,7 @@ impl Together {
 
     fn give_back(&self, filter: &RateLimit, taken: &Taken) {
         for share in &taken.0 {
-            if let Some((rule, _)) = filter.of(share) {
-                self.settle(filter, share, -i64::try_from(rule.cost).unwrap_or(i64::MAX));
-            }
+            self.settle(filter, share, -i64::try_from(share.cost).unwrap_or(i64::MAX));
         }
     }
 }
