@@ -94,7 +94,7 @@ fn keys(criterion: &mut Criterion) {
         owner: "bench",
         files: true,
     };
-    let (_, filter) = kind.build(&document.root, "", &scope, &mut Errors::default()).unwrap();
+    let filter = kind.build(&document.root, "", &scope, &mut Errors::default()).unwrap().filter;
     let chain = chain([filter].into_iter());
     let (mut head, mut facts) = exchange();
     head.insert_header("x-api-key", "a-key-of-consumer-7777-1").unwrap();

@@ -40,7 +40,7 @@ fn build(registry: &Registry, name: &str, yaml: &str) -> Result<SharedFilter, St
     };
     let kind = registry.kind(name).unwrap();
     let built = kind.build(document.root.get(name).unwrap(), name, &scope, &mut errors);
-    built.map(|(_, filter)| filter).ok_or_else(|| errors.placed(&document).render(&document.sources))
+    built.map(|built| built.filter).ok_or_else(|| errors.placed(&document).render(&document.sources))
 }
 
 #[test]

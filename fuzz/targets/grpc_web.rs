@@ -81,7 +81,7 @@ fn chain() -> &'static Chain {
         let stores = Stores::default();
         let (parameters, owner) = (Parameters::Any, "nobody");
         let scope = Scope { parameters, state: &state, stores: &stores, owner, files: false };
-        let (_, filter) = kind.build(document.root.get("grpc_web").unwrap(), "grpc_web", &scope, &mut errors).unwrap();
+        let filter = kind.build(document.root.get("grpc_web").unwrap(), "grpc_web", &scope, &mut errors).unwrap().filter;
         let mut chain = ChainBuilder::default();
         chain.push(Link { name: kind.name, stage: kind.stage, filter });
         chain.build()
