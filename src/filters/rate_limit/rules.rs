@@ -273,7 +273,7 @@ fn plans(
 ) -> Option<Variants<Plan>> {
     let mut fits = |path: String, rate: Rate, burst: Option<u64>| {
         if algorithm == Algorithm::SlidingLog && rate.amount() > MOST_LOG {
-            let message = format!("a sliding log remembers {MOST_LOG} requests at most");
+            let message = format!("a sliding log counts up to {MOST_LOG}");
             errors.push(
                 ConfigError::new(format!("{path}rate"), message)
                     .with_hint("`sliding_window` is nearly as exact"),
