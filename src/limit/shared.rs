@@ -136,9 +136,7 @@ impl Shared {
         let (redis, trust, clock) = (Arc::clone(&self.redis), Arc::clone(&self.trust), self.clock);
         self.redis.aside(async move {
             match redis.ask::<String>(&redis::cmd("PING")).await {
-                Err(Error::Timeout { .. } | Error::Unreachable { .. }) => {
-                    trust.failed(clock.now());
-                }
+                Err(Error::Timeout { .. } | Error::Unreachable { .. }) => trust.tried_in_vain(clock.now()),
                 // Whatever it says, it is there.
                 Ok(_) | Err(_) => {
                     if trust.succeeded() {
