@@ -108,7 +108,7 @@ impl Filter for RateLimit {
 
     fn request(&self, taken: &mut Taken, exchange: &mut Exchange<'_>) -> Result<Flow> {
         let outcome = self.count(taken, exchange);
-        Ok(self.judge(outcome, exchange).unwrap_or(Flow::Continue))
+        Ok(self.judge(outcome, taken, exchange).unwrap_or(Flow::Continue))
     }
 
     async fn request_wait(&self, taken: &mut Taken, exchange: &mut Exchange<'_>) -> Result<Flow> {
@@ -121,7 +121,7 @@ impl Filter for RateLimit {
             None => self.count(taken, exchange),
         };
         let wait = if let Outcome::Pass(wait) = outcome { wait } else { 0 };
-        if let Some(refusal) = self.judge(outcome, exchange) {
+        if let Some(refusal) = self.judge(outcome, taken, exchange) {
             return Ok(refusal);
         }
         if wait > 0 && !self.dry_run {
@@ -200,8 +200,7 @@ impl RateLimit {
         for share in &mut taken.0 {
             let Some((rule, plan)) = self.of(share) else { continue };
             let Some((name, max)) = &rule.told else { continue };
-            let said =
-                head.headers.get(name).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+            let said = head.headers.get(name).and_then(|value| number(value.to_str().ok()?.trim()));
             let Some(cost) = said.map(|cost| cost.min(*max)) else { continue };
             share.decision.remaining = (share.decision.remaining + rule.cost).saturating_sub(cost);
             if let Some(together) = &self.together {
@@ -226,7 +225,7 @@ impl RateLimit {
     }
 
     /// The refusal of a request that is too much.
-    fn judge(&self, outcome: Outcome, exchange: &mut Exchange<'_>) -> Option<Flow> {
+    fn judge(&self, outcome: Outcome, taken: &mut Taken, exchange: &mut Exchange<'_>) -> Option<Flow> {
         let reply = match outcome {
             Outcome::Pass(_) => return None,
             Outcome::NoKey => Reply::refuse(Reason::LIMIT_KEY_MISSING),
@@ -238,8 +237,16 @@ impl RateLimit {
         };
         if self.dry_run {
             exchange.remark(Self::NAME, "dry_run");
+            // It has taken nothing, so there is nothing to add to when its answer says what it cost.
+            taken.0.clear();
             return None;
         }
         Some(reply.into())
     }
+}
+
+/// A number that is written in digits; one that is too large is the largest.
+fn number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
