@@ -146,7 +146,7 @@ mod tests {
             let mut cell = Log::default();
             let mut passed: Vec<u64> = Vec::new();
             for gap in gaps {
-                now += gap * gap / 8_000_000;
+                now += gap * gap / 4000;
                 let within = |time: u64| passed.iter().rev().take_while(|at| **at + time > now).count() as u64;
                 let (exact, longer) = (within(period), within(period + period / PARTS + 2));
                 let refused = log.take(&mut cell, 1, now).refused();
