@@ -9,6 +9,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::document::join;
 use crate::limit::{self, Headers, Key, MissingKey, OnStoreError};
 use crate::stores::MEMORY;
 use crate::types::{Duration, Rate};
@@ -177,6 +178,16 @@ pub(super) struct Overrides {
     /// By the name of a group, for consumers that have none of their own; of several groups, the first in the consumer's
     /// list.
     pub(super) groups: BTreeMap<String, Override>,
+}
+
+impl Overrides {
+    /// All of the rates, and where they stand.
+    pub(super) fn rates(&self) -> impl Iterator<Item = (String, Rate)> {
+        let all = [("overrides.consumers", &self.consumers), ("overrides.groups", &self.groups)];
+        all.into_iter().flat_map(|(at, some)| {
+            some.iter().map(move |(name, words)| (format!("{}.", join(at, name)), words.rate))
+        })
+    }
 }
 
 /// A rate in place of the rule's own.
