@@ -149,8 +149,6 @@ const EMPTY: [&str; 12] = [
     "limits",
     "buckets",
     "retry",
-    "rules",
-    "cookies",
 ];
 
 #[test]

@@ -103,6 +103,8 @@ impl FilterKind for Concurrency {
                 check(join(&format!("overrides.{kind}"), name), *limit);
             }
         }
+        let Overrides { consumers, groups } = &config.overrides;
+        errors.extend(super::overrides::known(consumers.keys(), groups.keys(), scope.consumers));
         if !(1..=128).contains(&config.ipv6_prefix) {
             errors.push(ConfigError::new("ipv6_prefix", "an IPv6 prefix has 1 to 128 bits"));
         }

@@ -12,6 +12,7 @@ mod grpc_web;
 mod headers;
 mod ip_restriction;
 mod maintenance;
+mod overrides;
 mod parameters;
 mod quota;
 mod rate_limit;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::chain::{Filter, Flow, Phases, Stage};
 use crate::document::{ConfigError, Errors, join};
 use crate::exchange::{Exchange, Reason, Reply, ResponseHeader, Result};
+use crate::filters::overrides;
 use crate::limit::{
     self, Algorithm, Cost, Decision, FixedWindow, Headers, Key, KeyHash, Label, Limiter, MissingKey,
     OnStoreError, Policy, Price, Shared, Subject, Terms, Variants, Verdict, Want, Who,
@@ -144,6 +145,8 @@ impl FilterKind for Quota {
         });
         let unknown = scope.unknown_parameters(price.parameters());
         errors.extend(unknown.map(|sentence| ConfigError::new("cost", sentence)));
+        let Overrides { consumers, groups } = &config.overrides;
+        errors.extend(overrides::known(consumers.keys(), groups.keys(), scope.consumers));
         let redis = match scope.stores.place(&config.store) {
             Some(Place::Redis(redis)) => Some(redis),
             Some(Place::Unknown) => None,
@@ -211,6 +214,8 @@ impl FilterKind for Quota {
 fn check(config: &Config) -> Errors {
     let mut errors = Errors::default();
     let mut wrong = |path: String, message: &str| errors.push(ConfigError::new(path, message));
+    let all = [&config.overrides.consumers, &config.overrides.groups];
+    let least = all.into_iter().flat_map(BTreeMap::values).copied().min().unwrap_or(u64::MAX);
     let overrides = [("consumers", &config.overrides.consumers), ("groups", &config.overrides.groups)];
     let others = overrides.into_iter().flat_map(|(kind, limits)| {
         limits.iter().map(move |(name, limit)| (join(&format!("overrides.{kind}"), name), *limit))
@@ -223,7 +228,8 @@ fn check(config: &Config) -> Errors {
     if !(1..=128).contains(&config.ipv6_prefix) {
         wrong("ipv6_prefix".into(), "an IPv6 prefix has 1 to 128 bits");
     }
-    if matches!(config.cost, Cost::Fixed(cost) if !(1..=1_000_000).contains(&cost) || cost > config.limit) {
+    if matches!(config.cost, Cost::Fixed(cost) if !(1..=1_000_000).contains(&cost) || cost > config.limit.min(least))
+    {
         wrong("cost".into(), "a request takes 1 to 1,000,000, and no more than there is");
     }
     if !limit::is_name(&config.name) {

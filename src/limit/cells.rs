@@ -28,11 +28,13 @@ pub struct Windows {
     pub used: u32,
 }
 
-/// Of sliding logs: every arrival.
+/// Of sliding logs: the arrivals.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Log {
-    /// When each is forgotten, the oldest first.
-    pub until: VecDeque<u64>,
+    /// When some are forgotten and how much they took, the oldest first.
+    pub until: VecDeque<(u64, u64)>,
+    /// How much all of them took.
+    pub used: u64,
 }
 
 impl Cell for Tat {
@@ -55,6 +57,6 @@ impl Cell for Windows {
 
 impl Cell for Log {
     fn idle_at(&self) -> u64 {
-        self.until.back().copied().unwrap_or_default()
+        self.until.back().map_or(0, |(until, _)| *until)
     }
 }

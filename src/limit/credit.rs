@@ -137,19 +137,30 @@ impl Credit {
     /// Takes more, or gives back, whatever there is: the store is told in time.
     pub fn settle(self: &Arc<Self>, debtor: Debtor<'_>, more: i64) {
         let now = self.clock.now();
+        let amount = more.unsigned_abs();
+        let mut paid = 0;
         let due = self.table.with(debtor.key, now, |account| {
-            let amount = more.unsigned_abs();
             if more > 0 {
                 debtor.bucket.charge(&mut account.bucket, amount, now);
                 account.owe(narrow(amount), now);
                 return !std::mem::replace(&mut account.queued, true);
             }
-            // What the store knows already stays with it: no more than what is owed can be taken back.
             let back = account.owed.min(narrow(amount));
-            debtor.bucket.give_back(&mut account.bucket, back.into());
+            debtor.bucket.give_back(&mut account.bucket, amount);
             account.owed -= back;
+            paid = amount - u64::from(back);
             false
         });
+        if paid > 0 {
+            // The store knows of it already, and has to give it back.
+            let debt = -i64::try_from(paid).unwrap_or(i64::MAX);
+            let want = Want { key: debtor.spelled.to_owned(), terms: debtor.terms, debt, age: 0, cost: 0 };
+            let shared = Arc::clone(&self.shared);
+            self.shared.aside(async move {
+                // Why not is told where the next asks.
+                let _ = shared.take(&[want]).await;
+            });
+        }
         if due == Some(true) {
             self.queue(debtor.key, debtor.spelled.to_owned(), debtor.terms, debtor.bucket);
         }

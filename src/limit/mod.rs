@@ -23,7 +23,6 @@ mod slots;
 mod table;
 mod token_bucket;
 mod told;
-mod trust;
 mod variants;
 
 pub use cells::{Log, Tally, Tat, Windows};
@@ -34,14 +33,13 @@ pub use fixed_window::FixedWindow;
 pub use key::{Found, Key, KeyHash, MissingKey, Subject, Who};
 pub use leaky_bucket::LeakyBucket;
 pub use limiter::{Algorithm, Limiter, Policy};
-pub use shared::{OnStoreError, Shared, Terms, Unanswered, Want, mark, spell};
+pub use shared::{Health, OnStoreError, Shared, Terms, Unanswered, Want, mark, spell};
 pub use sliding_log::SlidingLog;
 pub use sliding_window::SlidingWindow;
 pub use slots::{Held, Slots};
 pub use table::{Cell, Table};
 pub use token_bucket::TokenBucket;
 pub use told::{Headers, Label, NAME, is_name, seconds, tell};
-pub use trust::{Advice, Trust};
 pub use variants::Variants;
 
 /// What came of asking for some.

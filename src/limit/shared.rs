@@ -7,27 +7,38 @@
 //!
 //! 1. Time is the store's alone, and a key expires when it would be as good as new.
 //! 2. A client waits for the store's timeout at most. When that has passed three times in a row the store is left alone and
-//!    tried in the background, so a dead store delays nobody.
+//!    tried in the background, so a dead store delays nobody. A cluster does that itself, with each of its servers.
 //! 3. What the store says of a key is known here, too: that is where counting alone goes on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::digest::{Context, SHA256};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::key::Found;
-use super::trust::{Advice, Trust};
 use super::{Algorithm, Clock, Decision, Verdict};
-use crate::stores::{Error, Redis, Script};
+use crate::stores::{Advice, Error, Redis, Script, Trust};
 
 /// The script, and the store that it runs at.
 pub struct Shared {
     redis: Arc<Redis>,
     script: Script,
-    trust: Arc<Trust>,
+    health: Arc<Health>,
     clock: Clock,
 }
+
+/// How a store has behaved, for all who count there.
+#[derive(Debug, Default)]
+pub struct Health {
+    trust: Trust,
+    /// When it last refused, since it began to; else zero.
+    refused_at: AtomicU64,
+}
+
+/// For how long a store has to refuse nothing until that is over, in nanoseconds: one key alone may be refused.
+const WILLING: u64 = 3_000_000_000;
 
 /// How much a key may have, in the script's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +87,8 @@ pub struct Unanswered;
 
 impl Shared {
     /// Counting at a store.
-    pub fn new(redis: Arc<Redis>, trust: Arc<Trust>) -> Self {
-        Self { redis, script: Script::new(include_str!("limit.lua")), trust, clock: Clock::start() }
+    pub fn new(redis: Arc<Redis>, health: Arc<Health>) -> Self {
+        Self { redis, script: Script::new(include_str!("limit.lua")), health, clock: Clock::start() }
     }
 
     /// Whether the store keeps counts by an algorithm.
@@ -96,20 +107,15 @@ impl Shared {
     ///
     /// When the store does not say in time, or is not asked because of that.
     pub async fn take(&self, wants: &[Want]) -> Result<Vec<Decision>, Unanswered> {
-        match self.trust.advise(self.clock.now()) {
-            Advice::Ask => {}
-            Advice::Leave => return Err(Unanswered),
-            Advice::Try => {
-                self.attempt();
-                return Err(Unanswered);
-            }
+        if !self.may_ask() {
+            return Err(Unanswered);
         }
         let keys: Vec<&str> = wants.iter().map(|want| want.key.as_str()).collect();
         let arguments: Vec<String> = wants.iter().flat_map(Want::arguments).collect();
         let answer = self.redis.run::<Vec<i64>>(&self.script, &keys, &arguments).await;
         match answer {
             Ok(numbers) => {
-                self.trust.succeeded();
+                self.praise();
                 decisions(&numbers, wants.len()).ok_or(Unanswered)
             }
             Err(error) => {
@@ -119,12 +125,45 @@ impl Shared {
         }
     }
 
+    fn may_ask(&self) -> bool {
+        if self.redis.leaves_alone() {
+            return true;
+        }
+        match self.health.trust.advise(self.clock.now()) {
+            Advice::Ask => true,
+            Advice::Leave => false,
+            Advice::Try => {
+                self.attempt();
+                false
+            }
+        }
+    }
+
+    fn praise(&self) {
+        self.health.trust.succeeded();
+        let refused_at = self.health.refused_at.load(Ordering::Relaxed);
+        if refused_at != 0
+            && self.clock.now().saturating_sub(refused_at) > WILLING
+            && self.health.refused_at.swap(0, Ordering::Relaxed) != 0
+        {
+            log::info!("limits: {} refuses no more", self.redis.place());
+        }
+    }
+
     fn blame(&self, error: &Error) {
         match error {
             // It is there, and quick: only this question has no answer.
-            Error::Refused { .. } | Error::Unscripted { .. } => log::debug!("limits: {error}"),
+            Error::Refused { .. } | Error::Unscripted { .. } => {
+                match self.health.refused_at.swap(self.clock.now(), Ordering::Relaxed) {
+                    0 => log::warn!("limits: {error}: until it does not, `on_store_error` says what happens"),
+                    _ => log::debug!("limits: {error}"),
+                }
+            }
+            Error::Timeout { .. } | Error::Unreachable { .. } if self.redis.leaves_alone() => {
+                log::debug!("limits: {error}");
+            }
             Error::Timeout { .. } | Error::Unreachable { .. } => {
-                if self.trust.failed(self.clock.now()) {
+                if self.health.trust.failed(self.clock.now()) {
                     log::warn!("limits: {error}: it is not asked until it answers again");
                 }
             }
@@ -133,15 +172,15 @@ impl Shared {
 
     /// Tries the store in the background.
     fn attempt(&self) {
-        let (redis, trust, clock) = (Arc::clone(&self.redis), Arc::clone(&self.trust), self.clock);
+        let (redis, health, clock) = (Arc::clone(&self.redis), Arc::clone(&self.health), self.clock);
         self.redis.aside(async move {
             match redis.ask::<String>(&redis::cmd("PING")).await {
                 Err(Error::Timeout { .. } | Error::Unreachable { .. }) => {
-                    trust.failed(clock.now());
+                    health.trust.tried_in_vain(clock.now());
                 }
                 // Whatever it says, it is there.
                 Ok(_) | Err(_) => {
-                    if trust.succeeded() {
+                    if health.trust.succeeded() {
                         log::info!("limits: {} answers again", redis.place());
                     }
                 }

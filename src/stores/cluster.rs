@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::error::Error;
 use super::node::{Elsewhere, Node};
+use super::trust::{Advice, Trust};
 
 /// What URLs of clusters begin with.
 pub(super) const SCHEME: &str = "redis+cluster://";
@@ -23,54 +24,79 @@ const REDIRECTS: usize = 4;
 const SLOTS: u16 = 16_384;
 
 /// Who has what, as far as that is known.
-#[derive(Default)]
-pub(super) struct Cluster(RwLock<Known>);
+pub(super) struct Cluster {
+    known: RwLock<Known>,
+    began: Instant,
+}
 
 #[derive(Default)]
 struct Known {
     nodes: HashMap<Box<str>, Arc<Node>>,
     slots: HashMap<u16, Arc<Node>>,
+    /// Which of them are worth asking, those among them that were forgotten.
+    trusts: HashMap<Box<str>, Arc<Trust>>,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self { known: RwLock::default(), began: Instant::now() }
+    }
 }
 
 impl Cluster {
     /// Sends a command to whoever has its key. `any` is asked who that is.
     pub(super) async fn ask<T: FromRedisValue>(
-        &self,
+        self: &Arc<Self>,
         any: &Arc<Node>,
         command: &Cmd,
         patience: Duration,
     ) -> Result<T, Error> {
         let by = Instant::now() + patience;
-        let known = key(command).and_then(|key| self.0.read().slots.get(&slot(key)).cloned());
-        let mut node = known.unwrap_or_else(|| Arc::clone(any));
+        let owner = key(command).and_then(|key| self.known.read().slots.get(&slot(key)).cloned());
+        // Of one that is left alone, others may have taken over what it had.
+        let owner = owner.filter(|owner| self.may_ask(owner, patience));
+        let guide = || self.guide(any, patience).ok_or_else(|| left_alone(any));
+        let mut node = owner.map_or_else(guide, Ok)?;
         let mut sent_on = false;
         let mut redirects = 0;
         loop {
             let left = by.saturating_duration_since(Instant::now());
             let failure = match node.ask(command, left, sent_on).await {
-                Ok(answer) => return Ok(answer),
-                Err(failure) => failure,
-            };
-            redirects += 1;
-            match failure.elsewhere {
-                Some(elsewhere) if redirects <= REDIRECTS => {
-                    sent_on = elsewhere.once;
-                    let Some(next) = self.follow(any, &elsewhere) else { return Err(failure.error) };
-                    node = next;
+                Ok(answer) => {
+                    self.answers(&node);
+                    return Ok(answer);
                 }
-                _ => {
-                    if matches!(failure.error, Error::Timeout { .. } | Error::Unreachable { .. }) {
-                        self.forget(&node);
-                    }
+                Err(failure) if is_silent(&failure.error) => {
+                    self.fails(&node, &failure.error);
                     return Err(failure.error);
                 }
+                Err(failure) => failure,
+            };
+            self.answers(&node);
+            redirects += 1;
+            let elsewhere = failure.elsewhere.filter(|_| redirects <= REDIRECTS);
+            let Some(elsewhere) = elsewhere else { return Err(failure.error) };
+            sent_on = elsewhere.once;
+            let Some(next) = self.follow(any, &elsewhere) else { return Err(failure.error) };
+            if !self.may_ask(&next, patience) {
+                return Err(left_alone(&next));
             }
+            node = next;
         }
+    }
+
+    /// Whoever says where a key is.
+    fn guide(self: &Arc<Self>, any: &Arc<Node>, patience: Duration) -> Option<Arc<Node>> {
+        if self.may_ask(any, patience) {
+            return Some(Arc::clone(any));
+        }
+        let nodes: Vec<_> = self.known.read().nodes.values().cloned().collect();
+        nodes.into_iter().find(|node| self.may_ask(node, patience))
     }
 
     /// Who has it instead.
     fn follow(&self, any: &Arc<Node>, elsewhere: &Elsewhere) -> Option<Arc<Node>> {
-        let mut known = self.0.write();
+        let mut known = self.known.write();
         let node = match known.nodes.get(&elsewhere.place) {
             Some(node) => Arc::clone(node),
             None => {
@@ -85,12 +111,63 @@ impl Cluster {
         Some(node)
     }
 
-    /// One that does not answer may have lost what it had to another.
-    fn forget(&self, node: &Arc<Node>) {
-        let mut known = self.0.write();
+    /// Whether it is not left alone. Where it is time to, it is tried.
+    fn may_ask(self: &Arc<Self>, node: &Arc<Node>, patience: Duration) -> bool {
+        match self.trust(node).advise(self.now()) {
+            Advice::Ask => true,
+            Advice::Leave => false,
+            Advice::Try => {
+                let (cluster, node) = (Arc::clone(self), Arc::clone(node));
+                tokio::spawn(async move {
+                    match node.ask::<String>(&redis::cmd("PING"), patience, false).await {
+                        Err(failure) if is_silent(&failure.error) => {
+                            cluster.trust(&node).tried_in_vain(cluster.now());
+                        }
+                        // Whatever it says, it is there.
+                        Ok(_) | Err(_) => cluster.answers(&node),
+                    }
+                });
+                false
+            }
+        }
+    }
+
+    fn answers(&self, node: &Node) {
+        if self.trust(node).succeeded() {
+            log::info!("stores: {} answers again", node.server().place);
+        }
+    }
+
+    fn fails(&self, node: &Arc<Node>, error: &Error) {
+        if self.trust(node).failed(self.now()) {
+            log::warn!("stores: {error}: what it has is not asked for until it answers again");
+        }
+        // It may have lost what it had to another.
+        let mut known = self.known.write();
         known.slots.retain(|_, known| !Arc::ptr_eq(known, node));
         known.nodes.retain(|_, known| !Arc::ptr_eq(known, node));
     }
+
+    fn trust(&self, node: &Node) -> Arc<Trust> {
+        let place = &node.server().place;
+        if let Some(trust) = self.known.read().trusts.get(place) {
+            return Arc::clone(trust);
+        }
+        Arc::clone(self.known.write().trusts.entry(place.clone()).or_default())
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+fn is_silent(error: &Error) -> bool {
+    matches!(error, Error::Timeout { .. } | Error::Unreachable { .. })
+}
+
+fn left_alone(node: &Node) -> Error {
+    let message = "it is left alone until it answers again".to_owned();
+    Error::Unreachable { place: node.server().place.clone(), message }
 }
 
 /// The first key of a command.

@@ -5,6 +5,7 @@
 //! 2. Every command has a deadline, the time to connect included. Connecting itself goes on in a task of its own, so
 //!    that a deadline which is too short to connect within does not keep it from ever coming about.
 //! 3. While a server cannot be reached commands fail at once, but for one try now and then.
+//!    In a cluster a server that has not answered three times in a row is left alone, and tried in the background.
 //! 4. A handle is adopted by what it means (URL, timeout, authorities): a reload does not connect anew.
 //! 5. No message has a part of the URL but host and port, nor anything that was sent.
 
@@ -16,6 +17,7 @@ mod redis;
 mod script;
 mod sentinel;
 mod server;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,6 +26,7 @@ pub use error::Error;
 pub use redis::Redis;
 pub use script::Script;
 pub use server::{Server, Unusable};
+pub use trust::{Advice, Trust};
 
 /// The store in the gateway's own memory.
 pub const MEMORY: &str = "memory";

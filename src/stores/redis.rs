@@ -17,7 +17,7 @@ use super::server::Server;
 pub struct Redis {
     /// The server, or one of those of a cluster.
     node: Arc<Node>,
-    cluster: Option<Cluster>,
+    cluster: Option<Arc<Cluster>>,
     timeout: Duration,
     /// Commands that nobody waits for.
     errands: watch::Sender<usize>,
@@ -30,7 +30,7 @@ impl Redis {
     /// The server; a command takes `timeout` at most.
     pub fn new(server: Server, timeout: Duration) -> Self {
         Self {
-            cluster: server.is_of_a_cluster().then(Cluster::default),
+            cluster: server.is_of_a_cluster().then(Arc::default),
             node: Arc::new(Node::new(server)),
             timeout,
             errands: watch::Sender::new(0),
@@ -40,6 +40,11 @@ impl Redis {
     /// Host and port.
     pub fn place(&self) -> &str {
         &self.node.server().place
+    }
+
+    /// Whether it is many servers, and leaves those alone that do not answer.
+    pub fn leaves_alone(&self) -> bool {
+        self.cluster.is_some()
     }
 
     /// How long a command may take.

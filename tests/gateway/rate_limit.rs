@@ -335,6 +335,7 @@ fn an_answer_says_what_it_cost() {
     // No more is believed than so much.
     let bounded = gateway("max: 4");
     assert_eq!(left(&bounded.get("/1000000")), 6);
+    assert_eq!(left(&gateway("max: 4").get("/99999999999999999999")), 6);
     assert_eq!(passing(&bounded, &Ask::new("GET /"), 8), 6);
 }
 
@@ -371,6 +372,20 @@ fn a_dry_run_lets_everything_pass_and_counts() {
             "portcullis_filter_verdicts_total{route=\"all\",filter=\"rate_limit\",verdict=\"dry_run\"}";
         eventually("what would be refused is counted", || gateway.metric(verdict) == 4.0);
         assert_eq!(gateway.metric("portcullis_rate_limited_total{route=\"all\",filter=\"rate_limit\"}"), 0.0);
+    }
+}
+
+#[test]
+fn what_a_dry_run_would_refuse_costs_nothing() {
+    let origin = Origin::answering("HTTP/1.1 200 OK\r\nx-cost: 5\r\ncontent-length: 0\r\n\r\n");
+    let words = "rules: [{ rate: 10/d, cost: { response_header: x-cost, max: 9 } }, \
+                 { rate: 1/d, key: 'header:x-user' }], dry_run: true";
+    let gateway = rule(&origin, words);
+    let verdict = "portcullis_filter_verdicts_total{route=\"all\",filter=\"rate_limit\",verdict=\"dry_run\"}";
+    for (user, refused) in [("a", 0.0), ("a", 1.0), ("a", 2.0), ("b", 2.0), ("c", 3.0)] {
+        Ask::new("GET /").header(&format!("x-user: {user}")).send(gateway.address());
+        eventually(user, || gateway.log().len() as f64 >= 1.0 && gateway.metric(verdict) >= refused);
+        assert_eq!(gateway.metric(verdict), refused, "{user}");
     }
 }
 

@@ -202,6 +202,47 @@ fn all_rules_of_a_filter_are_one_question_and_refuse_together() {
 }
 
 #[test]
+fn on_credit_no_rule_charges_what_another_refuses() {
+    let redis = Redis::start();
+    let words = "rules: [{ rate: 10/h, key: ip }, { rate: 1/h, key: 'header:x-user' }], settle_every: 20ms";
+    let gateway = gateway(&redis.url(), "10s", words);
+    let of = |user: &str| gateway.ask(format!("GET / HTTP/1.1\r\nhost: a\r\nx-user: {user}\r\n\r\n")).status;
+    assert_eq!(of("a"), 200);
+    assert_eq!([(); 8].map(|()| of("a")), [429; 8]);
+    // What was given back may be on its way.
+    assert_eq!(["b", "c", "d", "e", "f", "g", "h"].map(of), [200; 7]);
+}
+
+#[test]
+fn a_server_of_a_cluster_that_is_stopped_soon_delays_nobody() {
+    let servers = Redis::cluster(3);
+    let url = format!("redis+cluster://{}", servers[0].address());
+    let gateway = gateway(&url, "400ms", "rate: 1000/h, key: 'header:x-user'");
+    let of = |user: usize| {
+        let began = Instant::now();
+        let answer = gateway.ask(format!("GET / HTTP/1.1\r\nhost: a\r\nx-user: {user}\r\n\r\n"));
+        assert_eq!(answer.status, 200);
+        began.elapsed() >= Duration::from_millis(400)
+    };
+    let all = || (0..30).filter(|user| of(*user)).count();
+    eventually("all are asked", || {
+        let before = store_errors(&gateway);
+        all();
+        store_errors(&gateway) == before
+    });
+    // The one that is asked where keys are.
+    servers[0].signal("STOP");
+    let waited = all() + all();
+    servers[0].signal("CONT");
+    assert!((1..=8).contains(&waited), "{waited} have waited");
+    eventually("all are asked again", || {
+        let before = store_errors(&gateway);
+        all();
+        store_errors(&gateway) == before
+    });
+}
+
+#[test]
 fn a_server_that_forgets_its_scripts_is_told_them_again() {
     let redis = Redis::start();
     let gateway = gateway(&redis.url(), "10s", "rate: 3/h");

@@ -140,6 +140,12 @@ impl Redis {
         }
     }
 
+    /// Sends it a signal by name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
     fn attempt(&mut self) -> bool {
         let port = self.address.port().to_string();
         let mut command = Command::new("redis-server");

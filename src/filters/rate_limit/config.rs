@@ -9,6 +9,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::document::join;
 use crate::limit::{self, Headers, Key, MissingKey, OnStoreError};
 use crate::stores::MEMORY;
 use crate::types::{Duration, Rate};
@@ -26,8 +27,8 @@ pub struct Config {
     pub(super) burst: Option<u64>,
     /// How it is counted. `token_bucket`, unless named: a bucket of `burst` tokens that fills evenly. `leaky_bucket`: a queue
     /// that lets requests go on at an even pace, none of them waiting longer than `max_wait`. `fixed_window`: so many from the
-    /// beginning of each time to its end. `sliding_window`: so many in any time, nearly. `sliding_log`: the same exactly, for
-    /// rates up to 10,000.
+    /// beginning of each time to its end. `sliding_window`: so many in any time, nearly. `sliding_log`: the same exactly for
+    /// 128 requests of a client, and for more than that to a 64th of the time, never too much; for rates up to 10,000.
     pub(super) algorithm: Option<Algorithm>,
     /// The longest that a request waits for its turn, with `leaky_bucket`; one that would wait longer is refused. 1s unless
     /// named.
@@ -67,8 +68,9 @@ pub struct Config {
     pub(super) dry_run: bool,
     /// What clients are told of their limits.
     pub(super) headers: Headers,
-    /// How many clients are known at once, for each rule. One takes 40 bytes, or 60 with `settle_every`. Beyond, the client that would have all
-    /// of its rate again the soonest is forgotten.
+    /// How many clients are known at once, for each rule. One takes 40 bytes, or 60 with `settle_every`; with
+    /// `sliding_log` 80 and 16 for each request that counts, 2 KB in all at most. Beyond, the client that would have all of its
+    /// rate again the soonest is forgotten.
     #[schemars(range(min = 1, max = 100_000_000))]
     pub(super) max_keys: usize,
 }
@@ -162,7 +164,8 @@ pub(super) enum Algorithm {
     FixedWindow,
     /// So many in any time, nearly: the time before counts by the part of it that is still in sight.
     SlidingWindow,
-    /// So many in any time, exactly. A client takes 8 bytes for each request that counts; 10,000 at most.
+    /// So many in any time, 10,000 at most: exactly for 128 requests of a client. Of one that has more in the time each may count
+    /// for a 64th of the time too long. A client takes 2 KB at most.
     SlidingLog,
 }
 
@@ -187,6 +190,16 @@ pub(super) struct Overrides {
     /// By the name of a group, for consumers that have none of their own; of several groups, the first in the consumer's
     /// list.
     pub(super) groups: BTreeMap<String, Override>,
+}
+
+impl Overrides {
+    /// All of the rates, and where they stand.
+    pub(super) fn rates(&self) -> impl Iterator<Item = (String, Rate)> {
+        let all = [("overrides.consumers", &self.consumers), ("overrides.groups", &self.groups)];
+        all.into_iter().flat_map(|(at, some)| {
+            some.iter().map(move |(name, words)| (format!("{}.", join(at, name)), words.rate))
+        })
+    }
 }
 
 /// A rate in place of the rule's own.

@@ -219,8 +219,7 @@ impl RateLimit {
         for share in &mut taken.0 {
             let Some((rule, plan)) = self.of(share) else { continue };
             let Some((name, max)) = &rule.told else { continue };
-            let said =
-                head.headers.get(name).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+            let said = head.headers.get(name).and_then(|value| number(value.to_str().ok()?.trim()));
             let Some(cost) = said.map(|cost| cost.min(*max)) else { continue };
             share.decision.remaining = (share.decision.remaining + share.cost).saturating_sub(cost);
             if let Some(together) = &self.together {
@@ -245,7 +244,7 @@ impl RateLimit {
     }
 
     /// The refusal of a request that is too much.
-    fn judge(&self, outcome: Outcome, taken: &Taken, exchange: &mut Exchange<'_>) -> Option<Flow> {
+    fn judge(&self, outcome: Outcome, taken: &mut Taken, exchange: &mut Exchange<'_>) -> Option<Flow> {
         if taken.0.iter().any(|share| !share.told) {
             exchange.remark(Self::NAME, "cost_unknown");
         }
@@ -260,8 +259,16 @@ impl RateLimit {
         };
         if self.dry_run {
             exchange.remark(Self::NAME, "dry_run");
+            // It has taken nothing, so there is nothing to add to when its answer says what it cost.
+            taken.0.clear();
             return None;
         }
         Some(reply.into())
     }
+}
+
+/// A number that is written in digits; one that is too large is the largest.
+fn number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
 }

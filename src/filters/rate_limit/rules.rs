@@ -10,6 +10,7 @@ use http::HeaderName;
 
 use super::config::{Algorithm, Config, Cost, Overrides, Rule as Words};
 use crate::document::{ConfigError, Errors};
+use crate::filters::overrides;
 use crate::limit::{
     self, Headers, Key, KeyHash, Label, Limiter, MissingKey, Policy, Price, Shared, Subject, Terms, Variants,
 };
@@ -109,7 +110,7 @@ fn store(config: &Config, scope: &Scope<'_>, errors: &mut Errors) -> Option<Arc<
             return None;
         }
     };
-    let mut check = |path: &str, algorithm: Algorithm, rate: Option<Rate>| {
+    let mut check = |path: &str, algorithm: Algorithm, rate: Option<Rate>, overrides: Option<&Overrides>| {
         if !Shared::knows(algorithm.kind()) {
             let message =
                 "this is not counted at a store: take `token_bucket`, `fixed_window` or `sliding_window`";
@@ -118,17 +119,19 @@ fn store(config: &Config, scope: &Scope<'_>, errors: &mut Errors) -> Option<Arc<
             let message = "with `settle_every` it is `token_bucket` that is counted";
             errors.push(ConfigError::new(format!("{path}algorithm"), message));
         }
-        let per_second = rate.map(|rate| u128::from(rate.amount()) * 1000 / rate.period().as_millis().max(1));
-        if per_second.is_some_and(|count| count > 1_000_000) {
-            errors
-                .push(ConfigError::new(format!("{path}rate"), "a store counts up to 1,000,000 in a second"));
+        let others = overrides.into_iter().flat_map(Overrides::rates);
+        for (place, rate) in rate.map(|rate| (String::new(), rate)).into_iter().chain(others) {
+            if u128::from(rate.amount()) * 1000 / rate.period().as_millis().max(1) > 1_000_000 {
+                let message = "a store counts up to 1,000,000 in a second";
+                errors.push(ConfigError::new(format!("{path}{place}rate"), message));
+            }
         }
     };
     match &config.rules {
-        None => check("", config.algorithm.unwrap_or_default(), config.rate),
+        None => check("", config.algorithm.unwrap_or_default(), config.rate, config.overrides.as_ref()),
         Some(rules) => {
             for (at, rule) in rules.iter().enumerate() {
-                check(&format!("rules[{at}]."), rule.algorithm, Some(rule.rate));
+                check(&format!("rules[{at}]."), rule.algorithm, Some(rule.rate), Some(&rule.overrides));
             }
         }
     }
@@ -189,6 +192,8 @@ fn words(config: Config, errors: &mut Errors) -> Vec<(String, Words)> {
 
 fn rule(words: Words, name: String, max_keys: usize, scope: &Scope<'_>, errors: &mut Errors) -> Option<Rule> {
     check(&words, errors);
+    let Overrides { consumers, groups } = &words.overrides;
+    errors.extend(overrides::known(consumers.keys(), groups.keys(), scope.consumers));
     // Rules that mean the same are one: their counts go on over a reload.
     let meaning = serde_json::json!([
         words.rate,
@@ -281,7 +286,7 @@ fn plans(
 ) -> Option<Variants<Plan>> {
     let mut fits = |path: String, rate: Rate, burst: Option<u64>| {
         if algorithm == Algorithm::SlidingLog && rate.amount() > MOST_LOG {
-            let message = format!("a sliding log remembers {MOST_LOG} requests at most");
+            let message = format!("a sliding log counts up to {MOST_LOG}");
             errors.push(
                 ConfigError::new(format!("{path}rate"), message)
                     .with_hint("`sliding_window` is nearly as exact"),

@@ -167,7 +167,8 @@ impl Together {
                 }
             };
             share.decision = decision;
-            share.spelled = rule.told.is_some().then(|| spelled.into());
+            let may_change = rule.told.is_some() || filter.rules.len() > 1;
+            share.spelled = may_change.then(|| spelled.into());
             if let Verdict::Refuse(retry) = decision.verdict {
                 self.give_back(filter, taken);
                 taken.0.push(share);

@@ -57,13 +57,26 @@ impl Trust {
     /// It did not answer in time. Says whether it is left alone from now on.
     pub fn failed(&self, now: u64) -> bool {
         let mut state = self.0.lock();
+        // What was asked before it was left alone says nothing new.
+        if state.again_at.is_some() {
+            return false;
+        }
         state.failures = state.failures.saturating_add(1);
         if state.failures < ENOUGH {
             return false;
         }
-        state.rest = (state.rest * 2).clamp(FIRST, LONGEST);
-        let at = now.saturating_add(state.rest);
-        state.again_at.replace(at).is_none()
+        state.rest = FIRST;
+        state.again_at = Some(now.saturating_add(FIRST));
+        true
+    }
+
+    /// It was tried in the background, and did not answer in time.
+    pub fn tried_in_vain(&self, now: u64) {
+        let mut state = self.0.lock();
+        if state.again_at.is_some() {
+            state.rest = (state.rest * 2).clamp(FIRST, LONGEST);
+            state.again_at = Some(now.saturating_add(state.rest));
+        }
     }
 }
 
@@ -81,10 +94,28 @@ mod tests {
         );
         assert_eq!(trust.advise(FIRST), Advice::Leave);
         assert_eq!([trust.advise(3 * FIRST), trust.advise(3 * FIRST)], [Advice::Try, Advice::Leave]);
-        trust.failed(3 * FIRST);
-        assert_eq!(trust.advise(6 * FIRST), Advice::Leave);
-        assert_eq!(trust.advise(8 * FIRST), Advice::Try);
+        trust.tried_in_vain(3 * FIRST);
+        assert_eq!(trust.advise(4 * FIRST), Advice::Leave);
+        assert_eq!(trust.advise(5 * FIRST), Advice::Try);
         assert!(trust.succeeded());
         assert_eq!(trust.advise(8 * FIRST), Advice::Ask);
+    }
+
+    #[test]
+    fn many_that_were_on_their_way_are_one_failure() {
+        let trust = Trust::default();
+        for _ in 0..40 {
+            trust.failed(0);
+        }
+        assert_eq!(trust.advise(FIRST), Advice::Try);
+        for _ in 0..40 {
+            trust.failed(FIRST);
+        }
+        trust.tried_in_vain(FIRST);
+        assert_eq!(trust.advise(3 * FIRST), Advice::Try);
+        for _ in 0..9 {
+            trust.tried_in_vain(0);
+        }
+        assert_eq!([LONGEST - 1, LONGEST].map(|now| trust.advise(now)), [Advice::Leave, Advice::Try]);
     }
 }
