@@ -315,7 +315,8 @@ mod tests {
         let certificate = Files { certificate: "c".into(), key: "k".into(), both: "b".into() };
         let setting = Setting { routes: 3, ..Setting::default() };
         let directory = Path::new("/tmp/x");
-        let setup = Setup { listen, admin, origin, setting, certificate: &certificate, directory };
+        let setup =
+            Setup { listen, admin, origin, redis: None, setting, certificate: &certificate, directory };
         let (first, second) = (portcullis(&setup, 1), portcullis(&setup, 2));
         let changed = first.lines().zip(second.lines()).filter(|(a, b)| a != b).count();
         assert_eq!((changed, first.lines().count()), (1, second.lines().count()));

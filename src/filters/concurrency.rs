@@ -104,7 +104,7 @@ impl FilterKind for Concurrency {
             }
         }
         let Overrides { consumers, groups } = &config.overrides;
-        errors.extend(super::overrides::known(consumers.keys(), groups.keys(), scope.consumers));
+        errors.extend(crate::limit::check_overrides(consumers.keys(), groups.keys(), scope.consumers));
         if !(1..=128).contains(&config.ipv6_prefix) {
             errors.push(ConfigError::new("ipv6_prefix", "an IPv6 prefix has 1 to 128 bits"));
         }

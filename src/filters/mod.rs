@@ -12,7 +12,6 @@ mod grpc_web;
 mod headers;
 mod ip_restriction;
 mod maintenance;
-mod overrides;
 mod parameters;
 mod quota;
 mod rate_limit;

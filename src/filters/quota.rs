@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use crate::chain::{Filter, Flow, Phases, Stage};
 use crate::document::{ConfigError, Errors, join};
 use crate::exchange::{Exchange, Reason, Reply, ResponseHeader, Result};
-use crate::filters::overrides;
 use crate::limit::{
     self, Algorithm, Cost, Decision, FixedWindow, Headers, Key, KeyHash, Label, Limiter, MissingKey,
     OnStoreError, Policy, Price, Shared, Subject, Terms, Variants, Verdict, Want, Who,
@@ -146,7 +145,7 @@ impl FilterKind for Quota {
         let unknown = scope.unknown_parameters(price.parameters());
         errors.extend(unknown.map(|sentence| ConfigError::new("cost", sentence)));
         let Overrides { consumers, groups } = &config.overrides;
-        errors.extend(overrides::known(consumers.keys(), groups.keys(), scope.consumers));
+        errors.extend(limit::check_overrides(consumers.keys(), groups.keys(), scope.consumers));
         let redis = match scope.stores.place(&config.store) {
             Some(Place::Redis(redis)) => Some(redis),
             Some(Place::Unknown) => None,

@@ -10,7 +10,6 @@ use http::HeaderName;
 
 use super::config::{Algorithm, Config, Cost, Overrides, Rule as Words};
 use crate::document::{ConfigError, Errors};
-use crate::filters::overrides;
 use crate::limit::{
     self, Headers, Key, KeyHash, Label, Limiter, MissingKey, Policy, Price, Shared, Subject, Terms, Variants,
 };
@@ -193,7 +192,7 @@ fn words(config: Config, errors: &mut Errors) -> Vec<(String, Words)> {
 fn rule(words: Words, name: String, max_keys: usize, scope: &Scope<'_>, errors: &mut Errors) -> Option<Rule> {
     check(&words, errors);
     let Overrides { consumers, groups } = &words.overrides;
-    errors.extend(overrides::known(consumers.keys(), groups.keys(), scope.consumers));
+    errors.extend(limit::check_overrides(consumers.keys(), groups.keys(), scope.consumers));
     // Rules that mean the same are one: their counts go on over a reload.
     let meaning = serde_json::json!([
         words.rate,

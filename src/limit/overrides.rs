@@ -4,7 +4,7 @@ use crate::consumer::Consumers;
 use crate::document::{ConfigError, Errors, join, suggest};
 
 /// What is wrong with the names. Where no consumers are configured, a filter of the program's own says who clients are.
-pub(super) fn known<'n>(
+pub fn check_overrides<'n>(
     consumers: impl Iterator<Item = &'n String>,
     groups: impl Iterator<Item = &'n String>,
     all: &Consumers,
