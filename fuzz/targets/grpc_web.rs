@@ -5,7 +5,6 @@
 #![no_main]
 
 use std::sync::OnceLock;
-use std::time::{Instant, SystemTime};
 
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
@@ -13,9 +12,8 @@ use libfuzzer_sys::fuzz_target;
 use portcullis::chain::{Chain, ChainBuilder, Link};
 use portcullis::coding::Base64Decoder;
 use portcullis::document::{Document, Environment, Errors};
-use portcullis::exchange::{Answer, Client, Facts, Rewrite};
+use portcullis::exchange::{Client, Facts};
 use portcullis::filters::builtin;
-use portcullis::route::Captures;
 use portcullis::types::{Peer, Trust};
 use portcullis::{Exchange, Parameters, RequestHeader, ResponseHeader, Scope, State, Stores};
 
@@ -78,12 +76,12 @@ fn chain() -> &'static Chain {
         let kind = registry.kind("grpc_web").unwrap();
         let document = Document::parse("fuzz.yaml", "grpc_web: {}", &Environment::default()).ok().unwrap();
         let (state, mut errors) = (State::default(), Errors::default());
-        let stores = Stores::default();
+        let (stores, consumers) = (Stores::default(), Default::default());
         let (parameters, owner) = (Parameters::Any, "nobody");
-        let scope = Scope { parameters, state: &state, stores: &stores, owner, files: false };
-        let filter = kind.build(document.root.get("grpc_web").unwrap(), "grpc_web", &scope, &mut errors).unwrap().filter;
+        let scope = Scope { parameters, state: &state, stores: &stores, consumers: &consumers, owner, files: false };
+        let built = kind.build(document.root.get("grpc_web").unwrap(), "grpc_web", &scope, &mut errors).unwrap();
         let mut chain = ChainBuilder::default();
-        chain.push(Link { name: kind.name, stage: kind.stage, filter });
+        chain.push(Link::new(kind.name, built.stage, built.filter));
         chain.build()
     })
 }
@@ -100,19 +98,8 @@ impl Call {
         request.insert_header(CONTENT_TYPE, kind).unwrap();
         request.insert_header(ACCEPT, accepts).unwrap();
         let peer = Peer::Ip(([192, 0, 2, 7], 1).into());
-        let facts = Facts {
-            client: Client::identify(peer, None, false, &HeaderMap::new(), &Trust::default()),
-            tls: None,
-            identity: Default::default(),
-            host: "a.test".into(),
-            captures: Captures::default(),
-            request_id: None,
-            rewrite: Rewrite::default(),
-            body_limit: 0,
-            started: Instant::now(),
-            arrived: SystemTime::UNIX_EPOCH,
-            answer: Answer::Upstream,
-        };
+        let client = Client::identify(peer, None, false, &HeaderMap::new(), &Trust::default());
+        let facts = Facts { client, ..Facts::of_head("a.test") };
         Self { request, facts }
     }
 
