@@ -163,6 +163,16 @@ impl Kept {
         &self.pieces
     }
 
+    /// The same as one piece. The engine hands on a few at a time, and looks at nothing else while it waits to do so: with
+    /// one, the clocks and the client are watched while a slow endpoint takes it.
+    pub(super) fn in_one(&mut self) -> Bytes {
+        self.gather();
+        if self.pieces.len() > 1 {
+            self.pieces = vec![self.pieces.concat().into()];
+        }
+        self.pieces.first().cloned().unwrap_or_default()
+    }
+
     /// No other attempt follows: nothing is kept any more.
     pub(super) fn end(&mut self) {
         self.let_go();

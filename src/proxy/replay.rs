@@ -48,8 +48,8 @@ pub(super) fn begin(session: &mut Session, context: &mut Context) -> Result<()> 
     if pinned.kept.come() <= early.len() as u64 && !early.is_empty() {
         put_up(session, pinned, Pieces::from([early]));
     } else if pinned.kept.has_begun() && (!early.is_empty() || !is_sent_by_the_engine(session)) {
-        let pieces = pinned.kept.pieces().iter().cloned().collect();
-        put_up(session, pinned, pieces);
+        let piece = pinned.kept.in_one();
+        put_up(session, pinned, Pieces::from([piece]));
     }
     Ok(())
 }

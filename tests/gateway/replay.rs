@@ -515,3 +515,34 @@ fn an_endpoint_that_takes_nothing_holds_no_exchange_for_ever() {
     eventually("the exchange ends", || active() == 0);
     eventually("its memory is given back", || gateway.metric("portcullis_retry_memory_bytes") == 0.0);
 }
+
+#[test]
+fn clocks_run_while_an_endpoint_does_not_take_a_body_that_is_here() {
+    for (timeouts, code) in [("request: 2s", "request_timeout"), ("request: 20s, per_try: 2s", "try_timeout")]
+    {
+        let asked = AtomicUsize::new(0);
+        let origin = Origin::on_head(move |visit| {
+            if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+                let _ = visit.read_body();
+                return visit.answer(UNAVAILABLE);
+            }
+            // It reads nothing.
+            std::thread::sleep(Duration::from_secs(15));
+            Then::Reset
+        });
+        let gateway = Gateway::start(&format!(
+            "upstreams: {{ origin: {{ endpoints: [\"{}\"] }} }}\n\
+             routes: [{{ name: all, path: /*, upstream: origin, limits: {{ request_body: 64MiB }},\
+               retry: {{ backoff: {{ fixed: 1ms }}, max_body: 32MiB }}, timeouts: {{ write: 60s, {timeouts} }} }}]",
+            origin.address()
+        ));
+        let body = vec![b'x'; 24 << 20];
+        let mut client = gateway.client();
+        client
+            .send(format!("PUT /big HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len()))
+            .send(&body);
+        let begun = std::time::Instant::now();
+        assert_eq!(client.response_to("PUT").problem(), (504, code.to_owned()));
+        assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
+    }
+}
