@@ -4,8 +4,8 @@
 //!    what the gateway reads and what an upstream reads could differ.
 //! 2. An empty key is no key. Without a key the request is refused (401), or is the `anonymous` consumer's.
 //! 3. Keys are found by their SHA-256, so that how long it takes tells nothing of them.
-//! 4. The key goes no further: it is taken out of what goes upstream, unless `hide: false` (what a filter set there stays), and out of the access log's
-//!    query in any case.
+//! 4. The key goes no further: it is taken out of what goes upstream, unless `hide: false`; what a filter set there stays. The
+//!    access log hides it in every query, whatever route the request took.
 //! 5. A client that has proved to be another consumer is refused.
 
 use std::borrow::Cow;
@@ -16,14 +16,14 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::chain::{Filter, Flow, LogEntry, Phases, Stage};
+use crate::chain::{Filter, Flow, Phases, Stage};
 use crate::consumer::{Consumer, Consumers, Lookup};
 use crate::document::{ConfigError, Errors};
 use crate::exchange::{
     Exchange, Reason, Reply, RequestHeader, Result, cookies, is_reserved, query_values, replace_query_values,
 };
 use crate::registry::{FilterKind, Scope};
-use crate::types::{MASK, Selector};
+use crate::types::Selector;
 
 /// Finds the consumer whose key the request brings; refuses (401) requests without a valid one.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -114,9 +114,6 @@ impl Filter for ApiKey {
         if self.hide && !(self.headers.is_empty() && self.cookies.is_empty()) {
             phases = phases | Phases::UPSTREAM_REQUEST;
         }
-        if !self.queries.is_empty() {
-            phases = phases | Phases::LOG;
-        }
         phases
     }
 
@@ -160,16 +157,6 @@ impl Filter for ApiKey {
             hide_cookies(head, &self.cookies);
         }
         Ok(())
-    }
-
-    fn log(&self, (): &mut (), exchange: &mut Exchange<'_>, entry: &mut LogEntry) {
-        let Some(query) = entry.query().or(exchange.query()) else { return };
-        let masked = self.queries.iter().fold(Cow::Borrowed(query), |query, name| {
-            replace_query_values(&query, name, Some(MASK)).map_or(query, Cow::Owned)
-        });
-        if let Cow::Owned(masked) = masked {
-            entry.show_query(masked);
-        }
     }
 }
 
