@@ -7,7 +7,7 @@ use http::header::{HeaderValue, RETRY_AFTER};
 use pingora::{Error, Result};
 
 use super::context::Context;
-use super::failure::LAST_WORDS;
+use super::failure::{self, LAST_WORDS};
 use crate::exchange::{Reason, Reply};
 use crate::upstream::{Refused, Unavailable};
 
@@ -46,7 +46,11 @@ impl Obstacle {
     }
 
     /// The same, as an answer to a request that is whole or not read yet. An error when the exchange has broken off.
-    pub(super) fn reply(self, context: &mut Context, failed: Option<Reason>) -> Result<Reply> {
+    pub(super) fn reply(mut self, context: &mut Context, failed: Option<Reason>) -> Result<Reply> {
+        // A wait ends when its exchange's time does, and so does whatever is read meanwhile: which is first is chance.
+        if let (Self::Broken(_), Some(timer)) = (&self, context.arrival()?.connection.fired()) {
+            self = Self::Fails(failure::of_the_clock(timer));
+        }
         let fails = matches!(self, Self::Fails(_));
         let Err(error) = self.tell::<Infallible>(context, failed);
         let connection = &context.arrival()?.connection;

@@ -38,7 +38,8 @@ fn breaking(ways: &'static [Breaks]) -> Origin {
                 return Then::Reset;
             }
             Some(Breaks::Early) => {
-                visit.send(UNAVAILABLE);
+                // The body may have come whole by now: nothing must follow it here.
+                visit.send("HTTP/1.1 503 Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
                 visit.wait_for_close();
                 return Then::Close;
             }
