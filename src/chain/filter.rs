@@ -38,7 +38,8 @@ pub trait Filter: Send + Sync + 'static {
         Ok(Flow::Continue)
     }
 
-    /// As [`request`](Self::request), for filters that must wait for something. A filter has one of the two.
+    /// As [`request`](Self::request), for filters that must wait for something. One that also has `request` is asked here
+    /// only where that says [`Flow::Wait`]: waiting costs even a request that need not.
     fn request_wait(
         &self,
         state: &mut Self::State,
@@ -120,6 +121,8 @@ pub use super::phases::Phases;
 pub enum Flow {
     /// The next filter, and in the end the upstream.
     Continue,
+    /// What [`Filter::request_wait`] says. Only [`Filter::request`] may ask for it.
+    Wait,
     /// This answer instead.
     Reply(Box<Reply>),
 }

@@ -10,6 +10,6 @@ mod run;
 
 pub use filter::{Chunk, Filter, Flow, LogEntry};
 pub use phases::{Phases, Stage};
-pub use run::{Chain, ChainBuilder, Link, Slots, Verdict};
+pub use run::{Chain, ChainBuilder, Link, Progress, Slots, Verdict, Waits};
 
 pub use erased::SharedFilter;

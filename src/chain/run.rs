@@ -62,8 +62,13 @@ impl ChainBuilder {
         };
         let request = self.0.iter().enumerate().filter_map(|(at, link)| {
             let phases = link.filter.phases();
-            let waits = phases.contains(Phases::REQUEST_WAIT);
-            (waits || phases.contains(Phases::REQUEST)).then_some((u16::try_from(at).ok()?, waits))
+            let hooks = match (phases.contains(Phases::REQUEST), phases.contains(Phases::REQUEST_WAIT)) {
+                (true, false) => Hooks::AtOnce,
+                (false, true) => Hooks::Waiting,
+                (true, true) => Hooks::Both,
+                (false, false) => return None,
+            };
+            Some((u16::try_from(at).ok()?, hooks))
         });
         Chain {
             request: request.collect(),
@@ -88,14 +93,41 @@ pub struct Chain {
     conditional: bool,
     /// Whether any of them goes by the fields of a form.
     pub(crate) needs_form: bool,
-    /// Which links see the request, and whether they wait.
-    request: Box<[(u16, bool)]>,
+    /// Which links see the request, and by which hooks.
+    request: Box<[(u16, Hooks)]>,
     upstream_request: Box<[u16]>,
     request_body: Box<[u16]>,
     response: Box<[u16]>,
     response_body: Box<[u16]>,
     response_trailers: Box<[u16]>,
     log: Box<[u16]>,
+}
+
+/// By which hooks a filter sees the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hooks {
+    /// [`Filter::request`](super::Filter::request).
+    AtOnce,
+    /// [`Filter::request_wait`](super::Filter::request_wait).
+    Waiting,
+    /// The second where the first says so.
+    Both,
+}
+
+/// How far a request has come without waiting.
+pub enum Progress {
+    /// Through the chain, or to the filter that answered.
+    Done(Option<Verdict>),
+    /// To a filter that waits.
+    Waits(Waits),
+}
+
+/// Where in a chain a request waits.
+pub struct Waits {
+    /// Among the links that see requests.
+    position: usize,
+    /// Among all.
+    at: u16,
 }
 
 /// The memories of a chain's filters for one exchange.
@@ -145,11 +177,6 @@ impl Chain {
         links.filter(|(_, decision)| **decision == Decision::AppliesInDoubt).map(|(link, _)| link.name)
     }
 
-    /// Whether any filter waits for something before the request goes on.
-    pub fn waits(&self) -> bool {
-        self.request.iter().any(|(_, waits)| *waits)
-    }
-
     /// Whether any filter answers preflights.
     pub fn takes_preflights(&self) -> bool {
         self.links.iter().any(|link| link.filter.takes_preflights())
@@ -175,33 +202,59 @@ impl Chain {
         !self.log.is_empty()
     }
 
-    /// Runs the request hooks in order, until one answers. A chain in which none [waits](Self::waits) does so in
-    /// [`request_at_once`](Self::request_at_once), for less.
+    /// Runs the request hooks in order, until one answers.
     pub async fn request(&self, slots: &mut Slots, exchange: &mut Exchange<'_>) -> Result<Option<Verdict>> {
-        for &(at, waits) in &self.request {
-            let Some((link, slot)) = self.at(slots, at, exchange)? else { continue };
-            let flow = if waits {
-                let hook = AssertUnwindSafe(link.filter.0.request_wait(slot, exchange)).catch_unwind();
-                settled(link, hook.await)
-            } else {
-                guard(link, || link.filter.0.request(slot, exchange))
-            };
-            if let Flow::Reply(reply) = flow? {
-                return Ok(Some(Verdict { filter: link.name, reply }));
-            }
+        match self.request_at_once(slots, exchange)? {
+            Progress::Done(verdict) => Ok(verdict),
+            Progress::Waits(waits) => self.request_on(waits, slots, exchange).await,
         }
-        Ok(None)
     }
 
-    /// Runs the request hooks that do not wait in order, until one answers.
-    pub fn request_at_once(&self, slots: &mut Slots, exchange: &mut Exchange<'_>) -> Result<Option<Verdict>> {
-        for &(at, _) in &self.request {
+    /// Runs the request hooks in order, until one answers or waits.
+    pub fn request_at_once(&self, slots: &mut Slots, exchange: &mut Exchange<'_>) -> Result<Progress> {
+        self.at_once(0, slots, exchange)
+    }
+
+    /// Runs the request hooks from the one on that waits, until one answers.
+    pub async fn request_on(
+        &self,
+        mut waits: Waits,
+        slots: &mut Slots,
+        exchange: &mut Exchange<'_>,
+    ) -> Result<Option<Verdict>> {
+        loop {
+            let Waits { position, at } = waits;
+            if let Some((link, slot)) = self.at(slots, at, exchange)? {
+                let hook = AssertUnwindSafe(link.filter.0.request_wait(slot, exchange)).catch_unwind();
+                match settled(link, hook.await)? {
+                    Flow::Continue => {}
+                    Flow::Reply(reply) => return Ok(Some(Verdict { filter: link.name, reply })),
+                    Flow::Wait => return Err(waits_in_vain(link)),
+                }
+            }
+            waits = match self.at_once(position + 1, slots, exchange)? {
+                Progress::Done(verdict) => return Ok(verdict),
+                Progress::Waits(waits) => waits,
+            };
+        }
+    }
+
+    fn at_once(&self, from: usize, slots: &mut Slots, exchange: &mut Exchange<'_>) -> Result<Progress> {
+        for (position, &(at, hooks)) in self.request.iter().enumerate().skip(from) {
             let Some((link, slot)) = self.at(slots, at, exchange)? else { continue };
-            if let Flow::Reply(reply) = guard(link, || link.filter.0.request(slot, exchange))? {
-                return Ok(Some(Verdict { filter: link.name, reply }));
+            if hooks == Hooks::Waiting {
+                return Ok(Progress::Waits(Waits { position, at }));
+            }
+            match guard(link, || link.filter.0.request(slot, exchange))? {
+                Flow::Continue => {}
+                Flow::Reply(reply) => {
+                    return Ok(Progress::Done(Some(Verdict { filter: link.name, reply })));
+                }
+                Flow::Wait if hooks == Hooks::Both => return Ok(Progress::Waits(Waits { position, at })),
+                Flow::Wait => return Err(waits_in_vain(link)),
             }
         }
-        Ok(None)
+        Ok(Progress::Done(None))
     }
 
     /// Runs the upstream request hooks in order.
@@ -232,6 +285,7 @@ impl Chain {
             match guard(link, || link.filter.0.request_body(slot, exchange, &mut chunk))? {
                 Flow::Continue => {}
                 Flow::Reply(reply) => return Ok(Some(Verdict { filter: link.name, reply })),
+                Flow::Wait => return Err(waits_in_vain(link)),
             }
         }
         Ok(None)
@@ -382,6 +436,12 @@ fn joined(first: Option<Bytes>, second: Bytes) -> Bytes {
     }
 }
 
+/// A filter wants to wait where it has no hook to do so.
+#[cold]
+fn waits_in_vain(link: &Link) -> Fault {
+    Fault::new(format!("filter {}: it waits where it has no hook to", link.name))
+}
+
 /// Calls a hook; a panic in it becomes a fault of this one request.
 fn guard<T>(link: &Link, hook: impl FnOnce() -> Result<T>) -> Result<T> {
     settled(link, catch_unwind(AssertUnwindSafe(hook)))
@@ -465,6 +525,60 @@ mod tests {
         let rest = chain.response_trailers(&mut chain.slots(), &mut exchange, &mut trailers).unwrap();
         let names = trailers.keys().map(|name| name.to_string()).collect();
         (String::from_utf8(rest.unwrap_or_default().to_vec()).unwrap(), names)
+    }
+
+    /// Refuses at once, waits before it refuses, or lets pass; and notes its hooks.
+    struct Asked(Phases, &'static str);
+
+    impl Filter for Asked {
+        type State = ();
+
+        fn phases(&self) -> Phases {
+            self.0
+        }
+
+        fn request(&self, (): &mut (), exchange: &mut Exchange<'_>) -> Result<Flow> {
+            exchange.remark("asked", "at_once");
+            Ok(match self.1 {
+                "waits" => Flow::Wait,
+                "refuses" => Reply::content(http::StatusCode::IM_A_TEAPOT, "").into(),
+                _ => Flow::Continue,
+            })
+        }
+
+        async fn request_wait(&self, (): &mut (), exchange: &mut Exchange<'_>) -> Result<Flow> {
+            tokio::task::yield_now().await;
+            exchange.remark("asked", "waited");
+            Ok(if self.1 == "waits in vain" { Flow::Wait } else { Flow::Continue })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_filter_waits_where_it_says_so() {
+        let (now, wait) = (Phases::REQUEST, Phases::REQUEST_WAIT);
+        let both = now | wait;
+        for (filters, hooks, ends) in [
+            (vec![(now, "passes"), (both, "passes")], "at_once at_once", Some(false)),
+            (vec![(both, "waits"), (now, "passes")], "at_once waited at_once", Some(false)),
+            (vec![(wait, ""), (both, "waits"), (wait, "")], "waited at_once waited waited", Some(false)),
+            (vec![(both, "waits"), (now, "refuses"), (wait, "")], "at_once waited at_once", Some(true)),
+            (vec![(both, "refuses"), (wait, "")], "at_once", Some(true)),
+            (vec![(now, "waits")], "at_once", None),
+            (vec![(wait, "waits in vain"), (now, "")], "waited", None),
+        ] {
+            let mut builder = ChainBuilder::default();
+            for (phases, does) in filters {
+                builder.push(Link::new("asked", Stage::Limit, SharedFilter::new(Asked(phases, does))));
+            }
+            let chain = builder.build();
+            let request = RequestHeader::build("GET", b"/", None).unwrap();
+            let mut facts = facts();
+            let mut exchange = Exchange::new(&request, "route", &mut facts);
+            let verdict = chain.request(&mut chain.slots(), &mut exchange).await;
+            assert_eq!(verdict.ok().map(|verdict| verdict.is_some()), ends, "{hooks}");
+            let noted: Vec<_> = facts.remarks.iter().map(|(_, remark)| *remark).collect();
+            assert_eq!(noted.join(" "), hooks);
+        }
     }
 
     fn facts() -> Facts {

@@ -223,7 +223,7 @@ impl Fault {
     }
 }
 
-/// How long this request was made to wait.
+/// How long this request is made to wait.
 #[derive(Default)]
 pub struct Waited(Option<std::time::Duration>);
 
@@ -231,26 +231,26 @@ impl Filter for Fault {
     type State = Waited;
 
     fn phases(&self) -> Phases {
-        // Of the two a chain runs the one that waits.
         match self.delay {
             Some(_) => Phases::REQUEST | Phases::REQUEST_WAIT | Phases::LOG,
             None => Phases::REQUEST,
         }
     }
 
-    fn request(&self, _: &mut Waited, exchange: &mut Exchange<'_>) -> Result<Flow> {
-        Ok(self.fail(&exchange.request().headers))
+    fn request(&self, waited: &mut Waited, exchange: &mut Exchange<'_>) -> Result<Flow> {
+        let headers = &exchange.request().headers;
+        waited.0 = self.wait(headers);
+        Ok(if waited.0.is_some() { Flow::Wait } else { self.fail(headers) })
     }
 
     async fn request_wait(&self, waited: &mut Waited, exchange: &mut Exchange<'_>) -> Result<Flow> {
-        let headers = &exchange.request().headers;
-        if let Some(wait) = self.wait(headers)
+        if let Some(wait) = waited.0.take()
             && let Some(_waiting) = self.active.enter(self.max_active)
         {
             waited.0 = Some(wait);
             tokio::time::sleep(wait).await;
         }
-        Ok(self.fail(headers))
+        Ok(self.fail(&exchange.request().headers))
     }
 
     fn log(&self, waited: &mut Waited, _: &mut Exchange<'_>, entry: &mut LogEntry) {

@@ -34,6 +34,8 @@ pub struct Credit {
 #[derive(Debug, Clone, Copy, Default)]
 struct Account {
     bucket: Tat,
+    /// When all would be back by what the store has said last, and nothing used here since.
+    told: u64,
     /// What the store does not know of, and has not been told.
     owed: u32,
     /// What it is being told.
@@ -59,19 +61,16 @@ struct Queue {
 
 /// A key that has something to settle.
 struct Due {
-    key: u128,
+    debtor: Debtor,
+    /// What it is called at the store.
     spelled: String,
-    terms: Terms,
-    bucket: TokenBucket,
 }
 
-/// A key as all sides know it.
+/// A key as it is known here, and what it may have.
 #[derive(Clone, Copy)]
-pub struct Debtor<'k> {
-    /// Here.
+pub struct Debtor {
+    /// The key.
     pub key: u128,
-    /// At the store.
-    pub spelled: &'k str,
     /// What it may have, in the store's words.
     pub terms: Terms,
     /// The same as a bucket.
@@ -80,6 +79,7 @@ pub struct Debtor<'k> {
 
 /// What is known here.
 enum Here {
+    /// The decision, and whether there is something to settle from now on.
     Decided(Decision, bool),
     /// More would be owed than may be: this much is, since then, and is to be paid now.
     Ask(u32, u64),
@@ -98,36 +98,59 @@ impl Credit {
         u64::try_from(passes).unwrap_or(u64::MAX).clamp(1, u32::MAX.into())
     }
 
+    /// Takes `cost` on credit. `None` where there is none left: then the store has to be asked. What the key is called
+    /// there is asked for only where it will be told.
+    pub fn at_once(
+        self: &Arc<Self>,
+        debtor: Debtor,
+        cost: u64,
+        spelled: impl FnOnce() -> String,
+    ) -> Option<Decision> {
+        let (limit, now) = (Self::limit(debtor.terms, self.every), self.clock.now());
+        let here = self.table.with(debtor.key, now, |account| account.take(debtor.bucket, cost, limit, now));
+        let (decision, due) = here??;
+        if due {
+            self.queue(debtor, spelled());
+        }
+        Some(decision)
+    }
+
     /// Takes `cost`, on credit where there is some.
     ///
     /// # Errors
     ///
     /// When the store has to be asked and does not answer. Nothing is taken then.
-    pub async fn take(self: &Arc<Self>, debtor: Debtor<'_>, cost: u64) -> Result<Decision, Unanswered> {
-        let limit = Self::limit(debtor.terms, self.every);
-        let now = self.clock.now();
-        let here = self.table.with(debtor.key, now, |account| account.take(debtor.bucket, cost, limit, now));
+    pub async fn take(
+        self: &Arc<Self>,
+        debtor: Debtor,
+        cost: u64,
+        spelled: &str,
+    ) -> Result<Decision, Unanswered> {
+        let (limit, now) = (Self::limit(debtor.terms, self.every), self.clock.now());
+        let here =
+            self.table.with(debtor.key, now, |account| match account.take(debtor.bucket, cost, limit, now) {
+                Some((decision, due)) => Here::Decided(decision, due),
+                None => account.pay(),
+            });
         match here {
             Some(Here::Decided(decision, due)) => {
                 if due {
-                    self.queue(debtor.key, debtor.spelled.to_owned(), debtor.terms, debtor.bucket);
+                    self.queue(debtor, spelled.to_owned());
                 }
                 Ok(decision)
             }
-            Some(Here::Ask(owed, since)) => self.ask(debtor, cost, (owed, since)).await,
+            Some(Here::Ask(owed, since)) => self.ask(debtor, cost, (owed, since), spelled).await,
             None => Err(Unanswered),
         }
     }
 
     /// Counts alone, for as long as the store does not answer.
-    pub fn alone(&self, debtor: Debtor<'_>, cost: u64) -> Decision {
+    pub fn alone(&self, debtor: Debtor, cost: u64) -> Decision {
         let (limit, now) = (narrow(Self::limit(debtor.terms, self.every)), self.clock.now());
         let taken = self.table.with(debtor.key, now, |account| {
             let decision = debtor.bucket.take(&mut account.bucket, cost, now);
             if !decision.refused() {
-                // What was used while it was away is not all held against everyone when it is back.
-                account.owe(narrow(cost), now);
-                account.owed = account.owed.min(limit);
+                account.alone(debtor.bucket, narrow(cost), limit, now);
             }
             decision
         });
@@ -135,7 +158,7 @@ impl Credit {
     }
 
     /// Takes more, or gives back, whatever there is: the store is told in time.
-    pub fn settle(self: &Arc<Self>, debtor: Debtor<'_>, more: i64) {
+    pub fn settle(self: &Arc<Self>, debtor: Debtor, more: i64, spelled: &str) {
         let now = self.clock.now();
         let amount = more.unsigned_abs();
         let mut paid = 0;
@@ -149,12 +172,13 @@ impl Credit {
             debtor.bucket.give_back(&mut account.bucket, amount);
             account.owed -= back;
             paid = amount - u64::from(back);
+            account.told = account.told.saturating_sub(debtor.bucket.time(paid));
             false
         });
         if paid > 0 {
             // The store knows of it already, and has to give it back.
             let debt = -i64::try_from(paid).unwrap_or(i64::MAX);
-            let want = Want { key: debtor.spelled.to_owned(), terms: debtor.terms, debt, age: 0, cost: 0 };
+            let want = Want { key: spelled.to_owned(), terms: debtor.terms, debt, age: 0, cost: 0 };
             let shared = Arc::clone(&self.shared);
             self.shared.aside(async move {
                 // Why not is told where the next asks.
@@ -162,18 +186,19 @@ impl Credit {
             });
         }
         if due == Some(true) {
-            self.queue(debtor.key, debtor.spelled.to_owned(), debtor.terms, debtor.bucket);
+            self.queue(debtor, spelled.to_owned());
         }
     }
 
     async fn ask(
         &self,
-        debtor: Debtor<'_>,
+        debtor: Debtor,
         cost: u64,
         (owed, since): (u32, u64),
+        spelled: &str,
     ) -> Result<Decision, Unanswered> {
         let age = self.age(since);
-        let want = Want { key: debtor.spelled.to_owned(), terms: debtor.terms, debt: owed.into(), age, cost };
+        let want = Want { key: spelled.to_owned(), terms: debtor.terms, debt: owed.into(), age, cost };
         // Whatever becomes of this future, what it was sending is either paid or owed again.
         let sending =
             Sending { credit: self, key: debtor.key, owed, since, paid: None, bucket: debtor.bucket };
@@ -187,9 +212,9 @@ impl Credit {
         self.clock.now().saturating_sub(since) / 1000
     }
 
-    fn queue(self: &Arc<Self>, key: u128, spelled: String, terms: Terms, bucket: TokenBucket) {
+    fn queue(self: &Arc<Self>, debtor: Debtor, spelled: String) {
         let mut queue = self.queue.lock();
-        queue.due.push(Due { key, spelled, terms, bucket });
+        queue.due.push(Due { debtor, spelled });
         if std::mem::replace(&mut queue.served, true) {
             return;
         }
@@ -221,17 +246,18 @@ impl Credit {
     async fn tell(&self, some: &[Due]) {
         let mut sending = Vec::with_capacity(some.len());
         let mut wants = Vec::with_capacity(some.len());
-        for Due { key, spelled, terms, bucket } in some {
-            let (owed, since) = self.table.known(*key, Account::send).unwrap_or_default();
+        for Due { debtor, spelled } in some {
+            let Debtor { key, terms, bucket } = *debtor;
+            let (owed, since) = self.table.known(key, Account::send).unwrap_or_default();
             if owed > 0 {
                 wants.push(Want {
                     key: spelled.clone(),
-                    terms: *terms,
+                    terms,
                     debt: owed.into(),
                     age: self.age(since),
                     cost: 0,
                 });
-                sending.push(Sending { credit: self, key: *key, owed, since, paid: None, bucket: *bucket });
+                sending.push(Sending { credit: self, key, owed, since, paid: None, bucket });
             }
         }
         if wants.is_empty() {
@@ -246,25 +272,56 @@ impl Credit {
 }
 
 impl Account {
-    fn take(&mut self, bucket: TokenBucket, cost: u64, limit: u64, now: u64) -> Here {
-        let unknown = u64::from(self.owed) + u64::from(self.sending) + cost;
-        if unknown > limit {
-            // Where nothing is left even here, nobody needs to be asked.
+    /// Takes `cost` where less than `limit` is unknown to the store, and says whether there is something to settle from now
+    /// on. Where nothing is left even here, nobody needs to be asked.
+    fn take(&mut self, bucket: TokenBucket, cost: u64, limit: u64, now: u64) -> Option<(Decision, bool)> {
+        if self.unknown() + cost > limit {
             let mut copy = self.bucket;
             let decision = bucket.take(&mut copy, cost, now);
-            if decision.refused() {
-                return Here::Decided(decision, self.is_due());
-            }
-            let owed = std::mem::take(&mut self.owed);
-            self.sending = self.sending.saturating_add(owed);
-            return Here::Ask(owed, self.since);
+            return decision.refused().then(|| (decision, self.is_due()));
         }
         let decision = bucket.take(&mut self.bucket, cost, now);
-        if decision.refused() {
-            return Here::Decided(decision, self.is_due());
+        if !decision.refused() {
+            self.owe(narrow(cost), now);
         }
-        self.owe(narrow(cost), now);
-        Here::Decided(decision, self.is_due())
+        Some((decision, self.is_due()))
+    }
+
+    /// What is owed is on its way to the store from now on.
+    fn pay(&mut self) -> Here {
+        let owed = std::mem::take(&mut self.owed);
+        self.sending = self.sending.saturating_add(owed);
+        Here::Ask(owed, self.since)
+    }
+
+    /// So much has been taken while the store was away. Not all of that is held against everyone when it is back.
+    fn alone(&mut self, bucket: TokenBucket, cost: u32, limit: u32, now: u64) {
+        self.owe(cost, now);
+        self.owed = self.owed.min(limit);
+        self.told = self.bucket.0.saturating_sub(bucket.time(self.unknown()));
+    }
+
+    /// The store has been told of so much, and says when all will be back.
+    fn paid(&mut self, owed: u32, bucket: TokenBucket, full_at: u64) {
+        self.sending = self.sending.saturating_sub(owed);
+        // Answers may overtake each other: the one that knows of most is the latest. One that knows of what is still on
+        // its way to us makes too much of that only until it is here.
+        self.told = self.told.max(full_at);
+        self.bucket.0 = self.told.saturating_add(bucket.time(self.unknown()));
+    }
+
+    /// The store has not been told, or does not say so.
+    fn unpaid(&mut self, owed: u32, since: u64) {
+        self.sending = self.sending.saturating_sub(owed);
+        if owed > 0 {
+            self.owe(owed, since);
+            self.since = self.since.min(since);
+        }
+    }
+
+    /// How much passed here that the store is not known to know of.
+    fn unknown(&self) -> u64 {
+        u64::from(self.owed) + u64::from(self.sending)
     }
 
     /// Whether it has something to settle and is not in the queue, which it is from now on.
@@ -307,21 +364,9 @@ impl Sending<'_> {
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
         let now = self.credit.clock.now();
-        self.credit.table.known(self.key, |account| {
-            account.sending = account.sending.saturating_sub(self.owed);
-            match self.paid {
-                None if self.owed > 0 => {
-                    account.owe(self.owed, self.since);
-                    account.since = account.since.min(self.since);
-                }
-                None => {}
-                Some(reset) => {
-                    let unknown = u64::from(account.owed) + u64::from(account.sending);
-                    let full = now.saturating_add(reset).saturating_add(self.bucket.time(unknown));
-                    // What passed here was counted here.
-                    account.bucket.0 = account.bucket.0.max(full);
-                }
-            }
+        self.credit.table.known(self.key, |account| match self.paid {
+            Some(reset) => account.paid(self.owed, self.bucket, now.saturating_add(reset)),
+            None => account.unpaid(self.owed, self.since),
         });
     }
 }
@@ -337,4 +382,56 @@ impl Drop for Leaving<'_> {
 
 fn narrow(cost: u64) -> u32 {
     u32::try_from(cost).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// One request a second, ten at once, a credit of three.
+    fn take(account: &mut Account, now: u64) -> Option<u64> {
+        let bucket = TokenBucket::new(1, SECOND, 10);
+        account.take(bucket, 1, 3, now).map(|(decision, _)| decision.remaining)
+    }
+
+    #[test]
+    fn what_two_answers_tell_of_counts_once() {
+        let bucket = TokenBucket::new(1, SECOND, 10);
+        let (mut account, now) = (Account::default(), 100 * SECOND);
+        assert_eq!([(); 2].map(|()| take(&mut account, now)), [Some(9), Some(8)]);
+        let (told, since) = account.send();
+        assert_eq!((told, since), (2, now));
+        assert_eq!((take(&mut account, now), take(&mut account, now)), (Some(7), None));
+        let Here::Ask(asked, _) = account.pay() else { panic!("it asks") };
+        // The question came second and knows of all: of two and one that passed on credit, and of its own.
+        account.paid(asked, bucket, now + 4 * SECOND);
+        account.paid(told, bucket, now + 2 * SECOND);
+        assert_eq!((account.unknown(), account.bucket.0), (0, now + 4 * SECOND));
+        assert_eq!(take(&mut account, now), Some(5));
+    }
+
+    #[test]
+    fn what_is_not_told_is_owed_again() {
+        let (mut account, now) = (Account::default(), 100 * SECOND);
+        take(&mut account, now);
+        let (told, since) = account.send();
+        take(&mut account, now + SECOND);
+        account.unpaid(told, since);
+        assert_eq!((account.owed, account.sending, account.since), (2, 0, now));
+    }
+
+    #[test]
+    fn what_was_counted_alone_is_not_forgotten() {
+        let bucket = TokenBucket::new(1, SECOND, 10);
+        let (mut account, now) = (Account::default(), 100 * SECOND);
+        for _ in 0..8 {
+            bucket.take(&mut account.bucket, 1, now);
+            account.alone(bucket, 1, 3, now);
+        }
+        let (told, _) = account.send();
+        account.paid(told, bucket, now + 3 * SECOND);
+        assert!(account.bucket.0 >= now + 5 * SECOND, "{account:?}");
+    }
 }

@@ -243,5 +243,7 @@ fn spelled(fill: impl FnOnce(&mut Context), bytes: usize) -> String {
     let mut digest = Context::new(&SHA256);
     fill(&mut digest);
     let digest = digest.finish();
-    digest.as_ref().iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+    let digits =
+        |byte: &u8| [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0'));
+    digest.as_ref().iter().take(bytes).flat_map(digits).collect()
 }

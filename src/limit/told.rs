@@ -8,9 +8,9 @@
 use std::fmt::Write;
 
 use http::{HeaderName, HeaderValue};
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::Decision;
 use crate::exchange::{Fault, ResponseHeader, Result};
@@ -94,20 +94,30 @@ pub fn tell<'p>(
     Ok(())
 }
 
+/// A text that is written once, and copied at its length.
+struct Text(SmallVec<[u8; 128]>);
+
+impl Write for Text {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
 fn ietf<'p>(
     standing: impl Iterator<Item = (&'p Label, Decision)> + Clone,
     head: &mut ResponseHeader,
 ) -> Result<()> {
-    let mut state = String::with_capacity(32);
+    let mut state = Text(SmallVec::new());
     for (label, decision) in standing {
-        let comma = if state.is_empty() { "" } else { ", " };
-        // Writing to a `String` cannot fail.
+        let comma = if state.0.is_empty() { "" } else { ", " };
+        // Writing to memory cannot fail.
         let _ = write!(state, "{comma}{};r={};t={}", label.name, left(decision), seconds(decision.reset));
         // Another filter may have told of limits of its own: both lists are one (RFC 9110, section 5.2).
         head.append_header(POLICY, label.policy.clone())?;
     }
-    if !state.is_empty() {
-        let state = HeaderValue::try_from(state).map_err(|_| Fault::new("a limit cannot be told"))?;
+    if !state.0.is_empty() {
+        let state = HeaderValue::from_bytes(&state.0).map_err(|_| Fault::new("a limit cannot be told"))?;
         head.append_header(RATE_LIMIT, state)?;
     }
     Ok(())

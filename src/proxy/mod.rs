@@ -129,10 +129,12 @@ impl ProxyHttp for Gateway {
         }
         let verdict = match context.reply.take() {
             Some(reply) => Some(*reply),
-            None if context.pinned()?.chain().waits() => {
-                Box::pin(reply::of_the_waiting_chain(session, context)).await?
-            }
-            None => reply::of_the_chain(session, context)?,
+            None => match reply::of_the_chain(session, context)? {
+                reply::Asked::Done(verdict) => verdict,
+                reply::Asked::Waits(waits) => {
+                    Box::pin(reply::of_the_waiting_chain(session, context, waits)).await?
+                }
+            },
         };
         let reply = match verdict {
             Some(reply) => reply,

@@ -14,31 +14,43 @@ use pingora_proxy::Session;
 
 use super::context::{Call, Context, Pinned};
 use super::{failure, forward, queue, split};
-use crate::chain::{Chain, Slots, Verdict};
+use crate::chain::{Chain, Progress, Slots, Verdict, Waits};
 use crate::exchange::{Answer, Exchange, Fault, Reason, Reply, RequestId, grpc};
 use crate::handler::SharedHandler;
 use crate::snapshot::{Redirect, Target};
 
-/// Runs a chain in which no filter waits; the answer of the filter that gave one.
-pub(super) fn of_the_chain(session: &Session, context: &mut Context) -> Result<Option<Reply>> {
-    let pinned = context.pinned()?;
-    let (chain, slots, mut exchange) = pinned.run(session.req_header());
-    let verdict = chain.request_at_once(slots, &mut exchange);
-    Ok(of_the_verdict(verdict, pinned))
+/// What the chain says of a request.
+pub(super) enum Asked {
+    /// The answer of the filter that gave one.
+    Done(Option<Reply>),
+    /// A filter waits.
+    Waits(Waits),
 }
 
-/// Runs a chain within the time that the exchange has, as long as the client waits for it; the answer of the filter, or
-/// the clock, that gave one.
+/// Runs the chain as far as no filter waits.
+pub(super) fn of_the_chain(session: &Session, context: &mut Context) -> Result<Asked> {
+    let pinned = context.pinned()?;
+    let (chain, slots, mut exchange) = pinned.run(session.req_header());
+    Ok(match chain.request_at_once(slots, &mut exchange) {
+        Ok(Progress::Waits(waits)) => Asked::Waits(waits),
+        Ok(Progress::Done(verdict)) => Asked::Done(of_the_verdict(Ok(verdict), pinned)),
+        Err(fault) => Asked::Done(Some(bug(&fault))),
+    })
+}
+
+/// Runs the chain from the filter on that waits, within the time that the exchange has, as long as the client waits for it;
+/// the answer of the filter, or the clock, that gave one.
 pub(super) async fn of_the_waiting_chain(
     session: &mut Session,
     context: &mut Context,
+    waits: Waits,
 ) -> Result<Option<Reply>> {
     let (arrival, pinned) = context.parts()?;
     let (left, timer) = pinned.left(arrival, Instant::now());
     // The session is needed to see whether the client leaves.
     let head = session.req_header().clone();
     let (chain, slots, mut exchange) = pinned.run(&head);
-    let verdict = tokio::time::timeout(left, chain.request(slots, &mut exchange));
+    let verdict = tokio::time::timeout(left, chain.request_on(waits, slots, &mut exchange));
     match queue::or_client_leaves(session, verdict).await? {
         Ok(verdict) => Ok(of_the_verdict(verdict, pinned)),
         Err(_) => Ok(Some(Reply::refuse(failure::of_the_clock(timer)))),

@@ -37,15 +37,21 @@ pub struct RateLimit {
     dry_run: bool,
     headers: Headers,
     stage: Stage,
-    /// Whether requests may wait: for their turn, or for a store.
-    waits: bool,
+    /// Whether requests may wait for their turn.
+    queues: bool,
     /// Where it is counted, if not here.
     together: Option<Together>,
 }
 
 /// What an exchange has taken, by each rule that counted it.
 #[derive(Default)]
-pub struct Taken(SmallVec<[Share; 2]>);
+pub struct Taken {
+    shares: SmallVec<[Share; 2]>,
+    /// For how many nanoseconds it waits for its turn.
+    wait: u64,
+    /// The rule it has come to, where rules count on credit.
+    rule: usize,
+}
 
 /// What an exchange has taken by one rule.
 struct Share {
@@ -93,9 +99,9 @@ impl FilterKind for RateLimit {
         let stage = if rules.iter().any(identity) { Stage::Limit } else { Stage::Admit };
         let queues =
             |rule: &Rule| rule.plans.all().iter().any(|plan| matches!(plan.policy, Policy::LeakyBucket(_)));
-        let waits = together.is_some() || rules.iter().any(queues);
+        let queues = rules.iter().any(queues);
         let headers = if dry_run { Headers::Off } else { headers };
-        Ok(Self { rules, dry_run, headers, stage, waits, together })
+        Ok(Self { rules, dry_run, headers, stage, queues, together })
     }
 
     fn stage(&self) -> Stage {
@@ -115,7 +121,11 @@ impl Filter for RateLimit {
     type State = Taken;
 
     fn phases(&self) -> Phases {
-        let request = if self.waits { Phases::REQUEST_WAIT } else { Phases::REQUEST };
+        let request = match &self.together {
+            Some(together) if !together.is_on_credit() => Phases::REQUEST_WAIT,
+            None if !self.queues => Phases::REQUEST,
+            Some(_) | None => Phases::REQUEST | Phases::REQUEST_WAIT,
+        };
         let tells = self.headers != Headers::Off || self.rules.iter().any(|rule| rule.told.is_some());
         if tells { request | Phases::RESPONSE } else { request }
     }
@@ -125,27 +135,36 @@ impl Filter for RateLimit {
     }
 
     fn request(&self, taken: &mut Taken, exchange: &mut Exchange<'_>) -> Result<Flow> {
-        let outcome = self.count(taken, exchange);
-        Ok(self.judge(outcome, taken, exchange).unwrap_or(Flow::Continue))
+        let outcome = match &self.together {
+            None => self.count(taken, exchange),
+            Some(together) if together.is_on_credit() => match together.at_once(self, taken, exchange) {
+                Some(outcome) => outcome,
+                None => return Ok(Flow::Wait),
+            },
+            Some(_) => {
+                exchange.untouched();
+                return Ok(Flow::Continue);
+            }
+        };
+        if let Outcome::Pass(wait) = outcome
+            && !self.dry_run
+        {
+            taken.wait = wait;
+        }
+        let pass = if taken.wait > 0 { Flow::Wait } else { Flow::Continue };
+        Ok(self.judge(outcome, taken, exchange).unwrap_or(pass))
     }
 
     async fn request_wait(&self, taken: &mut Taken, exchange: &mut Exchange<'_>) -> Result<Flow> {
-        if !self.waits {
-            exchange.untouched();
+        let Some(together) = &self.together else {
+            match self.queues {
+                true => tokio::time::sleep(Duration::from_nanos(taken.wait)).await,
+                false => exchange.untouched(),
+            }
             return Ok(Flow::Continue);
-        }
-        let outcome = match &self.together {
-            Some(together) => together.count(self, taken, exchange).await,
-            None => self.count(taken, exchange),
         };
-        let wait = if let Outcome::Pass(wait) = outcome { wait } else { 0 };
-        if let Some(refusal) = self.judge(outcome, taken, exchange) {
-            return Ok(refusal);
-        }
-        if wait > 0 && !self.dry_run {
-            tokio::time::sleep(Duration::from_nanos(wait)).await;
-        }
-        Ok(Flow::Continue)
+        let outcome = together.count(self, taken, exchange).await;
+        Ok(self.judge(outcome, taken, exchange).unwrap_or(Flow::Continue))
     }
 
     fn response(
@@ -160,7 +179,7 @@ impl Filter for RateLimit {
         if self.headers == Headers::Off {
             return Ok(());
         }
-        let standing = taken.0.iter().filter_map(|share| {
+        let standing = taken.shares.iter().filter_map(|share| {
             let rule = self.rules.get(usize::from(share.rule))?;
             Some((&rule.plans.get(share.plan.into())?.label, share.decision))
         });
@@ -196,18 +215,18 @@ impl RateLimit {
                 Verdict::Wait(nanos) => wait = wait.max(nanos),
                 Verdict::Refuse(retry) => {
                     self.give_back(taken);
-                    taken.0.push(share);
+                    taken.shares.push(share);
                     return Outcome::Refuse(retry);
                 }
             }
-            taken.0.push(share);
+            taken.shares.push(share);
         }
         Outcome::Pass(wait)
     }
 
     /// Undoes what was taken: another rule refuses the request.
     fn give_back(&self, taken: &Taken) {
-        for share in &taken.0 {
+        for share in &taken.shares {
             if let Some((rule, plan)) = self.of(share) {
                 rule.counts.limiter.give_back(&plan.policy, share.key, share.cost, share.at);
             }
@@ -216,7 +235,7 @@ impl RateLimit {
 
     /// Takes what the answer says on top, or gives back what it did not cost.
     fn settle(&self, taken: &mut Taken, head: &ResponseHeader) {
-        for share in &mut taken.0 {
+        for share in &mut taken.shares {
             let Some((rule, plan)) = self.of(share) else { continue };
             let Some((name, max)) = &rule.told else { continue };
             let said = head.headers.get(name).and_then(|value| number(value.to_str().ok()?.trim()));
@@ -245,7 +264,7 @@ impl RateLimit {
 
     /// The refusal of a request that is too much.
     fn judge(&self, outcome: Outcome, taken: &mut Taken, exchange: &mut Exchange<'_>) -> Option<Flow> {
-        if taken.0.iter().any(|share| !share.told) {
+        if taken.shares.iter().any(|share| !share.told) {
             exchange.remark(Self::NAME, "cost_unknown");
         }
         let reply = match outcome {
@@ -260,7 +279,7 @@ impl RateLimit {
         if self.dry_run {
             exchange.remark(Self::NAME, "dry_run");
             // It has taken nothing, so there is nothing to add to when its answer says what it cost.
-            taken.0.clear();
+            taken.shares.clear();
             return None;
         }
         Some(reply.into())

@@ -8,7 +8,9 @@ use smallvec::SmallVec;
 use super::rules::{Plan, Rule};
 use super::{Outcome, RateLimit, Share, Taken};
 use crate::exchange::Exchange;
-use crate::limit::{Credit, Debtor, Decision, OnStoreError, Policy, Shared, Verdict, Want, Who, mark, spell};
+use crate::limit::{
+    Credit, Debtor, Decision, Found, OnStoreError, Policy, Shared, Verdict, Want, Who, mark, spell,
+};
 use crate::registry::{FilterKind, Scope};
 use crate::stores::Redis;
 
@@ -22,10 +24,20 @@ pub(super) struct Together {
     tag: Option<String>,
 }
 
-/// A rule that counts the request, and how.
+/// A rule that counts the request, and what the key is called at the store.
 struct Counted {
     share: Share,
     spelled: String,
+}
+
+/// Where a rule that goes on credit has come to.
+enum OnCredit {
+    /// The rule let the request pass, or does not count it.
+    Passed,
+    /// It said this.
+    Done(Outcome),
+    /// The store has to be asked.
+    Asks,
 }
 
 impl Together {
@@ -52,6 +64,70 @@ impl Together {
         Self { shared, on_error, credits, tag }
     }
 
+    /// Whether a request may pass without the store being asked.
+    pub(super) fn is_on_credit(&self) -> bool {
+        self.credits.is_some()
+    }
+
+    /// Has every rule count the request on credit, from the one on that the request has come to. `None` at a rule that asks
+    /// the store.
+    pub(super) fn at_once(
+        &self,
+        filter: &RateLimit,
+        taken: &mut Taken,
+        exchange: &Exchange<'_>,
+    ) -> Option<Outcome> {
+        let credits = self.credits.as_ref()?;
+        while let (Some(rule), Some(credit)) = (filter.rules.get(taken.rule), credits.get(taken.rule)) {
+            match self.on_credit(filter, (rule, credit), taken, exchange) {
+                OnCredit::Passed => taken.rule += 1,
+                OnCredit::Done(outcome) => return Some(outcome),
+                OnCredit::Asks => return None,
+            }
+        }
+        Some(Outcome::Pass(0))
+    }
+
+    fn on_credit(
+        &self,
+        filter: &RateLimit,
+        (rule, credit): (&Rule, &Arc<Credit>),
+        taken: &mut Taken,
+        exchange: &Exchange<'_>,
+    ) -> OnCredit {
+        let found = match rule.subject.of(exchange) {
+            Who::Counted(found) => found,
+            Who::Skipped => return OnCredit::Passed,
+            Who::Refused => {
+                self.give_back(filter, taken);
+                return OnCredit::Done(Outcome::NoKey);
+            }
+        };
+        let variant = rule.plans.of(exchange);
+        let Some(plan) = rule.plans.get(variant) else { return OnCredit::Passed };
+        let Some(debtor) = debtor(plan, rule.counts.hash.of(&found, plan.salt)) else {
+            return OnCredit::Passed;
+        };
+        let mut share = share(taken.rule, rule, variant, debtor.key, exchange);
+        let Some(decision) = credit.at_once(debtor, share.cost, || self.spell(rule, plan, &found)) else {
+            return OnCredit::Asks;
+        };
+        share.decision = decision;
+        share.spelled = may_change(filter, rule).then(|| self.spell(rule, plan, &found).into());
+        self.judged(filter, share, taken).map_or(OnCredit::Passed, OnCredit::Done)
+    }
+
+    /// What a rule said of a request, and what comes of it.
+    fn judged(&self, filter: &RateLimit, share: Share, taken: &mut Taken) -> Option<Outcome> {
+        let Verdict::Refuse(retry) = share.decision.verdict else {
+            taken.shares.push(share);
+            return None;
+        };
+        self.give_back(filter, taken);
+        taken.shares.push(share);
+        Some(Outcome::Refuse(retry))
+    }
+
     /// Has every rule count the request, as far as the store says.
     pub(super) async fn count(
         &self,
@@ -59,20 +135,55 @@ impl Together {
         taken: &mut Taken,
         exchange: &mut Exchange<'_>,
     ) -> Outcome {
-        let mut counted = SmallVec::<[Counted; 2]>::new();
-        for (at, rule) in filter.rules.iter().enumerate() {
-            match self.of(at, rule, exchange) {
-                Some(Some(one)) => counted.push(one),
-                Some(None) => {}
-                None => return Outcome::NoKey,
+        let Some(credits) = &self.credits else { return self.exactly(filter, taken, exchange).await };
+        loop {
+            if let Some(outcome) = self.at_once(filter, taken, exchange) {
+                return outcome;
             }
+            let (Some(rule), Some(credit)) = (filter.rules.get(taken.rule), credits.get(taken.rule)) else {
+                return Outcome::Pass(0);
+            };
+            if let Some(outcome) = self.asked(filter, (rule, credit), taken, exchange).await {
+                return outcome;
+            }
+            taken.rule += 1;
         }
-        if counted.is_empty() {
-            return Outcome::Pass(0);
-        }
-        match &self.credits {
-            Some(credits) => self.on_credit(credits, filter, counted, taken, exchange).await,
-            None => self.exactly(filter, counted, taken, exchange).await,
+    }
+
+    /// Has a rule count the request that has no credit left.
+    async fn asked(
+        &self,
+        filter: &RateLimit,
+        (rule, credit): (&Rule, &Arc<Credit>),
+        taken: &mut Taken,
+        exchange: &mut Exchange<'_>,
+    ) -> Option<Outcome> {
+        let Counted { mut share, spelled } = self.of(taken.rule, rule, exchange)??;
+        let debtor = debtor(rule.plans.get(share.plan.into())?, share.key)?;
+        share.decision = match credit.take(debtor, share.cost, &spelled).await {
+            Ok(decision) => decision,
+            Err(_) => {
+                exchange.remark(RateLimit::NAME, "store_error");
+                match self.on_error {
+                    OnStoreError::Local => credit.alone(debtor, share.cost),
+                    OnStoreError::Open => return None,
+                    OnStoreError::Closed => {
+                        self.give_back(filter, taken);
+                        return Some(Outcome::NoStore);
+                    }
+                }
+            }
+        };
+        share.spelled = may_change(filter, rule).then(|| spelled.into());
+        self.judged(filter, share, taken)
+    }
+
+    /// What a key is called at the store.
+    fn spell(&self, rule: &Rule, plan: &Plan, found: &Found<'_>) -> String {
+        let key = spell(found, &plan.words);
+        match &self.tag {
+            None => format!("portcullis:limit:{{{}:{key}}}", rule.mark),
+            Some(tag) => format!("portcullis:limit:{{{tag}}}:{}:{key}", rule.mark),
         }
     }
 
@@ -85,32 +196,23 @@ impl Together {
         };
         let variant = rule.plans.of(exchange);
         let Some(plan) = rule.plans.get(variant) else { return Some(None) };
-        let key = spell(&found, &plan.words);
-        let spelled = match &self.tag {
-            None => format!("portcullis:limit:{{{}:{key}}}", rule.mark),
-            Some(tag) => format!("portcullis:limit:{{{tag}}}:{}:{key}", rule.mark),
-        };
-        let (cost, told) = rule.price.of(exchange, plan.label.quota());
-        let share = Share {
-            rule: u8::try_from(at).unwrap_or(u8::MAX),
-            plan: u16::try_from(variant).unwrap_or(u16::MAX),
-            key: rule.counts.hash.of(&found, plan.salt),
-            at: rule.counts.limiter.now(),
-            cost,
-            told,
-            decision: Decision { verdict: Verdict::Pass, remaining: 0, reset: 0 },
-            spelled: None,
-        };
-        Some(Some(Counted { share, spelled }))
+        let key = rule.counts.hash.of(&found, plan.salt);
+        let share = share(at, rule, variant, key, exchange);
+        Some(Some(Counted { share, spelled: self.spell(rule, plan, &found) }))
     }
 
-    async fn exactly(
-        &self,
-        filter: &RateLimit,
-        counted: SmallVec<[Counted; 2]>,
-        taken: &mut Taken,
-        exchange: &mut Exchange<'_>,
-    ) -> Outcome {
+    async fn exactly(&self, filter: &RateLimit, taken: &mut Taken, exchange: &mut Exchange<'_>) -> Outcome {
+        let mut counted = SmallVec::<[Counted; 2]>::new();
+        for (at, rule) in filter.rules.iter().enumerate() {
+            match self.of(at, rule, exchange) {
+                Some(Some(one)) => counted.push(one),
+                Some(None) => {}
+                None => return Outcome::NoKey,
+            }
+        }
+        if counted.is_empty() {
+            return Outcome::Pass(0);
+        }
         let want = |one: &Counted| {
             let (_, plan) = filter.of(&one.share)?;
             let cost = one.share.cost;
@@ -136,56 +238,18 @@ impl Together {
                 limiter.learn(&plan.policy, share.key, decision, limiter.now());
                 share.spelled = rule.told.is_some().then(|| spelled.into());
             }
-            taken.0.push(share);
+            taken.shares.push(share);
         }
         refused.map_or(Outcome::Pass(0), Outcome::Refuse)
-    }
-
-    async fn on_credit(
-        &self,
-        credits: &[Arc<Credit>],
-        filter: &RateLimit,
-        counted: SmallVec<[Counted; 2]>,
-        taken: &mut Taken,
-        exchange: &mut Exchange<'_>,
-    ) -> Outcome {
-        for Counted { mut share, spelled } in counted {
-            let Some((rule, plan)) = filter.of(&share) else { continue };
-            let Some((credit, debtor)) = debtor(credits, plan, &share, &spelled) else { continue };
-            let decision = match credit.take(debtor, share.cost).await {
-                Ok(decision) => decision,
-                Err(_) => {
-                    exchange.remark(RateLimit::NAME, "store_error");
-                    match self.on_error {
-                        OnStoreError::Local => credit.alone(debtor, share.cost),
-                        OnStoreError::Open => continue,
-                        OnStoreError::Closed => {
-                            self.give_back(filter, taken);
-                            return Outcome::NoStore;
-                        }
-                    }
-                }
-            };
-            share.decision = decision;
-            let may_change = rule.told.is_some() || filter.rules.len() > 1;
-            share.spelled = may_change.then(|| spelled.into());
-            if let Verdict::Refuse(retry) = decision.verdict {
-                self.give_back(filter, taken);
-                taken.0.push(share);
-                return Outcome::Refuse(retry);
-            }
-            taken.0.push(share);
-        }
-        Outcome::Pass(0)
     }
 
     /// Takes more of what a request has taken, or gives some back.
     pub(super) fn settle(&self, filter: &RateLimit, share: &Share, more: i64) {
         let Some((rule, plan)) = filter.of(share) else { return };
         if let Some(credits) = &self.credits {
-            let spelled = share.spelled.as_deref().unwrap_or_default();
-            if let Some((credit, debtor)) = debtor(credits, plan, share, spelled) {
-                credit.settle(debtor, more);
+            let credit = credits.get(usize::from(share.rule));
+            if let (Some(credit), Some(debtor)) = (credit, debtor(plan, share.key)) {
+                credit.settle(debtor, more, share.spelled.as_deref().unwrap_or_default());
             }
             return;
         }
@@ -204,19 +268,33 @@ impl Together {
     }
 
     fn give_back(&self, filter: &RateLimit, taken: &Taken) {
-        for share in &taken.0 {
+        for share in &taken.shares {
             self.settle(filter, share, -i64::try_from(share.cost).unwrap_or(i64::MAX));
         }
     }
 }
 
-fn debtor<'k>(
-    credits: &'k [Arc<Credit>],
-    plan: &Plan,
-    share: &Share,
-    spelled: &'k str,
-) -> Option<(&'k Arc<Credit>, Debtor<'k>)> {
+/// Whether what was taken may turn out to be another amount, by the answer or by what the next rule says.
+fn may_change(filter: &RateLimit, rule: &Rule) -> bool {
+    rule.told.is_some() || filter.rules.len() > 1
+}
+
+fn share(at: usize, rule: &Rule, variant: usize, key: u128, exchange: &Exchange<'_>) -> Share {
+    let quota = rule.plans.get(variant).map_or(0, |plan| plan.label.quota());
+    let (cost, told) = rule.price.of(exchange, quota);
+    Share {
+        rule: u8::try_from(at).unwrap_or(u8::MAX),
+        plan: u16::try_from(variant).unwrap_or(u16::MAX),
+        key,
+        at: rule.counts.limiter.at(exchange.started()),
+        cost,
+        told,
+        decision: Decision { verdict: Verdict::Pass, remaining: 0, reset: 0 },
+        spelled: None,
+    }
+}
+
+fn debtor(plan: &Plan, key: u128) -> Option<Debtor> {
     let Policy::TokenBucket(bucket) = plan.policy else { return None };
-    let credit = credits.get(usize::from(share.rule))?;
-    Some((credit, Debtor { key: share.key, spelled, terms: plan.terms, bucket }))
+    Some(Debtor { key, terms: plan.terms, bucket })
 }
