@@ -31,6 +31,7 @@ fn build(registry: &Registry, name: &str, yaml: &str) -> Result<SharedFilter, St
     let consumers = Arc::default();
     let parameters = Parameters::Any;
     let scope = Scope {
+        registry,
         parameters,
         state: &state,
         stores: &stores,
