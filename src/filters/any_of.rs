@@ -20,7 +20,7 @@ use crate::registry::{FilterKind, Members, Scope};
 
 /// Finds out who the client is by one of several filters: the first whose credentials the request brings decides, and refuses
 /// what is wrong with them. A request without any is refused (401) with the challenge of each, unless one of them has an
-/// `anonymous` consumer.
+/// `anonymous` consumer. What a member hides goes no further, whichever decided.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(extend("minItems" = 2))]

@@ -213,7 +213,7 @@ impl JsonSchema for Member {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A filter of the same stage: its bare name, or a map from its name to its configuration, as in any list of filters, but without `when` and `stage`."
+            "description": "A filter of the same stage: its bare name, or a map from its name to its configuration, as in any list of filters; `when` and `stage` stand beside the whole."
         })
     }
 }
