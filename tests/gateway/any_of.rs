@@ -147,6 +147,14 @@ fn each_member_hides_its_own_or_does_not() {
     let asked = Asked::of(&ask(leaves.address(), "GET /?k=v", &format!("{bob}\n{KEY}")));
     assert_eq!(asked.header("authorization"), bob["authorization: ".len()..]);
     assert_eq!((asked.header("x-api-key"), asked.target.as_str()), ("-".into(), "/?k=v"));
+    // Those that nobody looked at are hidden as those that decided.
+    let members = "basic, { api_key: { from: ['header:x-api-key', 'query:key', 'cookie:key'] } }";
+    let words_first = self::gateway(&origin, members);
+    let fields = format!("{bob}\n{WRONG_KEY}\nX_API_Key: one\ncookie: key=two; a=b");
+    let asked = Asked::of(&ask(words_first.address(), "GET /?key=three&c=d", &fields));
+    let seen = ["x-consumer-name", "authorization", "x-api-key", "x_api_key", "cookie"]
+        .map(|name| asked.header(name));
+    assert_eq!((seen, asked.target.as_str()), (["shop", "-", "-", "-", "a=b"].map(Into::into), "/?c=d"));
     // What is none of a member's credentials passes.
     let hides = gateway(&origin, BOTH);
     let bearer = format!("authorization: Bearer a\n{bob}\n{KEY}");
@@ -372,4 +380,43 @@ fn filters_of_ones_own_are_members() {
     eventually("the new tickets", || ask(to, "GET /?ticket=green", "").status == 200);
     let number: u32 = ask(to, "GET /?ticket=green", "").header("x-ticket-number").unwrap().parse().unwrap();
     assert!(number > 3, "{number}");
+}
+
+/// Of the right stage, but it cannot tell whether a request brings anything.
+struct Silent;
+
+impl Filter for Silent {
+    type State = ();
+
+    fn phases(&self) -> Phases {
+        Phases::REQUEST
+    }
+}
+
+#[test]
+fn what_cannot_be_a_member_is_refused_with_its_place() {
+    let refused = |members: &str| {
+        let yaml = format!(
+            "listeners: [{{ name: web, address: \"127.0.0.1:0\" }}]\n\
+             routes: [{{ name: a, path: /, filters: [any_of: [{members}]], respond: {{ body: a }} }}]"
+        );
+        let gateway = portcullis::Gateway::from_yaml(&yaml).filter_kind::<Tickets>();
+        let gateway = gateway.named_filter("silent", Stage::Authenticate, Silent);
+        let gateway = gateway.named_filter("word", Stage::Authenticate, PassWord);
+        let gateway = gateway.named_filter("late", Stage::Authorize, PassWord);
+        gateway.start().err().map(|error| error.to_string()).unwrap_or_default()
+    };
+    let message =
+        refused("silent, late, { word: { a: 1 } }, { tickets: { file: /no/such/file } }, { tickets: {} }");
+    for (place, said) in [
+        ("[0]", "`silent` cannot tell whether a request brings credentials"),
+        ("[1]", "`late` cannot be a member: it is not of the stage `authenticate`"),
+        ("[2].word", "`word` is made in code and has no configuration"),
+        ("[3].tickets.file", "no tickets"),
+        ("[4].tickets", "missing key `file`"),
+    ] {
+        let whole = format!("routes[0].filters[0].any_of{place}: {said}");
+        assert!(message.contains(&whole), "{whole}:\n{message}");
+    }
+    assert!(message.contains("there is `api_key`, `basic`, `tickets`, `silent`, `word`"), "{message}");
 }
