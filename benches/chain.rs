@@ -87,6 +87,7 @@ fn keys(criterion: &mut Criterion) {
     let kind = registry.kind("api_key").unwrap();
     let document = Document::parse("bench.yaml", "{}", &Environment::default()).unwrap();
     let scope = Scope {
+        registry: &registry,
         parameters: Parameters::Nowhere,
         state: &state,
         stores: &stores,

@@ -50,13 +50,13 @@ pub mod types;
 pub mod upstream;
 
 pub use builder::{Gateway, Route};
-pub use chain::{Chunk, Filter, Flow, LogEntry, Phases, Stage};
+pub use chain::{Authenticator, Chunk, Filter, Flow, LogEntry, Phases, Stage};
 // For the fuzz targets.
 #[doc(hidden)]
 pub use edge::proxy_protocol;
 pub use exchange::{Exchange, Fault, Reason, Reply, RequestHeader, ResponseHeader, Result};
 pub use handler::{Handler, handler_fn};
-pub use registry::{FilterKind, Parameters, Registry, Scope};
+pub use registry::{FilterKind, Members, Parameters, Registry, Scope};
 pub use server::{Running, StartError};
 pub use state::State;
 pub use stores::Stores;

@@ -1,5 +1,7 @@
 //! What configuration can name: filters by kind, handlers, balancers, health checks and discoveries by name.
 
+mod members;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +20,8 @@ use crate::state::State;
 use crate::stores::Stores;
 use crate::types::{CredentialFields, MASK};
 use crate::upstream::{Discovery, Factory, HealthCheck};
+
+pub use members::Members;
 
 /// What makes a filter nameable in configuration files. A code-first filter need not have it.
 pub trait FilterKind: Filter + Sized {
@@ -48,6 +52,11 @@ pub trait FilterKind: Filter + Sized {
         false
     }
 
+    /// The filters that it is made of, if its configuration holds some: they are shown and watched as those of any list are.
+    fn members(_config: &mut Self::Config) -> Option<&mut Members> {
+        None
+    }
+
     /// Masks what may not be shown of its configuration and is no secret by its type: the values of header fields that
     /// carry credentials.
     fn mask(_config: &mut Self::Config, _fields: &CredentialFields) {}
@@ -65,6 +74,8 @@ pub trait FilterKind: Filter + Sized {
 
 /// What a filter may know where it is placed.
 pub struct Scope<'a> {
+    /// What configuration can name.
+    pub registry: &'a Registry,
     /// The path parameters that a template may name.
     pub parameters: Parameters<'a>,
     /// What outlives a snapshot.
@@ -122,9 +133,9 @@ pub struct Kind {
     /// The schema of its configuration.
     pub schema: fn(&mut SchemaGenerator) -> Schema,
     build: fn(&Node, &str, &Scope<'_>, &mut Errors) -> Option<Built>,
-    show: fn(&Node, &CredentialFields) -> Option<Node>,
-    files: fn(&Node) -> Vec<PathBuf>,
-    secret_queries: fn(&Node) -> Vec<String>,
+    show: fn(&Node, &Registry, &CredentialFields) -> Option<Node>,
+    files: fn(&Node, &Registry) -> Vec<PathBuf>,
+    secret_queries: fn(&Node, &Registry) -> Vec<String>,
 }
 
 impl Kind {
@@ -135,18 +146,18 @@ impl Kind {
 
     /// A configuration as it may be shown, with its defaults and without its secrets. Of one that cannot be read,
     /// nothing is shown: where its secrets are is not known.
-    pub fn show(&self, config: &Node, fields: &CredentialFields) -> Node {
-        (self.show)(config, fields).unwrap_or_else(|| Node::of_data(MASK.into()))
+    pub fn show(&self, config: &Node, registry: &Registry, fields: &CredentialFields) -> Node {
+        (self.show)(config, registry, fields).unwrap_or_else(|| Node::of_data(MASK.into()))
     }
 
     /// The files that a filter of this configuration is made of.
-    pub fn files(&self, config: &Node) -> Vec<PathBuf> {
-        (self.files)(config)
+    pub fn files(&self, config: &Node, registry: &Registry) -> Vec<PathBuf> {
+        (self.files)(config, registry)
     }
 
     /// The query parameters that carry credentials for a filter of this configuration.
-    pub fn secret_queries(&self, config: &Node) -> Vec<String> {
-        (self.secret_queries)(config)
+    pub fn secret_queries(&self, config: &Node, registry: &Registry) -> Vec<String> {
+        (self.secret_queries)(config, registry)
     }
 }
 
@@ -246,6 +257,13 @@ impl Registry {
         self.checks.keys().map(String::as_str)
     }
 
+    /// The names of the filters that belong to a stage.
+    pub(crate) fn names_of(&self, stage: Stage) -> impl Iterator<Item = &str> {
+        let kinds = self.filters.values().filter(move |kind| kind.stage == stage).map(|kind| kind.name);
+        let instances = self.instances.iter().filter(move |(_, (of, _))| *of == stage);
+        kinds.chain(instances.map(|(name, _)| *name))
+    }
+
     /// Every name that a list of filters may hold.
     pub fn filter_names(&self) -> impl Iterator<Item = &str> {
         self.filters.keys().chain(self.instances.keys()).copied()
@@ -266,22 +284,33 @@ fn build<F: FilterKind>(config: &Node, path: &str, scope: &Scope<'_>, errors: &m
     }
 }
 
-fn show<F: FilterKind>(config: &Node, fields: &CredentialFields) -> Option<Node> {
+fn show<F: FilterKind>(config: &Node, registry: &Registry, fields: &CredentialFields) -> Option<Node> {
     let mut config = decode::<F::Config>(config, "", &mut Errors::default())?;
     F::mask(&mut config, fields);
+    if let Some(members) = F::members(&mut config) {
+        members.show(registry, fields);
+    }
     serde_json::to_value(config).ok().map(Node::of_data)
 }
 
-fn secret_queries<F: FilterKind>(config: &Node) -> Vec<String> {
-    decode::<F::Config>(config, "", &mut Errors::default())
-        .map(|config| F::secret_queries(&config))
-        .unwrap_or_default()
+fn secret_queries<F: FilterKind>(config: &Node, registry: &Registry) -> Vec<String> {
+    with_members::<F, _>(config, F::secret_queries, |members| members.secret_queries(registry))
 }
 
-fn files<F: FilterKind>(config: &Node) -> Vec<PathBuf> {
-    decode::<F::Config>(config, "", &mut Errors::default())
-        .map(|config| F::files(&config))
-        .unwrap_or_default()
+fn files<F: FilterKind>(config: &Node, registry: &Registry) -> Vec<PathBuf> {
+    with_members::<F, _>(config, F::files, |members| members.files(registry))
+}
+
+/// What there is of a filter's own and of its members'; nothing of a configuration that cannot be read.
+fn with_members<F: FilterKind, T>(
+    config: &Node,
+    own: impl Fn(&F::Config) -> Vec<T>,
+    of_members: impl Fn(&Members) -> Vec<T>,
+) -> Vec<T> {
+    let Some(mut config) = decode::<F::Config>(config, "", &mut Errors::default()) else { return Vec::new() };
+    let mut all = own(&config);
+    all.extend(F::members(&mut config).map(|members| of_members(members)).into_iter().flatten());
+    all
 }
 
 impl Scope<'_> {

@@ -17,7 +17,7 @@ use portcullis::exchange::{Answer, Client, Facts, Rewrite};
 use portcullis::filters::builtin;
 use portcullis::route::Captures;
 use portcullis::types::{Peer, Trust};
-use portcullis::{Exchange, Gateway, Parameters, Registry, RequestHeader, Scope, State, Stores};
+use portcullis::{Exchange, Gateway, Parameters, Registry, RequestHeader, Scope, Stage, State, Stores};
 use serde_json::Value;
 
 /// Builds a filter of the house from its configuration in YAML.
@@ -31,6 +31,7 @@ fn build(registry: &Registry, name: &str, yaml: &str) -> Result<SharedFilter, St
     let consumers = Arc::default();
     let parameters = Parameters::Any;
     let scope = Scope {
+        registry,
         parameters,
         state: &state,
         stores: &stores,
@@ -99,6 +100,29 @@ fn facts() -> Facts {
         answer: Answer::default(),
         remarks: Vec::new(),
     }
+}
+
+#[test]
+fn what_finds_out_who_clients_are_is_a_member_of_any_of() {
+    let registry = builtin();
+    let of_its_stage = registry.kinds().filter(|kind| kind.stage == Stage::Authenticate);
+    let others: Vec<_> = of_its_stage.filter(|kind| kind.name != "any_of").collect();
+    for kind in &others {
+        let (name, example) = (kind.name, kind.example);
+        let any_of =
+            build(&registry, "any_of", &format!("[{{ {name}: {example} }}, {{ {name}: {example} }}]"));
+        assert!(any_of.is_ok(), "{name} needs `Filter::authenticator`: {:?}", any_of.err());
+    }
+    let schema = schema();
+    let forms = schema["$defs"]["Member"]["anyOf"].as_array().unwrap();
+    let members = forms.iter().filter_map(|form| form["required"][0].as_str());
+    let names: Vec<_> = others.iter().map(|kind| kind.name).collect();
+    assert_eq!(members.collect::<Vec<_>>(), names, "an editor completes each");
+    assert_eq!(
+        schema["$defs"]["Member"]["anyOf"][0]["properties"]["api_key"]["anyOf"][0]["$ref"],
+        "#/$defs/api_key"
+    );
+    assert!(schema["$defs"]["api_key"]["properties"]["from"].is_object());
 }
 
 /// The schema of the whole configuration, as `portcullis schema` prints it.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
 
+use super::authenticator::Authenticator;
 use super::filter::{Chunk, Filter, Flow, LogEntry, Slot};
 use super::phases::Phases;
 use crate::exchange::{Exchange, Fault, RequestHeader, ResponseHeader, Result};
@@ -34,6 +35,11 @@ impl SharedFilter {
     /// Whether the filter answers preflights.
     pub fn takes_preflights(&self) -> bool {
         self.0.takes_preflights()
+    }
+
+    /// The filter as one that finds out who clients are, if it is that.
+    pub fn authenticator(&self) -> Option<&dyn Authenticator> {
+        self.0.authenticator()
     }
 
     /// The hooks that the filter implements but does not name in `phases`, found by calling the unnamed ones.
@@ -76,11 +82,103 @@ impl SharedFilter {
     }
 }
 
+/// The memory that a shared filter has of one exchange.
+#[derive(Default)]
+pub struct Memory(Slot);
+
+impl Memory {
+    fn of(&mut self, filter: &SharedFilter) -> &mut Slot {
+        if self.0.is_none() {
+            self.0 = filter.0.slot();
+        }
+        &mut self.0
+    }
+}
+
+/// For a filter that runs others in its own hooks; a chain does without.
+impl Filter for SharedFilter {
+    type State = Memory;
+
+    fn phases(&self) -> Phases {
+        self.0.phases()
+    }
+
+    fn takes_preflights(&self) -> bool {
+        self.0.takes_preflights()
+    }
+
+    fn needs_form(&self) -> bool {
+        self.0.needs_form()
+    }
+
+    fn authenticator(&self) -> Option<&dyn Authenticator> {
+        self.0.authenticator()
+    }
+
+    fn request(&self, memory: &mut Memory, exchange: &mut Exchange<'_>) -> Result<Flow> {
+        self.0.request(memory.of(self), exchange)
+    }
+
+    async fn request_wait(&self, memory: &mut Memory, exchange: &mut Exchange<'_>) -> Result<Flow> {
+        self.0.request_wait(memory.of(self), exchange).await
+    }
+
+    fn upstream_request(
+        &self,
+        memory: &mut Memory,
+        exchange: &mut Exchange<'_>,
+        head: &mut RequestHeader,
+    ) -> Result<()> {
+        self.0.upstream_request(memory.of(self), exchange, head)
+    }
+
+    fn request_body(
+        &self,
+        memory: &mut Memory,
+        exchange: &mut Exchange<'_>,
+        chunk: &mut Chunk<'_>,
+    ) -> Result<Flow> {
+        self.0.request_body(memory.of(self), exchange, chunk)
+    }
+
+    fn response(
+        &self,
+        memory: &mut Memory,
+        exchange: &mut Exchange<'_>,
+        head: &mut ResponseHeader,
+    ) -> Result<()> {
+        self.0.response(memory.of(self), exchange, head)
+    }
+
+    fn response_body(
+        &self,
+        memory: &mut Memory,
+        exchange: &mut Exchange<'_>,
+        chunk: &mut Chunk<'_>,
+    ) -> Result<()> {
+        self.0.response_body(memory.of(self), exchange, chunk)
+    }
+
+    fn response_trailers(
+        &self,
+        memory: &mut Memory,
+        exchange: &mut Exchange<'_>,
+        trailers: &mut HeaderMap,
+    ) -> Result<Option<Bytes>> {
+        self.0.response_trailers(memory.of(self), exchange, trailers)
+    }
+
+    fn log(&self, memory: &mut Memory, exchange: &mut Exchange<'_>, entry: &mut LogEntry) {
+        self.0.log(memory.of(self), exchange, entry);
+    }
+}
+
 /// [`Filter`] without its associated type.
 pub(super) trait Erased: Send + Sync {
     fn phases(&self) -> Phases;
     fn takes_preflights(&self) -> bool;
     fn needs_form(&self) -> bool;
+    fn authenticator(&self) -> Option<&dyn Authenticator>;
     fn slot(&self) -> Slot;
     fn request(&self, slot: &mut Slot, exchange: &mut Exchange<'_>) -> Result<Flow>;
     fn request_wait<'a>(
@@ -144,6 +242,10 @@ impl<F: Filter> Erased for F {
 
     fn needs_form(&self) -> bool {
         Filter::needs_form(self)
+    }
+
+    fn authenticator(&self) -> Option<&dyn Authenticator> {
+        Filter::authenticator(self)
     }
 
     fn slot(&self) -> Slot {

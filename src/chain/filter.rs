@@ -6,6 +6,7 @@ use std::future::Future;
 use bytes::Bytes;
 use http::HeaderMap;
 
+use super::authenticator::Authenticator;
 use crate::exchange::{Exchange, Reply, RequestHeader, ResponseHeader, Result};
 
 /// One concern, applied to exchanges on the routes that name it.
@@ -30,6 +31,11 @@ pub trait Filter: Send + Sync + 'static {
     /// Whether it goes by the fields of a form: where one comes, it is read before the first hook runs.
     fn needs_form(&self) -> bool {
         false
+    }
+
+    /// Itself, if it finds out who clients are and can be one of several that do.
+    fn authenticator(&self) -> Option<&dyn Authenticator> {
+        None
     }
 
     /// Sees the request before anything is sent upstream, and may answer it.

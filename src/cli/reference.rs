@@ -46,6 +46,7 @@ pub fn page(kind: &Kind) -> String {
     let name = kind.name;
     let (about, stage, example) = (description(schema), kind.stage, kind.example);
     let options = match table.rows.as_str() {
+        "" if schema["type"] == "array" => format!("Its configuration is a {}.\n", table.kind(schema)),
         "" => "It has no options.\n".to_owned(),
         rows => format!("| option | type | default | what it means |\n|---|---|---|---|\n{rows}"),
     };

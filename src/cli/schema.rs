@@ -21,6 +21,8 @@ pub fn schema(registry: &Registry) -> String {
         for kind in registry.kinds() {
             name_after(kind, known);
         }
+        let member = member(registry, known);
+        known.insert("Member".into(), member);
     }
     root["title"] = "Portcullis configuration".into();
     if let Some(properties) = root.get_mut("properties").and_then(Value::as_object_mut) {
@@ -68,6 +70,37 @@ fn filter(registry: &Registry, generator: &mut SchemaGenerator) -> Value {
     forms.push(json!({ "enum": names }));
     json!({
         "description": "A filter: its bare name, or a map from its name to its configuration, with `when` and `stage` beside it.",
+        "anyOf": forms,
+    })
+}
+
+/// An entry in a list of filters that find out who clients are: the name of one with its configuration, or its bare name.
+fn member(registry: &Registry, definitions: &serde_json::Map<String, Value>) -> Value {
+    let of_members = json!({ "$ref": "#/$defs/Member" });
+    let holds_members = |configuration: &Value| {
+        let name = configuration["$ref"].as_str().and_then(|reference| reference.rsplit('/').next());
+        name.and_then(|name| definitions.get(name)).unwrap_or(configuration)["items"] == of_members
+    };
+    let entries = definitions.get("Filter").and_then(|filter| filter["anyOf"].as_array());
+    let entries = entries.into_iter().flatten();
+    let kinds: Vec<_> = registry.kinds().filter(|kind| kind.stage == Stage::Authenticate).collect();
+    let known = entries.filter_map(|entry| {
+        let kind = kinds.iter().find(|kind| entry["properties"].get(kind.name).is_some())?;
+        let configuration = &entry["properties"][kind.name];
+        (!holds_members(&configuration["anyOf"][0])).then_some((kind.name, configuration))
+    });
+    let mut forms: Vec<_> = known
+        .map(|(name, configuration)| {
+            json!({
+                "type": "object", "required": [name], "additionalProperties": false,
+                "properties": { name: configuration },
+            })
+        })
+        .collect();
+    let names: Vec<_> = forms.iter().map(|form| form["required"][0].clone()).collect();
+    forms.push(json!({ "enum": names }));
+    json!({
+        "description": "A filter that finds out who the client is: its bare name, or a map from its name to its configuration.",
         "anyOf": forms,
     })
 }

@@ -44,6 +44,7 @@ impl Compiler<'_> {
             self.error(format!("{path}.to"), "a redirect leads to an absolute URL or a path");
         }
         let scope = Scope {
+            registry: self.inputs.registry,
             parameters: Parameters::Of(captures),
             state: self.inputs.state,
             stores: &self.stores,

@@ -138,8 +138,9 @@ impl<'a> Compiler<'a> {
         match Condition::parse(text, place) {
             Ok(condition) => {
                 let Ground { owner, parameters } = ground;
-                let (state, stores, consumers) = (self.inputs.state, &self.stores, &self.consumers);
-                let scope = Scope { parameters, state, stores, consumers, owner, files: false };
+                let (registry, state) = (self.inputs.registry, self.inputs.state);
+                let (stores, consumers) = (&self.stores, &self.consumers);
+                let scope = Scope { registry, parameters, state, stores, consumers, owner, files: false };
                 let unknown: Vec<String> = scope.unknown_parameters(condition.parameters()).collect();
                 unknown.into_iter().for_each(|sentence| self.error(path, sentence));
                 let secret = condition.may_tell(&self.credentials);
@@ -176,7 +177,7 @@ impl<'a> Compiler<'a> {
         let Ground { owner, parameters } = ground;
         let (state, stores, consumers) = (self.inputs.state, &self.stores, &self.consumers);
         let files = self.inputs.certificates;
-        let scope = Scope { parameters, state, stores, consumers, owner, files };
+        let scope = Scope { registry, parameters, state, stores, consumers, owner, files };
         let path = join(path, kind.name);
         let Built { filter, stage, needs_identity } =
             kind.build(&entry.config, &path, &scope, &mut self.errors)?;
@@ -196,13 +197,15 @@ impl<'a> Compiler<'a> {
 
 /// The files that filters are made of, for a watcher.
 pub fn filter_files<'c>(config: &'c Config, registry: &'c Registry) -> impl Iterator<Item = PathBuf> + 'c {
-    every_filter(config).filter_map(|entry| Some(registry.kind(&entry.name)?.files(&entry.config))).flatten()
+    every_filter(config)
+        .filter_map(|entry| Some(registry.kind(&entry.name)?.files(&entry.config, registry)))
+        .flatten()
 }
 
 /// The query parameters that carry credentials for any filter.
 pub(super) fn secret_queries(config: &Config, registry: &Registry) -> BTreeSet<String> {
     every_filter(config)
-        .filter_map(|entry| Some(registry.kind(&entry.name)?.secret_queries(&entry.config)))
+        .filter_map(|entry| Some(registry.kind(&entry.name)?.secret_queries(&entry.config, registry)))
         .flatten()
         .collect()
 }

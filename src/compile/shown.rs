@@ -72,7 +72,7 @@ fn mask_matchers(matchers: &mut BTreeMap<String, Matcher>, fields: &CredentialFi
 
 fn show(filter: &mut FilterUse, registry: &Registry, fields: &CredentialFields) {
     if let Some(kind) = registry.kind(&filter.name) {
-        filter.config = kind.show(&filter.config, fields);
+        filter.config = kind.show(&filter.config, registry, fields);
     }
     mask_condition(filter.when.as_mut(), fields);
 }

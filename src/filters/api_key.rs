@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::chain::{Filter, Flow, Phases, Stage};
+use crate::chain::{Authenticator, Filter, Flow, Phases, Stage};
 use crate::consumer::{Consumer, Consumers, Lookup};
 use crate::document::{ConfigError, Errors};
 use crate::exchange::{
@@ -117,6 +117,10 @@ impl Filter for ApiKey {
         phases
     }
 
+    fn authenticator(&self) -> Option<&dyn Authenticator> {
+        Some(self)
+    }
+
     fn request(&self, (): &mut (), exchange: &mut Exchange<'_>) -> Result<Flow> {
         let found = match self.key(exchange) {
             Key::None => {
@@ -138,9 +142,7 @@ impl Filter for ApiKey {
         if let Some(reason) = reason {
             return Ok(self.refuse(reason));
         }
-        if self.hide {
-            self.hide_in_query(exchange);
-        }
+        self.hide_in_query(exchange);
         Ok(Flow::Continue)
     }
 
@@ -150,6 +152,33 @@ impl Filter for ApiKey {
         exchange: &mut Exchange<'_>,
         head: &mut RequestHeader,
     ) -> Result<()> {
+        self.hide_in_head(exchange, head)
+    }
+}
+
+impl Authenticator for ApiKey {
+    fn is_brought(&self, exchange: &Exchange<'_>) -> bool {
+        !matches!(self.key(exchange), Key::None)
+    }
+
+    fn takes_anyone(&self) -> bool {
+        self.anonymous.is_some()
+    }
+
+    fn challenge(&self) -> Option<HeaderValue> {
+        Some(self.challenge.clone())
+    }
+
+    fn hide_in_query(&self, exchange: &mut Exchange<'_>) {
+        for name in self.queries.iter().filter(|_| self.hide) {
+            let without = exchange.upstream_query().and_then(|query| replace_query_values(query, name, None));
+            if let Some(without) = without {
+                exchange.rewrite_query(without);
+            }
+        }
+    }
+
+    fn hide_in_head(&self, exchange: &Exchange<'_>, head: &mut RequestHeader) -> Result<()> {
         for name in self.headers.iter().filter(|_| self.hide) {
             hide_field(head, &exchange.request().headers, name)?;
         }
@@ -185,15 +214,6 @@ impl ApiKey {
 
     fn refuse(&self, reason: Reason) -> Flow {
         Reply::refuse(reason).header(WWW_AUTHENTICATE, self.challenge.clone()).into()
-    }
-
-    fn hide_in_query(&self, exchange: &mut Exchange<'_>) {
-        for name in &self.queries {
-            let without = exchange.upstream_query().and_then(|query| replace_query_values(query, name, None));
-            if let Some(without) = without {
-                exchange.rewrite_query(without);
-            }
-        }
     }
 }
 

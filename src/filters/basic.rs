@@ -17,7 +17,7 @@ use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::chain::{Filter, Flow, Phases, Stage};
+use crate::chain::{Authenticator, Filter, Flow, Phases, Stage};
 use crate::consumer::{Busy, Consumer, Consumers};
 use crate::document::Errors;
 use crate::exchange::{Exchange, Reason, Reply, RequestHeader, Result};
@@ -80,6 +80,10 @@ impl Filter for Basic {
         }
     }
 
+    fn authenticator(&self) -> Option<&dyn Authenticator> {
+        Some(self)
+    }
+
     async fn request_wait(&self, (): &mut (), exchange: &mut Exchange<'_>) -> Result<Flow> {
         let credentials = match brought(exchange.request()) {
             Ok(Some(credentials)) => credentials,
@@ -103,10 +107,39 @@ impl Filter for Basic {
         Ok(self.refuse(reason))
     }
 
-    fn upstream_request(&self, (): &mut (), _: &mut Exchange<'_>, head: &mut RequestHeader) -> Result<()> {
-        if self.hide && head.headers.get(AUTHORIZATION).is_some_and(|value| of_basic(value).is_some()) {
-            head.remove_header(&AUTHORIZATION);
+    fn upstream_request(
+        &self,
+        (): &mut (),
+        exchange: &mut Exchange<'_>,
+        head: &mut RequestHeader,
+    ) -> Result<()> {
+        self.hide_in_head(exchange, head)
+    }
+}
+
+impl Authenticator for Basic {
+    fn is_brought(&self, exchange: &Exchange<'_>) -> bool {
+        let mut values = exchange.request().headers.get_all(AUTHORIZATION).iter();
+        // Of several, it is not known which one an upstream reads.
+        values.next().is_some_and(|first| of_basic(first).is_some() || values.next().is_some())
+    }
+
+    fn takes_anyone(&self) -> bool {
+        self.anonymous.is_some()
+    }
+
+    fn challenge(&self) -> Option<HeaderValue> {
+        Some(self.challenge.clone())
+    }
+
+    fn hide_in_head(&self, _: &Exchange<'_>, head: &mut RequestHeader) -> Result<()> {
+        let values = head.headers.get_all(AUTHORIZATION);
+        if !self.hide || values.iter().all(|value| of_basic(value).is_none()) {
+            return Ok(());
         }
+        let others: Vec<_> = values.iter().filter(|value| of_basic(value).is_none()).cloned().collect();
+        head.remove_header(&AUTHORIZATION);
+        others.into_iter().try_for_each(|value| head.append_header(AUTHORIZATION, value).map(|_| ()))?;
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! The filters: one file each. The file's name is the config key, the metric label and the docs page.
 
+mod any_of;
 mod api_key;
 mod basic;
 mod bot;
@@ -23,6 +24,7 @@ use crate::registry::Registry;
 /// Every filter of the house.
 pub fn builtin() -> Registry {
     Registry::default()
+        .filter::<any_of::AnyOf>()
         .filter::<api_key::ApiKey>()
         .filter::<basic::Basic>()
         .filter::<bot::Bot>()

@@ -12,6 +12,7 @@ mod acme;
 mod admin;
 mod alarms;
 mod answers;
+mod any_of;
 mod api_key;
 mod apis;
 mod ask;
