@@ -108,12 +108,6 @@ impl Phases {
         self.0 & other.0 == other.0
     }
 
-    /// This set without the hooks of another one.
-    #[must_use]
-    pub const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
     /// The names of the hooks in this set.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
         Self::ALL.into_iter().filter(move |(phase, _)| self.contains(*phase)).map(|(_, name)| name)

@@ -1,6 +1,7 @@
 //! What a filter sees of one request and its response: no Pingora session, no configuration.
 
 mod body;
+mod edit;
 mod fault;
 mod forwarded;
 pub mod grpc;
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 
 pub use body::{DIGESTS, reframe};
+pub use edit::edit;
 pub use fault::{Fault, Result};
 pub use forwarded::Client;
 pub use preflight::preflight;

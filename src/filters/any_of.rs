@@ -83,27 +83,17 @@ impl Filter for AnyOf {
     }
 
     fn request(&self, decider: &mut Decider, exchange: &mut Exchange<'_>) -> Result<Flow> {
-        if self.phases.contains(Phases::REQUEST_WAIT) {
-            exchange.untouched();
-            return Ok(Flow::Continue);
-        }
         match self.decide(decider, exchange) {
+            Some((link, _)) if !link.filter.phases().contains(Phases::REQUEST) => Ok(Flow::Wait),
             Some((link, memory)) => named(link, link.filter.request(memory, exchange)),
             None => Ok(self.refuse()),
         }
     }
 
     async fn request_wait(&self, decider: &mut Decider, exchange: &mut Exchange<'_>) -> Result<Flow> {
-        if !self.phases.contains(Phases::REQUEST_WAIT) {
-            exchange.untouched();
-            return Ok(Flow::Continue);
-        }
-        match self.decide(decider, exchange) {
-            Some((link, memory)) if link.filter.phases().contains(Phases::REQUEST_WAIT) => {
-                named(link, link.filter.request_wait(memory, exchange).await)
-            }
-            Some((link, memory)) => named(link, link.filter.request(memory, exchange)),
-            None => Ok(self.refuse()),
+        match self.decider(decider, Phases::REQUEST_WAIT, exchange) {
+            Some((link, memory)) => named(link, link.filter.request_wait(memory, exchange).await),
+            None => Ok(Flow::Continue),
         }
     }
 
@@ -180,10 +170,8 @@ impl Filter for AnyOf {
 
 impl AnyOf {
     fn of(members: Vec<Link>) -> Self {
-        let all = members.iter().fold(Phases::UPSTREAM_REQUEST, |all, link| all | link.filter.phases());
-        // A filter has one of the two hooks.
-        let waits = all.contains(Phases::REQUEST_WAIT);
-        let phases = if waits { all.without(Phases::REQUEST) } else { all };
+        let own = Phases::REQUEST | Phases::UPSTREAM_REQUEST;
+        let phases = members.iter().fold(own, |all, link| all | link.filter.phases());
         Self { members: members.into(), phases }
     }
 
@@ -280,8 +268,9 @@ mod tests {
         type State = String;
 
         fn phases(&self) -> Phases {
-            let all = Phases::ALL.into_iter().fold(Phases::NONE, |all, (phase, _)| all | phase);
-            all.without(if self.waits { Phases::REQUEST } else { Phases::REQUEST_WAIT })
+            let other = if self.waits { Phases::REQUEST } else { Phases::REQUEST_WAIT };
+            let own = Phases::ALL.into_iter().map(|(phase, _)| phase).filter(|phase| *phase != other);
+            own.fold(Phases::NONE, |all, phase| all | phase)
         }
 
         fn authenticator(&self) -> Option<&dyn Authenticator> {
@@ -354,10 +343,7 @@ mod tests {
         let request = RequestHeader::build("GET", format!("/?{query}").as_bytes(), None).unwrap();
         let mut facts = Facts::of_head("a.test");
         let (mut slots, mut exchange) = (chain.slots(), Exchange::new(&request, "route", &mut facts));
-        let verdict = match chain.waits() {
-            true => chain.request(&mut slots, &mut exchange).await.unwrap(),
-            false => chain.request_at_once(&mut slots, &mut exchange).unwrap(),
-        };
+        let verdict = chain.request(&mut slots, &mut exchange).await.unwrap();
         let mut head = request.clone();
         if let Some(verdict) = verdict {
             assert_eq!(verdict.reply.reason(), Some(Reason::CREDENTIALS_MISSING));
@@ -384,7 +370,6 @@ mod tests {
         let member = |query, waits, anyone| Notes { query, waits, anyone };
         for waits in [false, true] {
             let chain = chain([member("a", false, false), member("b", waits, false)]);
-            assert_eq!(chain.waits(), waits);
             assert_eq!(
                 noted(&chain, "a").await,
                 (format!("a{rest}: a: enough"), "a hidden by b".into(), vec![HeaderValue::from_static("b")])

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::chain::{Chunk, Filter, Phases, Stage};
 use crate::coding::{Coding, Effort, Encoder, preferred};
 use crate::document::{ConfigError, Errors};
-use crate::exchange::{DIGESTS, Exchange, Fault, ResponseHeader, Result, vary};
+use crate::exchange::{DIGESTS, Exchange, Fault, ResponseHeader, Result, edit, vary};
 use crate::registry::{FilterKind, Scope};
 use crate::types::{ByteSize, MediaRange};
 
@@ -216,7 +216,7 @@ impl Filter for Compression {
         if !self.suits(head) {
             return Ok(());
         }
-        vary(head, "Accept-Encoding")?;
+        edit(head, |fields| vary(fields, "Accept-Encoding"))?;
         let request = &exchange.request().headers;
         if head.status == StatusCode::NOT_MODIFIED {
             // The client has the body and what was said of it. Its copy keeps the tag that it got.

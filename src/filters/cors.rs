@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::chain::{Filter, Flow, Phases, Stage};
 use crate::document::{ConfigError, Errors};
-use crate::exchange::{Exchange, Reply, ResponseHeader, Result, preflight, vary};
+use crate::exchange::{Exchange, Reply, ResponseHeader, Result, edit, preflight, vary};
 use crate::registry::{FilterKind, Scope};
 use crate::types::Duration;
 
@@ -201,55 +201,60 @@ impl Filter for Cors {
 
     fn response(&self, (): &mut (), exchange: &mut Exchange<'_>, head: &mut ResponseHeader) -> Result<()> {
         let headers = &exchange.request().headers;
-        let asked = preflight(exchange.method(), headers);
-        self.varies(asked.is_some(), head)?;
+        edit(head, |fields| self.tell(preflight(exchange.method(), headers), headers, fields))
+    }
+}
+
+impl Cors {
+    /// Tells a page what it may, in the fields of the answer.
+    fn tell(&self, asked: Option<&HeaderValue>, headers: &HeaderMap, fields: &mut HeaderMap) -> Result<()> {
+        self.varies(asked.is_some(), fields)?;
         if self.is_the_upstreams(headers) {
             return Ok(());
         }
-        WORDS.iter().for_each(|name| drop(head.remove_header(name)));
+        if fields.keys().any(|name| name.as_str().starts_with("access-control-")) {
+            WORDS.iter().for_each(|name| drop(fields.remove(name)));
+        }
         let origin = match headers.get(ORIGIN) {
             // So that what a cache has kept of another's answer serves pages, too.
             _ if self.origins.are_any() => HeaderValue::from_static(ANYTHING),
             Some(origin) if self.origins.allow(origin.as_bytes()) => origin.clone(),
             _ => return Ok(()),
         };
-        head.insert_header(ACCESS_CONTROL_ALLOW_ORIGIN, origin)?;
+        fields.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         if self.credentials {
-            head.insert_header(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"))?;
+            fields.insert(ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
-        match asked {
-            Some(method) => self.permit(method, headers, head),
-            None => match &self.expose {
-                Some(expose) => Ok(head.insert_header(ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone())?),
-                None => Ok(()),
-            },
+        match (asked, &self.expose) {
+            (Some(method), _) => self.permit(method, headers, fields),
+            (None, Some(expose)) => drop(fields.insert(ACCESS_CONTROL_EXPOSE_HEADERS, expose.clone())),
+            (None, None) => {}
         }
+        Ok(())
     }
-}
 
-impl Cors {
     /// Whether the upstream says to this origin what it may.
     fn is_the_upstreams(&self, headers: &HeaderMap) -> bool {
         self.forward_preflight
             && headers.get(ORIGIN).is_some_and(|origin| !self.origins.allow(origin.as_bytes()))
     }
 
-    fn varies(&self, preflight: bool, head: &mut ResponseHeader) -> Result<()> {
+    fn varies(&self, preflight: bool, fields: &mut HeaderMap) -> Result<()> {
         if !self.origins.are_any() {
-            vary(head, "Origin")?;
+            vary(fields, "Origin")?;
         }
         if preflight {
-            vary(head, "Access-Control-Request-Method")?;
-            vary(head, "Access-Control-Request-Headers")?;
+            vary(fields, "Access-Control-Request-Method")?;
+            vary(fields, "Access-Control-Request-Headers")?;
             if self.private_network {
-                vary(head, "Access-Control-Request-Private-Network")?;
+                vary(fields, "Access-Control-Request-Private-Network")?;
             }
         }
         Ok(())
     }
 
     /// Answers a preflight of an origin that may come.
-    fn permit(&self, method: &HeaderValue, asked: &HeaderMap, head: &mut ResponseHeader) -> Result<()> {
+    fn permit(&self, method: &HeaderValue, asked: &HeaderMap, fields: &mut HeaderMap) {
         let permissions = [
             (ACCESS_CONTROL_ALLOW_METHODS, &self.methods, Some(method)),
             (ACCESS_CONTROL_ALLOW_HEADERS, &self.headers, asked.get(ACCESS_CONTROL_REQUEST_HEADERS)),
@@ -261,17 +266,16 @@ impl Cors {
                 Permitted::Anything => asked,
             };
             if let Some(value) = value {
-                head.insert_header(name, value.clone())?;
+                fields.insert(name, value.clone());
             }
         }
         if let Some(age) = &self.max_age {
-            head.insert_header(ACCESS_CONTROL_MAX_AGE, age.clone())?;
+            fields.insert(ACCESS_CONTROL_MAX_AGE, age.clone());
         }
         if self.private_network
             && asked.get(REQUEST_PRIVATE_NETWORK).is_some_and(|wants| wants.as_bytes() == b"true")
         {
-            head.insert_header(ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("true"))?;
+            fields.insert(ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("true"));
         }
-        Ok(())
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use super::Decision;
-use crate::exchange::{Fault, ResponseHeader, Result};
+use crate::exchange::{Fault, ResponseHeader, Result, edit};
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -89,7 +89,7 @@ pub fn tell<'p>(
         ietf(standing.clone(), head)?;
     }
     if matches!(headers, Headers::Legacy | Headers::Both) {
-        legacy(standing, head)?;
+        legacy(standing, head);
     }
     Ok(())
 }
@@ -109,29 +109,33 @@ fn ietf<'p>(
     head: &mut ResponseHeader,
 ) -> Result<()> {
     let mut state = Text(SmallVec::new());
-    for (label, decision) in standing {
+    for (label, decision) in standing.clone() {
         let comma = if state.0.is_empty() { "" } else { ", " };
         // Writing to memory cannot fail.
         let _ = write!(state, "{comma}{};r={};t={}", label.name, left(decision), seconds(decision.reset));
+    }
+    if state.0.is_empty() {
+        return Ok(());
+    }
+    let state = HeaderValue::from_bytes(&state.0).map_err(|_| Fault::new("a limit cannot be told"))?;
+    edit(head, |fields| {
         // Another filter may have told of limits of its own: both lists are one (RFC 9110, section 5.2).
-        head.append_header(POLICY, label.policy.clone())?;
-    }
-    if !state.0.is_empty() {
-        let state = HeaderValue::from_bytes(&state.0).map_err(|_| Fault::new("a limit cannot be told"))?;
-        head.append_header(RATE_LIMIT, state)?;
-    }
+        for (label, _) in standing {
+            fields.append(POLICY, label.policy.clone());
+        }
+        fields.append(RATE_LIMIT, state);
+    });
     Ok(())
 }
 
-fn legacy<'p>(
-    standing: impl Iterator<Item = (&'p Label, Decision)>,
-    head: &mut ResponseHeader,
-) -> Result<()> {
+fn legacy<'p>(standing: impl Iterator<Item = (&'p Label, Decision)>, head: &mut ResponseHeader) {
     let tightest = standing.min_by_key(|(_, decision)| (!decision.refused(), decision.remaining));
-    let Some((label, decision)) = tightest else { return Ok(()) };
-    head.insert_header(LIMIT, HeaderValue::from(label.quota))?;
-    head.insert_header(REMAINING, HeaderValue::from(left(decision)))?;
-    Ok(head.insert_header(RESET, HeaderValue::from(seconds(decision.reset)))?)
+    let Some((label, decision)) = tightest else { return };
+    edit(head, |fields| {
+        fields.insert(LIMIT, HeaderValue::from(label.quota));
+        fields.insert(REMAINING, HeaderValue::from(left(decision)));
+        fields.insert(RESET, HeaderValue::from(seconds(decision.reset)));
+    });
 }
 
 /// To whom nothing is given, nothing is left, though a smaller request might still pass.

@@ -113,8 +113,12 @@ fn is_framed(headers: &HeaderMap) -> bool {
     [header::CONTENT_LENGTH, header::TRANSFER_ENCODING].iter().any(|name| headers.contains_key(name))
 }
 
-/// What only HTTP/2 carries: the wish for trailers, and what is left of a call's time.
+/// What only HTTP/2 carries: the wish for trailers, and what is left of a call's time. The request's id is another each time,
+/// and has no place in the table that both sides compress by (RFC 7541, section 6.2.3).
 fn for_http2(headers: &mut HeaderMap, request: &RequestHeader, connection: &Connection, call: bool) {
+    if let Some(id) = headers.get_mut(RequestId::HEADER) {
+        id.set_sensitive(true);
+    }
     if request.headers.get(header::TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers")) {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }

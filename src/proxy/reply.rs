@@ -15,7 +15,7 @@ use pingora_proxy::Session;
 use super::context::{Call, Context, Pinned};
 use super::{failure, forward, queue, split};
 use crate::chain::{Chain, Progress, Slots, Verdict, Waits};
-use crate::exchange::{Answer, Exchange, Fault, Reason, Reply, RequestId, grpc};
+use crate::exchange::{Answer, Exchange, Fault, Reason, Reply, RequestId, edit, grpc};
 use crate::handler::SharedHandler;
 use crate::snapshot::{Redirect, Target};
 
@@ -294,17 +294,17 @@ fn render(session: &Session, context: &mut Context, reply: Reply) -> Result<(Res
 fn message(request: &RequestHeader, reply: Reply, id: Option<&RequestId>) -> Result<(ResponseHeader, Bytes)> {
     let status = reply.status();
     let (headers, mut body) = reply.render(request.headers.get(ACCEPT), id);
-    let mut head = ResponseHeader::build(status, Some(headers.len() + 4))?;
-    for (name, value) in &headers {
-        head.append_header(name, value)?;
-    }
-    // A handler's own: the length is the only framing.
-    head.remove_header(&TRANSFER_ENCODING);
-    if is_bodiless(status) {
-        body.clear();
-    } else {
-        head.insert_header(CONTENT_LENGTH, body.len())?;
-    }
+    let mut head = ResponseHeader::build_no_case(status, Some(0))?;
+    edit(&mut head, |fields| {
+        *fields = headers;
+        // A handler's own: the length is the only framing.
+        fields.remove(TRANSFER_ENCODING);
+        if is_bodiless(status) {
+            body.clear();
+        } else {
+            fields.insert(CONTENT_LENGTH, body.len().into());
+        }
+    });
     Ok((head, body))
 }
 

@@ -10,12 +10,16 @@
 //! 4. What is between the upstream and us only goes (RFC 9110, section 7.6.1), but for a change of protocols: to one that
 //!    the client asked for (section 7.8).
 //! 5. `Trailer` goes where what it announces will not follow: the engine takes trailers from HTTP/2 to HTTP/2 only.
-//! 6. The version is ours (RFC 9110, section 6.2): the upstream's says how it speaks to us.
+//! 6. The version is ours (RFC 9110, section 6.2): the upstream's says how it speaks to us. So are the spelling of names
+//!    (section 5.1) and the reason phrase (RFC 9112, section 4), which no client may go by: the engine would keep the one in
+//!    a second map, and every field that we add would have to go into both.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
+
+use crate::exchange::edit;
 
 /// The fields that are between two hops, whatever `Connection` says.
 const BETWEEN: [&str; 4] = ["connection", "keep-alive", "proxy-connection", "upgrade"];
@@ -24,6 +28,9 @@ const BETWEEN: [&str; 4] = ["connection", "keep-alive", "proxy-connection", "upg
 pub(super) fn response(head: &mut ResponseHeader, client: Version) -> bool {
     let version = head.version;
     head.set_version(Version::HTTP_11);
+    if head.has_case() {
+        edit(head, |_| ());
+    }
     is_settled(head, version) || mend(head, version, client)
 }
 
