@@ -92,6 +92,7 @@ fn keys(criterion: &mut Criterion) {
         stores: &stores,
         consumers: &consumers,
         owner: "bench",
+        when: &[],
         files: true,
     };
     let filter = kind.build(&document.root, "", &scope, &mut Errors::default()).unwrap().filter;

@@ -75,6 +75,8 @@ pub struct Scope<'a> {
     pub consumers: &'a Arc<Consumers>,
     /// Whose filters it is among: `global`, `listener web` or `route orders`. What it counts is counted for these.
     pub owner: &'a str,
+    /// The conditions that it acts under: that of the chain it is in, and its own.
+    pub when: &'a [&'a str],
     /// Whether files may be read. Else a filter takes what they hold for empty, and says nothing of them.
     pub files: bool,
 }
@@ -285,6 +287,13 @@ fn files<F: FilterKind>(config: &Node) -> Vec<PathBuf> {
 }
 
 impl Scope<'_> {
+    /// Whom it counts for: those whose filters it is among, under its conditions. Filters with the same words that act under
+    /// others count apart.
+    pub fn counts_for(&self) -> String {
+        let conditions = self.when.iter().map(|when| format!(" when ({})", when.trim()));
+        std::iter::once(self.owner.to_owned()).chain(conditions).collect()
+    }
+
     /// The consumer that a word at `path` names; an error when there is none.
     pub fn consumer(&self, path: &str, name: &str, errors: &mut Errors) -> Option<Arc<Consumer>> {
         let found = self.consumers.named(name);

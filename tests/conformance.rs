@@ -36,6 +36,7 @@ fn build(registry: &Registry, name: &str, yaml: &str) -> Result<SharedFilter, St
         stores: &stores,
         consumers: &consumers,
         owner: "nobody",
+        when: &[],
         files: true,
     };
     let kind = registry.kind(name).unwrap();

@@ -49,6 +49,7 @@ impl Compiler<'_> {
             stores: &self.stores,
             consumers: &self.consumers,
             owner: "",
+            when: &[],
             files: false,
         };
         let unknown = scope.unknown_captures(&to).map(|error| ConfigError::new(format!("{path}.to"), error));

@@ -113,7 +113,7 @@ impl FilterKind for Concurrency {
         }
         // Who is there counts by any limit: the number may change over a reload.
         let meaning = serde_json::json!([config.key, config.ipv6_prefix, config.max_keys]);
-        let counts = scope.state.adopt(format!("{} concurrency {meaning}", scope.owner), || Counts {
+        let counts = scope.state.adopt(format!("{} concurrency {meaning}", scope.counts_for()), || Counts {
             slots: Arc::new(Slots::new(config.max_keys)),
             hash: KeyHash::default(),
         });

@@ -163,7 +163,7 @@ impl FilterKind for Quota {
         };
         // The number may change: what was used stays used.
         let meaning = serde_json::json!([config.per, config.key, config.ipv6_prefix, config.name]);
-        let identity = format!("{} quota {meaning}", scope.owner);
+        let identity = format!("{} quota {meaning}", scope.counts_for());
         let mark = limit::mark(&identity);
         let shared = redis.map(|redis| {
             let place = format!("{} {:?}", redis.fingerprint(), redis.timeout());

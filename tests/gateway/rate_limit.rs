@@ -490,3 +490,27 @@ fn a_call_of_grpc_is_refused_in_its_own_words() {
     assert!(ended["grpc-message"].to_str().unwrap().starts_with("rate_limited"));
     assert_eq!(answer.field("retry-after"), "3600");
 }
+
+#[test]
+fn the_same_words_under_other_conditions_count_apart_over_reloads() {
+    let origin = echo();
+    let is = |part: &str| format!("request.headers[\"x-part\"] == \"{part}\"");
+    // Two places of a chain, two filters of one, and a condition in a chain and around it.
+    let chains = format!(
+        "chains: {{ plain: [{{ rate_limit: {{ rate: 2/h }} }}], asks: [{{ rate_limit: {{ rate: 2/h }}, when: '{}' }}] }}\n",
+        is("d")
+    );
+    let mut filters: Vec<String> =
+        ["a", "b"].map(|part| format!("{{ use: plain, when: '{}' }}", is(part))).into();
+    filters.push(format!("{{ rate_limit: {{ rate: 2/h }}, when: '{}' }}", is("c")));
+    filters.push(format!("{{ use: asks, when: '{} || {}' }}", is("c"), is("d")));
+    let gateway = Gateway::start_file(&format!("{chains}{}", yaml(&origin, &filters.join(", "))));
+    let of = |part: &str| passing(&gateway, &Ask::new("GET /").header(&format!("x-part: {part}")), 3);
+    assert_eq!(["a", "b", "c", "d", "e"].map(of), [2, 2, 2, 2, 3]);
+    // Who else is limited does not matter.
+    filters.rotate_left(1);
+    filters.push(format!("{{ use: plain, when: '{}' }}", is("e")));
+    gateway.rewrite(&format!("{chains}{}", yaml(&origin, &filters.join(", "))));
+    gateway.reload().unwrap();
+    assert_eq!(["a", "b", "c", "d", "e"].map(of), [0, 0, 0, 0, 2]);
+}

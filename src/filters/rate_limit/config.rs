@@ -49,7 +49,7 @@ pub struct Config {
     /// that of the first of its groups that has one.
     pub(super) overrides: Option<Overrides>,
     /// What the rule is called in header fields. `default` unless named, or `rule-1` and so on. Rules with the same words on
-    /// the same route count together, unless they have different names.
+    /// the same route count together, unless they have different names or act under different conditions.
     pub(super) name: Option<String>,
     /// Several rules in place of one.
     pub(super) rules: Option<Vec<Rule>>,

@@ -7,8 +7,8 @@
 //!    stopped there. Any other counts after it (stage `limit`).
 //! 4. At a store that gateways share, all rules of a filter are one question. While there is no answer, `on_store_error` says
 //!    what becomes of requests.
-//! 5. Counts belong to whose filters these are (all routes, a listener's, one route's) and to the rule's words: they go on over
-//!    a reload that leaves both.
+//! 5. Counts belong to whose filters these are (all routes, a listener's, one route's), to their conditions and to the rule's words:
+//!    they go on over a reload that leaves all three.
 
 mod config;
 mod rules;

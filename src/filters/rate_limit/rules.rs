@@ -203,7 +203,7 @@ fn rule(words: Words, name: String, max_keys: usize, scope: &Scope<'_>, errors: 
         words.ipv6_prefix,
         words.name,
     ]);
-    let identity = format!("{} rate_limit {meaning}", scope.owner).into_boxed_str();
+    let identity = format!("{} rate_limit {meaning}", scope.counts_for()).into_boxed_str();
     let Words { rate, burst, algorithm, max_wait, key, ipv6_prefix, missing_key, cost, overrides, .. } =
         words;
     let name = words.name.unwrap_or(name);
