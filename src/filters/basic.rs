@@ -4,7 +4,8 @@
 //! 2. Passwords are checked beside the workers, few at once; when too many wait, the request is refused (503). What was
 //!    right is remembered for two minutes.
 //! 3. A name that nobody has takes as long as one that somebody has.
-//! 4. The password goes no further: `Authorization` is taken out of what goes upstream, unless `hide: false`.
+//! 4. The password goes no further: `Authorization` is taken out of what goes upstream, unless `hide: false`; what a filter
+//!    set there stays.
 //! 5. A client that has proved to be another consumer is refused.
 
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::chain::{Filter, Flow, Phases, Stage};
 use crate::consumer::{Busy, Consumer, Consumers};
 use crate::document::Errors;
-use crate::exchange::{Exchange, Reason, Reply, RequestHeader, Result};
+use crate::exchange::{Exchange, Reason, Reply, RequestHeader, Result, hide_field};
 use crate::registry::{FilterKind, Scope};
 
 /// The longest credentials in bytes: more is not worth hashing.
@@ -103,11 +104,17 @@ impl Filter for Basic {
         Ok(self.refuse(reason))
     }
 
-    fn upstream_request(&self, (): &mut (), _: &mut Exchange<'_>, head: &mut RequestHeader) -> Result<()> {
-        if self.hide && head.headers.get(AUTHORIZATION).is_some_and(|value| of_basic(value).is_some()) {
-            head.remove_header(&AUTHORIZATION);
+    fn upstream_request(
+        &self,
+        (): &mut (),
+        exchange: &mut Exchange<'_>,
+        head: &mut RequestHeader,
+    ) -> Result<()> {
+        let came = &exchange.request().headers;
+        match came.get(AUTHORIZATION).and_then(of_basic) {
+            Some(_) if self.hide => hide_field(head, came, &AUTHORIZATION),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
