@@ -155,6 +155,12 @@ impl Chain {
         self.links.iter().any(|link| link.filter.takes_preflights())
     }
 
+    /// Whether any filter that answers preflights applied to this exchange.
+    pub fn took_preflight(&self, slots: &Slots) -> bool {
+        let mut takers = self.links.iter().enumerate().filter(|(_, link)| link.filter.takes_preflights());
+        takers.any(|(at, _)| slots.decisions.get(at) != Some(&Decision::DoesNot))
+    }
+
     /// Whether any filter looks at request bodies.
     pub fn sees_request_body(&self) -> bool {
         !self.request_body.is_empty()
