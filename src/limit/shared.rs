@@ -5,6 +5,8 @@
 //! portcullis:limit:{FILTER}:RULE:KEY of several, which are counted in one step
 //! ```
 //!
+//! Instead of `portcullis` they begin with the store's `prefix`.
+//!
 //! 1. Time is the store's alone, and a key expires when it would be as good as new.
 //! 2. A client waits for the store's timeout at most. When that has passed three times in a row the store is left alone and
 //!    tried in the background, so a dead store delays nobody. A cluster does that itself, with each of its servers.
@@ -94,6 +96,11 @@ impl Shared {
     /// Whether the store keeps counts by an algorithm.
     pub fn knows(algorithm: Algorithm) -> bool {
         word(algorithm).is_some()
+    }
+
+    /// What the names of keys begin with, before a colon.
+    pub fn prefix(&self) -> &str {
+        self.redis.prefix()
     }
 
     /// Has something done that nobody waits for.

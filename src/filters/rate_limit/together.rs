@@ -52,6 +52,11 @@ impl Together {
         Self { shared, on_error, credits, tag }
     }
 
+    /// Where rules count on credit.
+    pub(super) fn credits(&self) -> &[Arc<Credit>] {
+        self.credits.as_deref().unwrap_or_default()
+    }
+
     /// Has every rule count the request, as far as the store says.
     pub(super) async fn count(
         &self,
@@ -86,9 +91,10 @@ impl Together {
         let variant = rule.plans.of(exchange);
         let Some(plan) = rule.plans.get(variant) else { return Some(None) };
         let key = spell(&found, &plan.words);
+        let prefix = self.shared.prefix();
         let spelled = match &self.tag {
-            None => format!("portcullis:limit:{{{}:{key}}}", rule.mark),
-            Some(tag) => format!("portcullis:limit:{{{tag}}}:{}:{key}", rule.mark),
+            None => format!("{prefix}:limit:{{{}:{key}}}", rule.mark),
+            Some(tag) => format!("{prefix}:limit:{{{tag}}}:{}:{key}", rule.mark),
         };
         let (cost, told) = rule.price.of(exchange, plan.label.quota());
         let share = Share {
