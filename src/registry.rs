@@ -16,6 +16,7 @@ use crate::document::{ConfigError, Errors, Node, closest, decode};
 use crate::handler::{Handler, SharedHandler};
 use crate::state::State;
 use crate::stores::Stores;
+use crate::telemetry::Metrics;
 use crate::types::{CredentialFields, MASK};
 use crate::upstream::{Discovery, Factory, HealthCheck};
 
@@ -69,6 +70,8 @@ pub struct Scope<'a> {
     pub parameters: Parameters<'a>,
     /// What outlives a snapshot.
     pub state: &'a State,
+    /// Where it is told what it counts.
+    pub metrics: &'a Metrics,
     /// Where things can be kept.
     pub stores: &'a Stores,
     /// Who clients can prove to be.

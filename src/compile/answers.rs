@@ -46,6 +46,7 @@ impl Compiler<'_> {
         let scope = Scope {
             parameters: Parameters::Of(captures),
             state: self.inputs.state,
+            metrics: self.inputs.metrics,
             stores: &self.stores,
             consumers: &self.consumers,
             owner: "",

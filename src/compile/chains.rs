@@ -140,7 +140,9 @@ impl<'a> Compiler<'a> {
             Ok(condition) => {
                 let Ground { owner, parameters } = ground;
                 let (state, stores, consumers) = (self.inputs.state, &self.stores, &self.consumers);
-                let scope = Scope { parameters, state, stores, consumers, owner, when: &[], files: false };
+                let metrics = self.inputs.metrics;
+                let scope =
+                    Scope { parameters, state, metrics, stores, consumers, owner, when: &[], files: false };
                 let unknown: Vec<String> = scope.unknown_parameters(condition.parameters()).collect();
                 unknown.into_iter().for_each(|sentence| self.error(path, sentence));
                 let secret = condition.may_tell(&self.credentials);
@@ -177,7 +179,8 @@ impl<'a> Compiler<'a> {
         let Ground { owner, parameters } = ground;
         let (state, stores, consumers) = (self.inputs.state, &self.stores, &self.consumers);
         let files = self.inputs.certificates;
-        let scope = Scope { parameters, state, stores, consumers, owner, when, files };
+        let metrics = self.inputs.metrics;
+        let scope = Scope { parameters, state, metrics, stores, consumers, owner, when, files };
         let path = join(path, kind.name);
         let Built { filter, stage, needs_identity } =
             kind.build(&entry.config, &path, &scope, &mut self.errors)?;

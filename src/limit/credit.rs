@@ -91,6 +91,11 @@ impl Credit {
         Self { table: Table::new(max_keys), shared, every, clock: Clock::start(), queue: Mutex::default() }
     }
 
+    /// How many keys are known.
+    pub fn keys(&self) -> usize {
+        self.table.len()
+    }
+
     /// The most of a key that the store may not know of.
     pub fn limit(terms: Terms, every: Duration) -> u64 {
         let micros = every.as_micros();

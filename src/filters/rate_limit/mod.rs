@@ -14,6 +14,7 @@ mod config;
 mod rules;
 mod together;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -25,6 +26,7 @@ use crate::document::Errors;
 use crate::exchange::{Answer, Exchange, Reason, Reply, ResponseHeader, Result};
 use crate::limit::{self, Decision, Headers, Policy, Verdict, Who};
 use crate::registry::{FilterKind, Scope};
+use crate::telemetry::LimitMetrics;
 use crate::types::CredentialFields;
 
 use config::Config;
@@ -41,6 +43,8 @@ pub struct RateLimit {
     waits: bool,
     /// Where it is counted, if not here.
     together: Option<Together>,
+    /// Tells how many keys the rules know.
+    _metrics: Arc<LimitMetrics>,
 }
 
 /// What an exchange has taken, by each rule that counted it.
@@ -81,12 +85,21 @@ impl FilterKind for RateLimit {
     type Config = Config;
 
     fn compile(config: Config, scope: &Scope<'_>) -> std::result::Result<Self, Errors> {
-        let (dry_run, headers, max_keys) = (config.dry_run, config.headers, config.max_keys);
+        let (dry_run, headers) = (config.dry_run, config.headers);
+        // At a store there are no sliding logs.
+        let max_keys = config.max_keys.unwrap_or(rules::MAX_KEYS);
         let (on_error, settle_every) = (config.on_store_error.unwrap_or_default(), config.settle_every);
         let settle_every = settle_every.map(|every| every.get());
         let (rules, redis) = rules::rules(config, scope)?;
         let together =
             redis.map(|redis| Together::new(redis, on_error, settle_every, &rules, max_keys, scope));
+        let metrics = scope.metrics.limits(scope.owner, Self::NAME);
+        for rule in &rules {
+            metrics.watch(&rule.counts, |counts| counts.limiter.keys());
+        }
+        for credit in together.iter().flat_map(Together::credits) {
+            metrics.watch(credit, |credit| credit.keys());
+        }
         let identity = |rule: &Rule| {
             rule.subject.key.needs_identity() || rule.plans.needs_identity() || rule.price.needs_identity()
         };
@@ -95,7 +108,7 @@ impl FilterKind for RateLimit {
             |rule: &Rule| rule.plans.all().iter().any(|plan| matches!(plan.policy, Policy::LeakyBucket(_)));
         let waits = together.is_some() || rules.iter().any(queues);
         let headers = if dry_run { Headers::Off } else { headers };
-        Ok(Self { rules, dry_run, headers, stage, waits, together })
+        Ok(Self { rules, dry_run, headers, stage, waits, together, _metrics: metrics })
     }
 
     fn stage(&self) -> Stage {
