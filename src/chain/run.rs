@@ -1,5 +1,7 @@
 //! The filters of one route, and the running of them.
 
+mod preflight;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::{Bytes, BytesMut};
@@ -148,17 +150,6 @@ impl Chain {
     /// Whether any filter waits for something before the request goes on.
     pub fn waits(&self) -> bool {
         self.request.iter().any(|(_, waits)| *waits)
-    }
-
-    /// Whether any filter answers preflights.
-    pub fn takes_preflights(&self) -> bool {
-        self.links.iter().any(|link| link.filter.takes_preflights())
-    }
-
-    /// Whether any filter that answers preflights applied to this exchange.
-    pub fn took_preflight(&self, slots: &Slots) -> bool {
-        let mut takers = self.links.iter().enumerate().filter(|(_, link)| link.filter.takes_preflights());
-        takers.any(|(at, _)| slots.decisions.get(at) != Some(&Decision::DoesNot))
     }
 
     /// Whether any filter looks at request bodies.

@@ -262,7 +262,8 @@ fn a_preflight_that_cors_leaves_alone_comes_to_no_upstream_of_a_route_without_op
         assert_eq!((answer.status, said(&answer, "allow-origin")), (204, None), "{path}");
         let mut told: Vec<_> = answer.header("allow").unwrap().split(", ").collect();
         let mut expected: Vec<_> = allow.split(", ").collect();
-        (told.sort_unstable(), expected.sort_unstable());
+        told.sort_unstable();
+        expected.sort_unstable();
         assert_eq!(told, expected, "{path}");
     }
     assert_eq!(origin.requests().len(), 0);

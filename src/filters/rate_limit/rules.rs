@@ -84,7 +84,7 @@ pub(super) fn rules(config: Config, scope: &Scope<'_>) -> Result<(Vec<Rule>, Opt
         .filter_map(|(at, (path, words))| {
             let name = if one { "default".to_owned() } else { format!("rule-{}", at + 1) };
             let mut of_rule = Errors::default();
-            let rule = rule(words, name, max_keys, scope, &mut of_rule);
+            let rule = rule(words, name, max_keys, scope, (&mut of_rule, &mut errors));
             errors.extend(if path.is_empty() { of_rule } else { of_rule.below(&path) });
             rule
         })
@@ -201,7 +201,7 @@ fn rule(
     name: String,
     max_keys: Option<usize>,
     scope: &Scope<'_>,
-    errors: &mut Errors,
+    (errors, of_all): (&mut Errors, &mut Errors),
 ) -> Option<Rule> {
     check(&words, errors);
     let Overrides { consumers, groups } = &words.overrides;
@@ -242,7 +242,7 @@ fn rule(
         }
     }
     let max_keys = match algorithm {
-        Algorithm::SlidingLog => log_keys(max_keys, &plans, &name, errors),
+        Algorithm::SlidingLog => log_keys(max_keys, &plans, &name, of_all),
         _ => max_keys.unwrap_or(MAX_KEYS),
     };
     let counts = scope.state.adopt(format!("{identity} {max_keys}"), || Counts {

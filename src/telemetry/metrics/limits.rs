@@ -24,9 +24,12 @@ pub struct LimitMetrics {
     tables: Mutex<Vec<Table>>,
 }
 
+/// A table of any kind.
+type Counts = dyn Any + Send + Sync;
+
 struct Table {
-    counts: Weak<dyn Any + Send + Sync>,
-    keys: Box<dyn Fn(&(dyn Any + Send + Sync)) -> usize + Send + Sync>,
+    counts: Weak<Counts>,
+    keys: Box<dyn Fn(&Counts) -> usize + Send + Sync>,
 }
 
 impl LimitMetrics {
@@ -42,13 +45,13 @@ impl LimitMetrics {
     /// Has the keys of a table told for as long as somebody holds it.
     pub fn watch<C: Any + Send + Sync>(&self, counts: &Arc<C>, keys: fn(&C) -> usize) {
         let counts: Weak<C> = Arc::downgrade(counts);
-        let counts: Weak<dyn Any + Send + Sync> = counts;
+        let counts: Weak<Counts> = counts;
         let mut tables = self.tables.lock();
         tables.retain(|table| table.counts.strong_count() > 0);
         if tables.iter().any(|table| Weak::ptr_eq(&table.counts, &counts)) {
             return;
         }
-        let keys = Box::new(move |counts: &(dyn Any + Send + Sync)| counts.downcast_ref().map_or(0, keys));
+        let keys = Box::new(move |counts: &Counts| counts.downcast_ref().map_or(0, keys));
         tables.push(Table { counts, keys });
     }
 }
