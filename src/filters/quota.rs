@@ -337,7 +337,7 @@ impl Quota {
         }
         let want = |shared: &Shared| {
             let key = format!("{}:quota:{{{}:{spelled}}}", shared.prefix(), self.mark);
-            Want { key, terms: plan.terms, debt: 0, age: 0, cost }
+            Want { key, terms: plan.terms, debt: 0, age: 0, cost, lag: 0 }
         };
         if let Some(shared) = &self.shared
             && let Ok(decisions) = shared.take(&[want(shared)]).await

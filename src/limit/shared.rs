@@ -68,6 +68,8 @@ pub struct Want {
     pub age: u64,
     /// What is taken where every key has its own.
     pub cost: u64,
+    /// For how many microseconds others may owe something before they tell it, with [`Algorithm::TokenBucket`].
+    pub lag: u64,
 }
 
 /// What becomes of requests while the store does not answer.
@@ -197,12 +199,12 @@ impl Shared {
 }
 
 impl Want {
-    fn arguments(&self) -> [String; 7] {
+    fn arguments(&self) -> [String; 8] {
         let Terms { algorithm, amount, period, burst } = self.terms;
         let word = word(algorithm).unwrap_or_default().to_owned();
-        let [amount, period, burst, age, cost] =
-            [amount, period, burst, self.age, self.cost].map(|number| number.to_string());
-        [word, amount, period, burst, self.debt.to_string(), age, cost]
+        let [amount, period, burst, age, cost, lag] =
+            [amount, period, burst, self.age, self.cost, self.lag].map(|number| number.to_string());
+        [word, amount, period, burst, self.debt.to_string(), age, cost, lag]
     }
 }
 

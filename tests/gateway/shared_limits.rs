@@ -180,6 +180,29 @@ fn on_credit_they_let_through_no_more_than_a_credit_each_beyond() {
 }
 
 #[test]
+fn on_credit_gateways_that_each_stay_below_the_limit_are_held_to_it_together() {
+    let redis = Redis::start();
+    let words = "rate: 100/s, burst: 10, key: route, settle_every: 100ms";
+    let gateways = [(); 2].map(|()| gateway(&redis.url(), "10s", words));
+    let (began, passed) = (Instant::now(), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for gateway in &gateways {
+            let passed = &passed;
+            scope.spawn(move || {
+                let mut client = Client::connect(gateway.address());
+                // Four fifths of it, evenly.
+                for at in 0..320 {
+                    thread::sleep((Duration::from_micros(12_500) * at).saturating_sub(began.elapsed()));
+                    passed.fetch_add(usize::from(client.get("/").status == 200), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let (passed, most) = (passed.into_inner() as f64, 10.0 + 100.0 * began.elapsed().as_secs_f64());
+    assert!(passed <= most + 2.0 * 10.0, "{passed} of {most}");
+}
+
+#[test]
 fn on_credit_a_gateway_soon_knows_what_another_used() {
     let redis = Redis::start();
     let words = "rate: 10/h, settle_every: 20ms";

@@ -120,7 +120,7 @@ impl Together {
         let want = |one: &Counted| {
             let (_, plan) = filter.of(&one.share)?;
             let cost = one.share.cost;
-            Some(Want { key: one.spelled.clone(), terms: plan.terms, debt: 0, age: 0, cost })
+            Some(Want { key: one.spelled.clone(), terms: plan.terms, debt: 0, age: 0, cost, lag: 0 })
         };
         let wants: Vec<Want> = counted.iter().filter_map(want).collect();
         let Ok(decisions) = self.shared.take(&wants).await else {
@@ -201,7 +201,7 @@ impl Together {
             Err(_) => limiter.give_back(&plan.policy, share.key, more.unsigned_abs(), share.at),
         }
         let Some(key) = &share.spelled else { return };
-        let want = Want { key: key.to_string(), terms: plan.terms, debt: more, age: 0, cost: 0 };
+        let want = Want { key: key.to_string(), terms: plan.terms, debt: more, age: 0, cost: 0, lag: 0 };
         let shared = Arc::clone(&self.shared);
         self.shared.aside(async move {
             // Why not is told where the next asks.
