@@ -18,6 +18,7 @@ use portcullis::document::{Document, Environment, Errors};
 use portcullis::exchange::{Answer, Client, Facts, Rewrite};
 use portcullis::filters;
 use portcullis::route::Captures;
+use portcullis::telemetry::{Buckets, Metrics};
 use portcullis::{
     Exchange, Filter, Flow, Parameters, Phases, RequestHeader, ResponseHeader, Result, Scope, Stage, State,
     Stores,
@@ -84,15 +85,18 @@ fn keys(criterion: &mut Criterion) {
     }
     let consumers = Arc::new(builder.build());
     let (state, stores, registry) = (State::default(), Stores::default(), filters::builtin());
+    let metrics = Metrics::new("bench", Buckets::default()).unwrap();
     let kind = registry.kind("api_key").unwrap();
     let document = Document::parse("bench.yaml", "{}", &Environment::default()).unwrap();
     let scope = Scope {
         registry: &registry,
         parameters: Parameters::Nowhere,
         state: &state,
+        metrics: &metrics,
         stores: &stores,
         consumers: &consumers,
         owner: "bench",
+        when: &[],
         files: true,
     };
     let filter = kind.build(&document.root, "", &scope, &mut Errors::default()).unwrap().filter;

@@ -18,6 +18,7 @@ use crate::document::{ConfigError, Errors, Node, closest, decode};
 use crate::handler::{Handler, SharedHandler};
 use crate::state::State;
 use crate::stores::Stores;
+use crate::telemetry::Metrics;
 use crate::types::{CredentialFields, MASK};
 use crate::upstream::{Discovery, Factory, HealthCheck};
 
@@ -80,12 +81,16 @@ pub struct Scope<'a> {
     pub parameters: Parameters<'a>,
     /// What outlives a snapshot.
     pub state: &'a State,
+    /// Where it is told what it counts.
+    pub metrics: &'a Metrics,
     /// Where things can be kept.
     pub stores: &'a Stores,
     /// Who clients can prove to be.
     pub consumers: &'a Arc<Consumers>,
     /// Whose filters it is among: `global`, `listener web` or `route orders`. What it counts is counted for these.
     pub owner: &'a str,
+    /// The conditions that it acts under: that of the chain it is in, and its own.
+    pub when: &'a [&'a str],
     /// Whether files may be read. Else a filter takes what they hold for empty, and says nothing of them.
     pub files: bool,
 }
@@ -314,6 +319,13 @@ fn with_members<F: FilterKind, T>(
 }
 
 impl Scope<'_> {
+    /// Whom it counts for: those whose filters it is among, under its conditions. Filters with the same words that act under
+    /// others count apart.
+    pub fn counts_for(&self) -> String {
+        let conditions = self.when.iter().map(|when| format!(" when ({})", when.trim()));
+        std::iter::once(self.owner.to_owned()).chain(conditions).collect()
+    }
+
     /// The consumer that a word at `path` names; an error when there is none.
     pub fn consumer(&self, path: &str, name: &str, errors: &mut Errors) -> Option<Arc<Consumer>> {
         let found = self.consumers.named(name);

@@ -275,6 +275,11 @@ impl Snapshot {
         self.find_asked(request).unwrap_or_else(|| self.router.find(request))
     }
 
+    /// The route of a request that asks for nothing but itself, preflight or not.
+    pub fn find_itself(&self, request: &Lookup<'_>) -> Found<'_, Arc<Route>> {
+        self.router.find(request)
+    }
+
     fn find_asked(&self, request: &Lookup<'_>) -> Option<Found<'_, Arc<Route>>> {
         let asked = preflight(request.method, request.headers)?;
         let method = Method::from_bytes(asked.as_bytes()).ok()?;

@@ -16,6 +16,7 @@ use portcullis::document::{Document, Environment, Errors};
 use portcullis::exchange::{Answer, Client, Facts, Rewrite};
 use portcullis::filters::builtin;
 use portcullis::route::Captures;
+use portcullis::telemetry::{Buckets, Metrics};
 use portcullis::types::{Peer, Trust};
 use portcullis::{Exchange, Gateway, Parameters, Registry, RequestHeader, Scope, Stage, State, Stores};
 use serde_json::Value;
@@ -29,14 +30,17 @@ fn build(registry: &Registry, name: &str, yaml: &str) -> Result<SharedFilter, St
     let mut stores = Stores::default();
     stores.incomplete = true;
     let consumers = Arc::default();
+    let metrics = Metrics::new("test", Buckets::default()).unwrap();
     let parameters = Parameters::Any;
     let scope = Scope {
         registry,
         parameters,
         state: &state,
+        metrics: &metrics,
         stores: &stores,
         consumers: &consumers,
         owner: "nobody",
+        when: &[],
         files: true,
     };
     let kind = registry.kind(name).unwrap();

@@ -126,6 +126,8 @@ fn families() -> BTreeSet<String> {
     metrics.certificates([("a.test".to_owned(), 1_800_000_000)]);
     let consumer = metrics.consumer("mobile");
     consumer.count();
+    let (limits, counts) = (metrics.limits("route shop", "rate_limit"), std::sync::Arc::new(3));
+    limits.watch(&counts, |keys: &usize| *keys);
     let upstream = metrics.upstream("shop");
     upstream.retry("success");
     upstream.hedge("won");

@@ -78,7 +78,18 @@ fn chain() -> &'static Chain {
         let (state, mut errors) = (State::default(), Errors::default());
         let (stores, consumers) = (Stores::default(), Default::default());
         let (parameters, owner) = (Parameters::Any, "nobody");
-        let scope = Scope { registry: &registry, parameters, state: &state, stores: &stores, consumers: &consumers, owner, files: false };
+        let metrics = Metrics::new("fuzz", Buckets::default()).unwrap();
+        let scope = Scope {
+            registry: &registry,
+            parameters,
+            state: &state,
+            metrics: &metrics,
+            stores: &stores,
+            consumers: &consumers,
+            owner,
+            when: &[],
+            files: false,
+        };
         let built = kind.build(document.root.get("grpc_web").unwrap(), "grpc_web", &scope, &mut errors).unwrap();
         let mut chain = ChainBuilder::default();
         chain.push(Link::new(kind.name, built.stage, built.filter));

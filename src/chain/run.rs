@@ -1,5 +1,7 @@
 //! The filters of one route, and the running of them.
 
+mod preflight;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::{Bytes, BytesMut};
@@ -175,11 +177,6 @@ impl Chain {
     pub fn in_doubt(&self, slots: &Slots) -> impl Iterator<Item = &'static str> {
         let links = self.links.iter().zip(&slots.decisions);
         links.filter(|(_, decision)| **decision == Decision::AppliesInDoubt).map(|(link, _)| link.name)
-    }
-
-    /// Whether any filter answers preflights.
-    pub fn takes_preflights(&self) -> bool {
-        self.links.iter().any(|link| link.filter.takes_preflights())
     }
 
     /// Whether any filter looks at request bodies.

@@ -47,9 +47,11 @@ impl Compiler<'_> {
             registry: self.inputs.registry,
             parameters: Parameters::Of(captures),
             state: self.inputs.state,
+            metrics: self.inputs.metrics,
             stores: &self.stores,
             consumers: &self.consumers,
             owner: "",
+            when: &[],
             files: false,
         };
         let unknown = scope.unknown_captures(&to).map(|error| ConfigError::new(format!("{path}.to"), error));

@@ -93,15 +93,16 @@ impl<'a> Compiler<'a> {
         ground: Ground<'_>,
         outer: Option<Written<'_>>,
     ) -> Option<Link> {
-        let made = self.filter(path, entry, ground);
+        let own = entry.when.as_deref().map(|when| (format!("{path}.when"), when));
+        let conditions: Vec<Written<'_>> = [outer, own].into_iter().flatten().collect();
+        let when: Vec<&str> = conditions.iter().map(|(_, text)| *text).collect();
+        let made = self.filter(path, entry, ground, &when);
         // Of a filter that cannot be made, it is not known when it acts.
         let early =
             made.as_ref().is_some_and(|made| made.link.filter.phases().touches(Phases::BEFORE_RESPONSE));
         let place = if early { Place::Request } else { Place::Response };
-        let own = entry.when.as_deref().map(|when| (format!("{path}.when"), when));
-        let conditions = [outer, own].into_iter().flatten();
         let conditions: Vec<Option<Condition>> =
-            conditions.map(|(path, text)| self.condition(&path, text, place, ground)).collect();
+            conditions.into_iter().map(|(path, text)| self.condition(&path, text, place, ground)).collect();
         let written = self.stage(path, entry);
         let Made { mut link, of_kind, needs_identity } = made?;
         let conditions: Vec<Condition> = conditions.into_iter().collect::<Option<_>>()?;
@@ -139,8 +140,10 @@ impl<'a> Compiler<'a> {
             Ok(condition) => {
                 let Ground { owner, parameters } = ground;
                 let (registry, state) = (self.inputs.registry, self.inputs.state);
-                let (stores, consumers) = (&self.stores, &self.consumers);
-                let scope = Scope { registry, parameters, state, stores, consumers, owner, files: false };
+                let (stores, consumers, metrics) = (&self.stores, &self.consumers, self.inputs.metrics);
+                let (when, files) = (&[], false);
+                let scope =
+                    Scope { registry, parameters, state, metrics, stores, consumers, owner, when, files };
                 let unknown: Vec<String> = scope.unknown_parameters(condition.parameters()).collect();
                 unknown.into_iter().for_each(|sentence| self.error(path, sentence));
                 let secret = condition.may_tell(&self.credentials);
@@ -163,7 +166,7 @@ impl<'a> Compiler<'a> {
         found
     }
 
-    fn filter(&mut self, path: &str, entry: &FilterUse, ground: Ground<'_>) -> Option<Made> {
+    fn filter(&mut self, path: &str, entry: &FilterUse, ground: Ground<'_>, when: &[&str]) -> Option<Made> {
         let registry = self.inputs.registry;
         if let Some(link) = registry.instance(&entry.name) {
             let of_kind = link.stage;
@@ -177,7 +180,8 @@ impl<'a> Compiler<'a> {
         let Ground { owner, parameters } = ground;
         let (state, stores, consumers) = (self.inputs.state, &self.stores, &self.consumers);
         let files = self.inputs.certificates;
-        let scope = Scope { registry, parameters, state, stores, consumers, owner, files };
+        let metrics = self.inputs.metrics;
+        let scope = Scope { registry, parameters, state, metrics, stores, consumers, owner, when, files };
         let path = join(path, kind.name);
         let Built { filter, stage, needs_identity } =
             kind.build(&entry.config, &path, &scope, &mut self.errors)?;

@@ -51,10 +51,23 @@ pub(super) fn matcher(name: &str, wanted: &Matcher, fields: &CredentialFields) -
     shown
 }
 
+/// What is wanted of a query parameter, as it may be shown.
+fn query_matcher(name: &str, wanted: &Matcher, fields: &CredentialFields) -> Matcher {
+    let mut shown = wanted.clone();
+    match &mut shown {
+        Matcher::Exact(value) if fields.covers_query(name) => MASK.clone_into(value),
+        Matcher::Regex(value) if fields.covers_query(name) => MASK.clone_into(&mut value.regex),
+        _ => {}
+    }
+    shown
+}
+
 fn mask(route: &mut Route, fields: &CredentialFields) {
     mask_matchers(&mut route.headers, fields);
+    mask_queries(&mut route.query, fields);
     for rule in route.split.iter_mut().flat_map(|split| &mut split.rules) {
         mask_matchers(&mut rule.headers, fields);
+        mask_queries(&mut rule.query, fields);
         for wanted in rule.cookies.values_mut() {
             *wanted = matcher("cookie", wanted, fields);
         }
@@ -67,6 +80,12 @@ fn mask(route: &mut Route, fields: &CredentialFields) {
 fn mask_matchers(matchers: &mut BTreeMap<String, Matcher>, fields: &CredentialFields) {
     for (name, wanted) in matchers {
         *wanted = matcher(name, wanted, fields);
+    }
+}
+
+fn mask_queries(matchers: &mut BTreeMap<String, Matcher>, fields: &CredentialFields) {
+    for (name, wanted) in matchers {
+        *wanted = query_matcher(name, wanted, fields);
     }
 }
 
@@ -95,7 +114,8 @@ pub(super) fn summary(words: &Route, credentials: &CredentialFields) -> String {
     let mut summary = format!("{methods} {}{path}", words.hosts.join(","));
     let headers =
         words.headers.iter().map(|(name, wanted)| ("header", name, matcher(name, wanted, credentials)));
-    let query = words.query.iter().map(|(name, wanted)| ("query", name, wanted.clone()));
+    let query =
+        words.query.iter().map(|(name, wanted)| ("query", name, query_matcher(name, wanted, credentials)));
     for (kind, name, matcher) in headers.chain(query) {
         summary.push_str(&match matcher {
             Matcher::Exact(value) => format!(" {kind} {name}={value}"),

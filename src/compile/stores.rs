@@ -8,7 +8,7 @@ use super::listeners::secret;
 use super::{Compiler, unknown};
 use crate::config::{RedisStore, SecretSource, Store};
 use crate::document::{ConfigError, join};
-use crate::stores::{MEMORY, Place, Redis, Server, Stores, Unusable};
+use crate::stores::{MEMORY, PREFIX, Place, Redis, Server, Stores, Unusable};
 use crate::tls::authorities_text;
 
 /// How long a store may take where nothing is said.
@@ -37,6 +37,12 @@ impl Compiler<'_> {
         if timeout.is_zero() {
             self.error(join(path, "timeout"), "a timeout cannot be zero");
         }
+        let prefix = words.prefix.as_deref().unwrap_or(PREFIX);
+        if !is_prefix(prefix) {
+            let message = "a prefix is made of up to 64 letters, digits, `-`, `_`, `.` and `:`";
+            let error = ConfigError::new(join(path, "prefix"), message);
+            self.errors.push(error.with_hint("write `prefix: portcullis-staging`"));
+        }
         let text = words.ca.as_ref().filter(|_| self.inputs.certificates).map(|ca| authorities_text(ca));
         let ca = match text {
             Some(read) => Some(self.usable(join(path, "ca"), read)?),
@@ -54,7 +60,8 @@ impl Compiler<'_> {
             self.errors.push(ConfigError::new(join(path, part), message).with_hint(hint));
         };
         let server = server.map_err(unusable).ok()?;
-        Some(self.inputs.state.adopt(server.key(timeout), || Redis::new(server, timeout)))
+        let key = format!("{} {prefix}", server.key(timeout));
+        Some(self.inputs.state.adopt(key, || Redis::new(server, timeout, prefix)))
     }
 
     /// The store that a word at `path` names.
@@ -75,6 +82,12 @@ impl Compiler<'_> {
         }
         None
     }
+}
+
+/// Braces would say which server of a cluster has a key.
+fn is_prefix(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+    (1..=64).contains(&text.len()) && text.bytes().all(fits)
 }
 
 /// The files that a store is made of, for a watcher.

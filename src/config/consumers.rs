@@ -81,7 +81,8 @@ impl<'de> Deserialize<'de> for ApiKey {
 pub struct BasicLogin {
     /// The name that the client comes with.
     pub username: String,
-    /// The password's hash: Argon2id (`$argon2id$…`) or bcrypt (`$2b$…`).
+    /// The password's hash: Argon2id (`$argon2id$…`) or bcrypt (`$2b$…`). No password of more than 72 bytes matches one of
+    /// bcrypt, which does not look further.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_hash: Option<SecretSource>,
     /// The password itself, for machines: it is kept as a quick hash.

@@ -28,7 +28,8 @@ impl Serialize for Store {
 #[serde(deny_unknown_fields)]
 pub struct RedisStore {
     /// Where it is: `redis://HOST:PORT`, with TLS `rediss://USER:PASSWORD@HOST:PORT/DATABASE`, or as sentinels say
-    /// `redis+sentinel://HOST:PORT,HOST:PORT/NAME`, or a cluster `redis+cluster://HOST:PORT,HOST:PORT`. Never shown.
+    /// `redis+sentinel://HOST:PORT,HOST:PORT/NAME`, or a cluster `redis+cluster://HOST:PORT,HOST:PORT`; with TLS these begin
+    /// with `rediss+`. Never shown.
     pub url: SecretSource,
     /// How long a client may have to wait for it. 1s unless named. What the gateway does in the background takes at
     /// least 1s.
@@ -38,4 +39,8 @@ pub struct RedisStore {
     /// trusts. The file is watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
+    /// What the names of all keys there begin with, before a colon. `portcullis` unless named: another one keeps apart what
+    /// must not share counts and certificates on one server, such as two environments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefix: Option<String>,
 }

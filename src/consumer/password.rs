@@ -16,6 +16,8 @@ const MOST_MEMORY_KIB: u32 = 256 << 10;
 const MOST_WORK_KIB: u64 = 1 << 20;
 const MOST_COST: u32 = 15;
 const LEAST_COST: u32 = 4;
+/// bcrypt looks at so many bytes of a password and no more: with a longer one, whatever begins like it would match.
+const MOST_BCRYPT: usize = 72;
 
 /// A name that a client can come with, and what its password has to match.
 #[derive(Debug)]
@@ -109,7 +111,11 @@ impl Password {
                 let same = |hash| Argon2::default().verify_password(password, &hash).is_ok();
                 PasswordHash::new(hash).is_ok_and(same)
             }
-            Kept::Bcrypt(hash) => bcrypt::verify(password, hash).unwrap_or(false),
+            Kept::Bcrypt(hash) => {
+                // However long it is, it takes as long.
+                let same = bcrypt::verify(password, hash).unwrap_or(false);
+                same && password.len() <= MOST_BCRYPT
+            }
             Kept::Sealed(_) => false,
         }
     }
@@ -159,6 +165,15 @@ mod tests {
             assert!(!password.matches_slowly(b""), "{hash}");
             assert!(!format!("{password:?}").contains('$'));
         }
+    }
+
+    #[test]
+    fn bcrypt_matches_no_more_than_it_looks_at() {
+        let longest = "p".repeat(72);
+        let password = Password::of_hash(&bcrypt::hash(&longest, 4).unwrap()).unwrap();
+        assert!(password.matches_slowly(longest.as_bytes()));
+        assert!(!password.matches_slowly(format!("{longest}q").as_bytes()));
+        assert!(!password.matches_slowly(&longest.as_bytes()[..71]));
     }
 
     #[test]

@@ -20,7 +20,8 @@ use crate::chain::{Authenticator, Filter, Flow, Phases, Stage};
 use crate::consumer::{Consumer, Consumers, Lookup};
 use crate::document::{ConfigError, Errors};
 use crate::exchange::{
-    Exchange, Reason, Reply, RequestHeader, Result, cookies, is_reserved, query_values, replace_query_values,
+    Exchange, Reason, Reply, RequestHeader, Result, cookies, hide_field, is_reserved, query_values,
+    replace_query_values,
 };
 use crate::registry::{FilterKind, Scope};
 use crate::types::Selector;
@@ -215,32 +216,6 @@ impl ApiKey {
     fn refuse(&self, reason: Reason) -> Flow {
         Reply::refuse(reason).header(WWW_AUTHENTICATE, self.challenge.clone()).into()
     }
-}
-
-/// Takes a field out of a request as it came, in every spelling that an upstream may read as this one. What a filter has
-/// set in its place stays.
-fn hide_field(head: &mut RequestHeader, came: &HeaderMap, name: &HeaderName) -> Result<()> {
-    for known in came.keys().filter(|known| reads_as(known, name)) {
-        let theirs = |value: &HeaderValue| came.get_all(known).iter().any(|it| it == value);
-        let (gone, kept): (Vec<_>, Vec<_>) =
-            head.headers.get_all(known).iter().cloned().partition(|value| theirs(value));
-        if gone.is_empty() {
-            continue;
-        }
-        head.remove_header(known);
-        for value in kept {
-            head.append_header(known.clone(), value)?;
-        }
-    }
-    Ok(())
-}
-
-/// Some upstreams take any other sign for `-`.
-fn reads_as(name: &HeaderName, hidden: &HeaderName) -> bool {
-    let (name, hidden) = (name.as_str().as_bytes(), hidden.as_str().as_bytes());
-    let sign = |byte: &u8| !byte.is_ascii_alphanumeric();
-    let mut pairs = name.iter().zip(hidden);
-    name.len() == hidden.len() && pairs.all(|(one, other)| one == other || sign(one) && sign(other))
 }
 
 /// Takes these cookies out of a request. What is left comes in one line.

@@ -4,7 +4,8 @@
 //! 2. Passwords are checked beside the workers, few at once; when too many wait, the request is refused (503). What was
 //!    right is remembered for two minutes.
 //! 3. A name that nobody has takes as long as one that somebody has.
-//! 4. The password goes no further: `Authorization` is taken out of what goes upstream, unless `hide: false`.
+//! 4. The password goes no further: `Authorization` is taken out of what goes upstream, unless `hide: false`; what a filter
+//!    set there stays.
 //! 5. A client that has proved to be another consumer is refused.
 
 use std::sync::Arc;
@@ -132,12 +133,15 @@ impl Authenticator for Basic {
         Some(self.challenge.clone())
     }
 
-    fn hide_in_head(&self, _: &Exchange<'_>, head: &mut RequestHeader) -> Result<()> {
+    fn hide_in_head(&self, exchange: &Exchange<'_>, head: &mut RequestHeader) -> Result<()> {
+        let came = exchange.request().headers.get_all(AUTHORIZATION);
+        // What a filter has set in its place stays.
+        let is_theirs = |value: &HeaderValue| came.iter().any(|it| it == value) && of_basic(value).is_some();
         let values = head.headers.get_all(AUTHORIZATION);
-        if !self.hide || values.iter().all(|value| of_basic(value).is_none()) {
+        if !self.hide || !values.iter().any(is_theirs) {
             return Ok(());
         }
-        let others: Vec<_> = values.iter().filter(|value| of_basic(value).is_none()).cloned().collect();
+        let others: Vec<_> = values.iter().filter(|value| !is_theirs(value)).cloned().collect();
         head.remove_header(&AUTHORIZATION);
         others.into_iter().try_for_each(|value| head.append_header(AUTHORIZATION, value).map(|_| ()))?;
         Ok(())

@@ -17,6 +17,7 @@ use crate::document::{ConfigError, Errors, join};
 use crate::exchange::{Exchange, Reason, Reply, Result};
 use crate::limit::{Held, Key, KeyHash, MissingKey, Slots, Subject, Variants, Who};
 use crate::registry::{FilterKind, Scope};
+use crate::telemetry::LimitMetrics;
 
 /// Lets clients have so many exchanges at once, and refuses those beyond (429). It counts before authentication (stage
 /// `admit`) unless it needs to know who the client is.
@@ -74,6 +75,8 @@ pub struct Concurrency {
     limits: Variants<u64>,
     dry_run: bool,
     counts: Arc<Counts>,
+    /// Tells how many are there.
+    _metrics: Arc<LimitMetrics>,
 }
 
 /// Who is there, over reloads.
@@ -113,14 +116,16 @@ impl FilterKind for Concurrency {
         }
         // Who is there counts by any limit: the number may change over a reload.
         let meaning = serde_json::json!([config.key, config.ipv6_prefix, config.max_keys]);
-        let counts = scope.state.adopt(format!("{} concurrency {meaning}", scope.owner), || Counts {
+        let counts = scope.state.adopt(format!("{} concurrency {meaning}", scope.counts_for()), || Counts {
             slots: Arc::new(Slots::new(config.max_keys)),
             hash: KeyHash::default(),
         });
+        let metrics = scope.metrics.limits(scope.owner, Self::NAME);
+        metrics.watch(&counts, |counts| counts.slots.keys());
         let limits = Variants::but(config.limit, config.overrides.consumers, config.overrides.groups);
         let subject =
             Subject { key: config.key, ipv6_prefix: config.ipv6_prefix, missing: config.missing_key };
-        errors.or(Self { subject, limits, dry_run: config.dry_run, counts })
+        errors.or(Self { subject, limits, dry_run: config.dry_run, counts, _metrics: metrics })
     }
 
     fn stage(&self) -> Stage {

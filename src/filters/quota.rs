@@ -21,6 +21,7 @@ use crate::limit::{
 };
 use crate::registry::{FilterKind, Scope};
 use crate::stores::Place;
+use crate::telemetry::LimitMetrics;
 use crate::types::CredentialFields;
 
 /// Lets clients have so many requests in an hour, a day or a month of the calendar, counted at a store, and refuses those
@@ -112,6 +113,8 @@ pub struct Quota {
     /// None where the store cannot be used, which is told elsewhere: the configuration is refused.
     shared: Option<Shared>,
     alone: Arc<Alone>,
+    /// Tells how many keys that are.
+    _metrics: Arc<LimitMetrics>,
 }
 
 /// What this gateway knows, over reloads.
@@ -163,7 +166,7 @@ impl FilterKind for Quota {
         };
         // The number may change: what was used stays used.
         let meaning = serde_json::json!([config.per, config.key, config.ipv6_prefix, config.name]);
-        let identity = format!("{} quota {meaning}", scope.owner);
+        let identity = format!("{} quota {meaning}", scope.counts_for());
         let mark = limit::mark(&identity);
         let shared = redis.map(|redis| {
             let place = format!("{} {:?}", redis.fingerprint(), redis.timeout());
@@ -173,6 +176,8 @@ impl FilterKind for Quota {
             limiter: Limiter::new(Algorithm::FixedWindow, MAX_KEYS),
             hash: KeyHash::default(),
         });
+        let metrics = scope.metrics.limits(scope.owner, Self::NAME);
+        metrics.watch(&alone, |alone| alone.limiter.keys());
         let plan = |limit: u64| Plan::new(&config.name, limit, config.per);
         let plans = |limits: BTreeMap<String, u64>| {
             limits.into_iter().filter_map(|(name, limit)| Some((name, plan(limit)?))).collect()
@@ -193,6 +198,7 @@ impl FilterKind for Quota {
             mark,
             shared,
             alone,
+            _metrics: metrics,
         })
     }
 
@@ -329,10 +335,12 @@ impl Quota {
         if !told {
             exchange.remark(Self::NAME, "cost_unknown");
         }
-        let key_there = format!("portcullis:quota:{{{}:{spelled}}}", self.mark);
-        let want = Want { key: key_there, terms: plan.terms, debt: 0, age: 0, cost };
+        let want = |shared: &Shared| {
+            let key = format!("{}:quota:{{{}:{spelled}}}", shared.prefix(), self.mark);
+            Want { key, terms: plan.terms, debt: 0, age: 0, cost, lag: 0 }
+        };
         if let Some(shared) = &self.shared
-            && let Ok(decisions) = shared.take(&[want]).await
+            && let Ok(decisions) = shared.take(&[want(shared)]).await
         {
             let decision = decisions.first().copied()?;
             limiter.learn(&plan.policy, key, decision, limiter.now());

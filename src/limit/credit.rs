@@ -21,6 +21,9 @@ use super::{Clock, Decision, Verdict};
 /// How many keys are told in one go.
 const AT_ONCE: usize = 256;
 
+/// How much later than it should a gateway may tell.
+const LATE: Duration = Duration::from_secs(2);
+
 /// What is known and owed of each key.
 pub struct Credit {
     table: Table<Account>,
@@ -89,6 +92,11 @@ impl Credit {
     /// Credit for so many keys, settled so often.
     pub fn new(shared: Arc<Shared>, every: Duration, max_keys: usize) -> Self {
         Self { table: Table::new(max_keys), shared, every, clock: Clock::start(), queue: Mutex::default() }
+    }
+
+    /// How many keys are known.
+    pub fn keys(&self) -> usize {
+        self.table.len()
     }
 
     /// The most of a key that the store may not know of.
@@ -178,7 +186,7 @@ impl Credit {
         if paid > 0 {
             // The store knows of it already, and has to give it back.
             let debt = -i64::try_from(paid).unwrap_or(i64::MAX);
-            let want = Want { key: spelled.to_owned(), terms: debtor.terms, debt, age: 0, cost: 0 };
+            let want = self.want(spelled, debtor.terms, debt, (0, 0));
             let shared = Arc::clone(&self.shared);
             self.shared.aside(async move {
                 // Why not is told where the next asks.
@@ -198,7 +206,7 @@ impl Credit {
         spelled: &str,
     ) -> Result<Decision, Unanswered> {
         let age = self.age(since);
-        let want = Want { key: spelled.to_owned(), terms: debtor.terms, debt: owed.into(), age, cost };
+        let want = self.want(spelled, debtor.terms, owed.into(), (age, cost));
         // Whatever becomes of this future, what it was sending is either paid or owed again.
         let sending =
             Sending { credit: self, key: debtor.key, owed, since, paid: None, bucket: debtor.bucket };
@@ -206,6 +214,13 @@ impl Credit {
         let decision = decisions.pop().ok_or(Unanswered)?;
         sending.paid(decision.reset);
         Ok(decision)
+    }
+
+    /// What the store is told and asked. Until all gateways have told it what they let through up to now, it has to know what
+    /// the others used at that time.
+    fn want(&self, key: &str, terms: Terms, debt: i64, (age, cost): (u64, u64)) -> Want {
+        let lag = u64::try_from((2 * self.every + LATE).as_micros()).unwrap_or(u64::MAX);
+        Want { key: key.to_owned(), terms, debt, age, cost, lag }
     }
 
     fn age(&self, since: u64) -> u64 {
@@ -250,13 +265,7 @@ impl Credit {
             let Debtor { key, terms, bucket } = *debtor;
             let (owed, since) = self.table.known(key, Account::send).unwrap_or_default();
             if owed > 0 {
-                wants.push(Want {
-                    key: spelled.clone(),
-                    terms,
-                    debt: owed.into(),
-                    age: self.age(since),
-                    cost: 0,
-                });
+                wants.push(self.want(spelled, terms, owed.into(), (self.age(since), 0)));
                 sending.push(Sending { credit: self, key, owed, since, paid: None, bucket });
             }
         }

@@ -1,6 +1,7 @@
--- KEYS: one a rule. ARGV, for each: its algorithm, amount, period in microseconds, burst, debt, age and cost.
+-- KEYS: one a rule. ARGV, for each: its algorithm, amount, period in microseconds, burst, debt, age, cost and lag.
 -- A debt is taken whether it is there or not, as of so many microseconds ago; the costs are taken where every rule has its
--- own. Time is this server's.
+-- own. What others have taken may be told so many microseconds later (lag): so long a bucket is kept that is full again.
+-- Time is this server's.
 -- Answers 1 where all have it, else 0; then for each rule: how long until it has it, what is left, when all is back.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
@@ -15,7 +16,7 @@ local function bucket(rule, kept)
     if cost > 0 then full = math.max(full, now) + cost * each end
     rule.left = math.floor((rule.burst * each - math.max(full - now, 0)) / each + 0.001)
     rule.reset = math.max(full - now, 0)
-    return string.format('%.2f', full), rule.reset
+    return string.format('%.2f', full), rule.reset + rule.lag
   end
 end
 
@@ -80,10 +81,10 @@ end
 
 local algorithms = { bucket = bucket, fixed = fixed, sliding = sliding }
 for at, key in ipairs(KEYS) do
-  local first = (at - 1) * 7
+  local first = (at - 1) * 8
   local function number(place) return tonumber(ARGV[first + place]) end
   local rule = { amount = number(2), period = number(3), burst = number(4) }
-  rule.debt, rule.age, rule.cost = number(5), number(6), number(7)
+  rule.debt, rule.age, rule.cost, rule.lag = number(5), number(6), number(7), number(8)
   algorithms[ARGV[first + 1]](rule, redis.call('GET', key) or '')
   if rule.wait > 0 and rule.cost > 0 then passes = 0 else rule.wait = 0 end
   rules[at] = rule

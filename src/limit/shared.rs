@@ -5,6 +5,8 @@
 //! portcullis:limit:{FILTER}:RULE:KEY of several, which are counted in one step
 //! ```
 //!
+//! Instead of `portcullis` they begin with the store's `prefix`.
+//!
 //! 1. Time is the store's alone, and a key expires when it would be as good as new.
 //! 2. A client waits for the store's timeout at most. When that has passed three times in a row the store is left alone and
 //!    tried in the background, so a dead store delays nobody. A cluster does that itself, with each of its servers.
@@ -66,6 +68,8 @@ pub struct Want {
     pub age: u64,
     /// What is taken where every key has its own.
     pub cost: u64,
+    /// For how many microseconds others may owe something before they tell it, with [`Algorithm::TokenBucket`].
+    pub lag: u64,
 }
 
 /// What becomes of requests while the store does not answer.
@@ -94,6 +98,11 @@ impl Shared {
     /// Whether the store keeps counts by an algorithm.
     pub fn knows(algorithm: Algorithm) -> bool {
         word(algorithm).is_some()
+    }
+
+    /// What the names of keys begin with, before a colon.
+    pub fn prefix(&self) -> &str {
+        self.redis.prefix()
     }
 
     /// Has something done that nobody waits for.
@@ -190,12 +199,12 @@ impl Shared {
 }
 
 impl Want {
-    fn arguments(&self) -> [String; 7] {
+    fn arguments(&self) -> [String; 8] {
         let Terms { algorithm, amount, period, burst } = self.terms;
         let word = word(algorithm).unwrap_or_default().to_owned();
-        let [amount, period, burst, age, cost] =
-            [amount, period, burst, self.age, self.cost].map(|number| number.to_string());
-        [word, amount, period, burst, self.debt.to_string(), age, cost]
+        let [amount, period, burst, age, cost, lag] =
+            [amount, period, burst, self.age, self.cost, self.lag].map(|number| number.to_string());
+        [word, amount, period, burst, self.debt.to_string(), age, cost, lag]
     }
 }
 

@@ -5,6 +5,7 @@
 //! long enough, so that no window ever has more than the amount.
 
 use super::cells::Log;
+use super::table::Table;
 use super::{Decision, Verdict};
 
 /// How many arrivals are told apart.
@@ -23,6 +24,13 @@ impl SlidingLog {
     /// `amount` in any `period` nanoseconds; neither may be zero.
     pub fn new(amount: u64, period: u64) -> Self {
         Self { amount, period: period.max(1) }
+    }
+
+    /// The most that a key of `amount` takes, in bytes: its cell, and the arrivals it may come to have, for which there is
+    /// room in powers of two.
+    pub fn most_bytes(amount: u64) -> usize {
+        let arrivals = usize::try_from(amount.saturating_mul(2)).unwrap_or(MOST).clamp(4, MOST);
+        Table::<Log>::bytes_per_key() + arrivals.next_power_of_two() * size_of::<(u64, u64)>()
     }
 
     /// Takes `cost` of what is left.
@@ -134,6 +142,19 @@ mod tests {
             log.charge(&mut cell, 1, HOUR + step * HOUR / 20_000);
             assert!(cell.until.capacity() <= MOST, "{} after {step}", cell.until.capacity());
             assert_eq!(cell.used, cell.until.iter().map(|(_, count)| count).sum::<u64>());
+        }
+    }
+
+    #[test]
+    fn a_key_takes_no_more_than_is_said() {
+        assert_eq!([1, 2, 3, 64, 10_000].map(SlidingLog::most_bytes), [144, 144, 208, 2128, 2128]);
+        for amount in [1, 2, 3, 5, 20, 64, 500] {
+            let (log, mut cell) = (SlidingLog::new(amount, HOUR), Log::default());
+            for step in 0..2000 {
+                log.charge(&mut cell, 1, HOUR + step * 1000);
+                let bytes = Table::<Log>::bytes_per_key() + cell.until.capacity() * size_of::<(u64, u64)>();
+                assert!(bytes <= SlidingLog::most_bytes(amount), "{bytes} of {amount}");
+            }
         }
     }
 

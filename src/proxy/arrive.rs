@@ -18,9 +18,9 @@ use super::kept::Kept;
 use super::versions;
 use crate::consumer::Identity;
 use crate::edge::{Arrival, Ends, Shedding};
-use crate::exchange::{Answer, Client, Facts, Reason, Reply, RequestId, Rewrite, grpc, grpc_web};
+use crate::exchange::{Answer, Client, Facts, Reason, Reply, RequestId, Rewrite, grpc, grpc_web, preflight};
 use crate::guard::{BodyFraming, Head, Version};
-use crate::route::{Captures, Found, Lookup};
+use crate::route::{Captures, Found, Lookup, MethodSet};
 use crate::snapshot::{HeadBounds, Live, Route, Snapshot, Target, Versions, Wanted};
 use crate::types::{Host, NormalPath};
 
@@ -135,6 +135,7 @@ pub(super) fn arrive(
             remarks: Vec::new(),
         },
         instead: place.instead,
+        unasked: place.unasked,
         tries: Tries::default(),
         visitor: None,
         body_in: 0,
@@ -214,13 +215,23 @@ struct Placed {
     reply: Option<Box<Reply>>,
     /// An answer after the chain, in place of the route's target.
     instead: Option<Box<Reply>>,
+    /// An answer in place of the route's target to a preflight that no filter has anything to do with.
+    unasked: Option<Box<Reply>>,
     /// The path without its version, where nobody is to see that.
     path: Option<String>,
 }
 
 impl Placed {
     fn on(route: &Arc<Route>, host: Box<str>, captures: Captures) -> Self {
-        Self { route: Arc::clone(route), host, captures, reply: None, instead: None, path: None }
+        Self {
+            route: Arc::clone(route),
+            host,
+            captures,
+            reply: None,
+            instead: None,
+            unasked: None,
+            path: None,
+        }
     }
 
     fn nowhere(snapshot: &Snapshot, host: Box<str>) -> Self {
@@ -272,18 +283,16 @@ fn find(snapshot: &Snapshot, request: &RequestHeader, host: Box<str>, listener: 
         listener,
     };
     match snapshot.find(&lookup) {
-        Found::Route { target, captures } => match &target.target {
-            Target::Versions(versions) => version(versions, target, request, host, captures),
-            _ => Placed::on(target, host, captures),
-        },
-        Found::MethodNotAllowed { allow } => {
-            let allow = HeaderValue::from_str(&allow.to_string()).unwrap_or(HeaderValue::from_static(""));
-            let reply = match request.method {
-                // Asking what may be asked is no mistake.
-                Method::OPTIONS => Reply::content(StatusCode::NO_CONTENT, ""),
-                _ => Reply::refuse(Reason::METHOD_NOT_ALLOWED),
+        Found::Route { target, captures } => {
+            let unasked = unasked(snapshot, &lookup, target);
+            let placed = match &target.target {
+                Target::Versions(versions) => version(versions, target, request, host, captures),
+                _ => Placed::on(target, host, captures),
             };
-            let instead = Some(Box::new(reply.header(ALLOW, allow)));
+            Placed { unasked, ..placed }
+        }
+        Found::MethodNotAllowed { allow } => {
+            let instead = Some(Box::new(not_allowed(&request.method, &allow)));
             Placed { instead, ..Placed::nowhere(snapshot, host) }
         }
         Found::NotFound => {
@@ -291,6 +300,34 @@ fn find(snapshot: &Snapshot, request: &RequestHeader, host: Box<str>, listener: 
             Placed { instead, ..Placed::nowhere(snapshot, host) }
         }
     }
+}
+
+/// The answer to a request for a path whose routes take these methods only.
+fn not_allowed(method: &Method, allow: &MethodSet) -> Reply {
+    let allow = HeaderValue::from_str(&allow.to_string()).unwrap_or(HeaderValue::from_static(""));
+    let reply = match *method {
+        // Asking what may be asked is no mistake.
+        Method::OPTIONS => Reply::content(StatusCode::NO_CONTENT, ""),
+        _ => Reply::refuse(Reason::METHOD_NOT_ALLOWED),
+    };
+    reply.header(ALLOW, allow)
+}
+
+/// The answer to a preflight that came to a route because of the method that it asks about, for when it turns out that nobody
+/// there answers preflights of its kind: the route itself does not take it.
+#[inline]
+fn unasked(snapshot: &Snapshot, lookup: &Lookup<'_>, route: &Arc<Route>) -> Option<Box<Reply>> {
+    let asked = preflight(lookup.method, lookup.headers)?;
+    let allow = match snapshot.find_itself(lookup) {
+        Found::Route { target, .. } if Arc::ptr_eq(target, route) => return None,
+        Found::MethodNotAllowed { allow } => allow,
+        // Another takes it, whose filters it has not passed.
+        Found::Route { .. } | Found::NotFound => {
+            let asked = Method::from_bytes(asked.as_bytes()).ok();
+            asked.into_iter().chain([Method::OPTIONS]).collect()
+        }
+    };
+    Some(Box::new(not_allowed(lookup.method, &allow)))
 }
 
 /// The route of the version that is wanted.

@@ -46,6 +46,8 @@ pub(super) struct Pinned {
     pub(super) facts: Facts,
     /// What answers in place of the route's target when the chain lets the request pass.
     pub(super) instead: Option<Box<Reply>>,
+    /// What answers a preflight on a route that does not take OPTIONS, when no filter there has anything to do with it.
+    pub(super) unasked: Option<Box<Reply>>,
     pub(super) tries: Tries,
     /// The cookie that keeps the client with its variant, if it has to be given one.
     pub(super) visitor: Option<Box<HeaderValue>>,

@@ -57,9 +57,16 @@ pub(super) async fn of_the_waiting_chain(
     }
 }
 
-fn of_the_verdict(verdict: Result<Option<Verdict>, Fault>, pinned: &Pinned) -> Option<Reply> {
+fn of_the_verdict(verdict: Result<Option<Verdict>, Fault>, pinned: &mut Pinned) -> Option<Reply> {
     match verdict {
-        Ok(None) => None,
+        Ok(None) => {
+            if let Some(unasked) = pinned.unasked.take()
+                && !pinned.chain().took_preflight(&pinned.slots)
+            {
+                pinned.instead = pinned.instead.take().or(Some(unasked));
+            }
+            None
+        }
         Ok(Some(verdict)) => {
             pinned.judged(&verdict);
             Some(*verdict.reply)

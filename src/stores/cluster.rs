@@ -12,11 +12,11 @@ use super::error::Error;
 use super::node::{Elsewhere, Node};
 use super::trust::{Advice, Trust};
 
-/// What URLs of clusters begin with.
-pub(super) const SCHEME: &str = "redis+cluster://";
+/// What URLs of clusters have behind `redis+`.
+pub(super) const KIND: &str = "cluster";
 /// How such a URL is written.
-pub(super) const FORM: &str = "write `redis+cluster://HOST:PORT,HOST:PORT` with some of its servers, and `USER:PASSWORD@` \
-                               before them where it is needed";
+pub(super) const FORM: &str = "write `redis+cluster://HOST:PORT,HOST:PORT` (with TLS `rediss+cluster://`) with some of its \
+                               servers, and `USER:PASSWORD@` before them where it is needed";
 
 /// How often a command is sent on.
 const REDIRECTS: usize = 4;

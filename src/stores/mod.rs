@@ -6,7 +6,7 @@
 //!    that a deadline which is too short to connect within does not keep it from ever coming about.
 //! 3. While a server cannot be reached commands fail at once, but for one try now and then.
 //!    In a cluster a server that has not answered three times in a row is left alone, and tried in the background.
-//! 4. A handle is adopted by what it means (URL, timeout, authorities): a reload does not connect anew.
+//! 4. A handle is adopted by what it means (URL, timeout, authorities, prefix): a reload does not connect anew.
 //! 5. No message has a part of the URL but host and port, nor anything that was sent.
 
 mod cluster;
@@ -30,6 +30,9 @@ pub use trust::{Advice, Trust};
 
 /// The store in the gateway's own memory.
 pub const MEMORY: &str = "memory";
+
+/// What the names of keys begin with where nothing else is said.
+pub const PREFIX: &str = "portcullis";
 
 /// The stores of a configuration, by name.
 #[derive(Default)]

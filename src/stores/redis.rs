@@ -19,6 +19,9 @@ pub struct Redis {
     node: Arc<Node>,
     cluster: Option<Arc<Cluster>>,
     timeout: Duration,
+    /// What the names of keys begin with.
+    prefix: Box<str>,
+    fingerprint: Box<str>,
     /// Commands that nobody waits for.
     errands: watch::Sender<usize>,
 }
@@ -27,9 +30,11 @@ pub struct Redis {
 struct Errand(Arc<Redis>);
 
 impl Redis {
-    /// The server; a command takes `timeout` at most.
-    pub fn new(server: Server, timeout: Duration) -> Self {
+    /// The server; a command takes `timeout` at most, and the names of keys begin with `prefix`.
+    pub fn new(server: Server, timeout: Duration, prefix: &str) -> Self {
         Self {
+            prefix: prefix.into(),
+            fingerprint: format!("{} {prefix}", server.fingerprint()).into(),
             cluster: server.is_of_a_cluster().then(Arc::default),
             node: Arc::new(Node::new(server)),
             timeout,
@@ -52,9 +57,14 @@ impl Redis {
         self.timeout
     }
 
-    /// Tells this server, and who we are to it, from others.
+    /// Tells these keys of this server, and who we are to it, from others.
     pub fn fingerprint(&self) -> &str {
-        self.node.server().fingerprint()
+        &self.fingerprint
+    }
+
+    /// What the names of keys begin with, before a colon.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// Sends a command and reads its answer, within the store's timeout.
@@ -116,6 +126,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::stores::PREFIX;
     use crate::stores::node::SILENCE;
     use crate::types::Secret;
 
@@ -142,7 +153,7 @@ mod tests {
                 });
             }
         });
-        (Redis::new(Server::new(&url, None).unwrap(), Duration::from_millis(200)), connections)
+        (Redis::new(Server::new(&url, None).unwrap(), Duration::from_millis(200), PREFIX), connections)
     }
 
     async fn ping(redis: &Redis) -> Result<String, Error> {
@@ -175,7 +186,7 @@ mod tests {
         let address = socket.local_addr().unwrap();
         drop(socket);
         let url = Secret::new(format!("redis://:hunter2@{address}"));
-        let redis = Redis::new(Server::new(&url, None).unwrap(), Duration::from_secs(5));
+        let redis = Redis::new(Server::new(&url, None).unwrap(), Duration::from_secs(5), PREFIX);
         for _ in 0..3 {
             let begun = std::time::Instant::now();
             let error = ping(&redis).await.unwrap_err();

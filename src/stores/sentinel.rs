@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError,
-    RedisResult,
+    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, IntoConnectionInfo, RedisError, RedisResult,
 };
 
-/// What URLs of sentinels begin with.
-pub(super) const SCHEME: &str = "redis+sentinel://";
+use super::server::{moved, trusting};
+
+/// What URLs of sentinels have behind `redis+`.
+pub(super) const KIND: &str = "sentinel";
 /// How such a URL is written.
-pub(super) const FORM: &str = "write `redis+sentinel://HOST:PORT,HOST:PORT/NAME`, with `USER:PASSWORD@` of the servers before \
-                               the hosts and `/DATABASE` at the end where they are needed";
+pub(super) const FORM: &str = "write `redis+sentinel://HOST:PORT,HOST:PORT/NAME` (with TLS `rediss+sentinel://`), with \
+                               `USER:PASSWORD@` of the servers before the hosts and `/DATABASE` at the end where they are \
+                               needed";
 
 /// The port of a sentinel that names none.
 const PORT: u16 = 26379;
@@ -29,8 +31,8 @@ pub(super) struct Sentinels {
 }
 
 impl Sentinels {
-    /// Reads what follows the scheme; `None` where it is not what it should be.
-    pub(super) fn parse(rest: &str) -> Option<Self> {
+    /// Reads what follows the scheme, which the sentinels speak as the servers do; `None` where it is not what it should be.
+    pub(super) fn parse(scheme: &str, rest: &str) -> Option<Self> {
         let (who, rest) = rest.rsplit_once('@').map_or(("", rest), |(who, rest)| (who, rest));
         let (hosts, path) = rest.split_once('/')?;
         let (name, database) = path.split_once('/').unwrap_or((path, "0"));
@@ -39,10 +41,17 @@ impl Sentinels {
             return None;
         }
         database.parse::<u32>().ok()?;
-        let sentinels = hosts.split(',').map(at).collect::<Option<Vec<_>>>()?;
+        let sentinels = hosts.split(',').map(|host| at(scheme, host)).collect::<Option<Vec<_>>>()?;
         let at_who = if who.is_empty() { String::new() } else { format!("{who}@") };
-        let server = format!("redis://{at_who}localhost/{database}").into_connection_info().ok()?;
+        let server = format!("{scheme}://{at_who}localhost/{database}").into_connection_info().ok()?;
         Some(Self { sentinels, name: name.into(), server })
+    }
+
+    /// The same, whose certificates one of these may have issued.
+    pub(super) fn trusting(self, ca: Option<&[u8]>) -> Option<Self> {
+        let sentinels =
+            self.sentinels.into_iter().map(|sentinel| trusting(sentinel, ca)).collect::<Option<_>>()?;
+        Some(Self { sentinels, server: trusting(self.server, ca)?, name: self.name })
     }
 
     /// What messages call the server.
@@ -57,7 +66,7 @@ impl Sentinels {
         for sentinel in &self.sentinels {
             match self.ask(sentinel.clone()).await {
                 Ok(Some((host, port))) => {
-                    return Client::open(self.server.clone().set_addr(ConnectionAddr::Tcp(host, port)));
+                    return Client::open(moved(&self.server, host, port));
                 }
                 Ok(None) => {
                     last = RedisError::from((ErrorKind::Io, "no sentinel knows a server of this name"))
@@ -97,9 +106,9 @@ fn impatient() -> AsyncConnectionConfig {
 }
 
 /// Where a sentinel is.
-fn at(host: &str) -> Option<ConnectionInfo> {
+fn at(scheme: &str, host: &str) -> Option<ConnectionInfo> {
     let named = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    let url = if named { format!("redis://{host}") } else { format!("redis://{host}:{PORT}") };
+    let url = if named { format!("{scheme}://{host}") } else { format!("{scheme}://{host}:{PORT}") };
     (!host.is_empty()).then(|| url.into_connection_info().ok()).flatten()
 }
 
@@ -114,7 +123,7 @@ mod tests {
             ("a.test:1,10.0.0.1/main/3", "main of a.test:1, 10.0.0.1:26379"),
             ("gate:s%40cret@10.0.0.1:26380/main", "main of 10.0.0.1:26380"),
         ] {
-            let place_of = Sentinels::parse(url).map(|sentinels| sentinels.place());
+            let place_of = Sentinels::parse("redis", url).map(|sentinels| sentinels.place());
             assert_eq!(place_of.as_deref(), Some(place), "{url}");
         }
         for url in [
@@ -127,7 +136,7 @@ mod tests {
             "a.test/ma in",
             "a.test/main/1/2",
         ] {
-            assert!(Sentinels::parse(url).is_none(), "{url}");
+            assert!(Sentinels::parse("redis", url).is_none(), "{url}");
         }
     }
 }

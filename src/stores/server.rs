@@ -47,6 +47,18 @@ pub struct Unusable {
 const FORM: &str = "write `redis://HOST:PORT`, or `rediss://USER:PASSWORD@HOST:PORT/DATABASE` for TLS; special \
                     characters in a password are written as `%40`";
 
+/// What is spoken in the clear has no certificate.
+const CLEAR: Unusable = Unusable {
+    message: "without TLS there is no certificate that an authority could have issued",
+    hint: "let the URL begin with `rediss`, or leave `ca` out",
+    of_ca: true,
+};
+const NO_AUTHORITIES: Unusable = Unusable {
+    message: "these authorities cannot be used",
+    hint: "name a PEM file of certificates",
+    of_ca: true,
+};
+
 impl Server {
     /// The server at a URL; `ca` is the PEM text of those who may have issued its certificate.
     ///
@@ -56,11 +68,16 @@ impl Server {
     pub fn new(url: &Secret, ca: Option<&[u8]>) -> Result<Self, Unusable> {
         let bad = |message| Unusable { message, hint: FORM, of_ca: false };
         let text = url.expose().trim();
-        if let Some(rest) = text.strip_prefix(sentinel::SCHEME) {
-            return Self::watched(rest, text, ca);
-        }
-        if let Some(rest) = text.strip_prefix(cluster::SCHEME) {
-            return Self::clustered(rest, text, ca);
+        if let Some((scheme, kind, rest)) = of_several(text) {
+            let tls = scheme == "rediss";
+            if ca.is_some() && !tls {
+                return Err(CLEAR);
+            }
+            let (text, ca) = (fingerprint(text, ca), ca.filter(|_| tls));
+            return match kind {
+                Several::Watched => Self::watched(scheme, rest, text, ca),
+                Several::Clustered => Self::clustered(scheme, rest, text, ca),
+            };
         }
         let parsed = parse_redis_url(text).ok_or(bad("this is not the URL of a Redis server"))?;
         if !matches!(parsed.scheme(), "redis" | "rediss") {
@@ -85,36 +102,35 @@ impl Server {
     }
 
     /// The server that sentinels know of.
-    fn watched(rest: &str, text: &str, ca: Option<&[u8]>) -> Result<Self, Unusable> {
-        let hint = sentinel::FORM;
-        if ca.is_some() {
-            let message = "servers behind sentinels are spoken to in the clear: there is no certificate";
-            return Err(Unusable { message, hint: "leave `ca` out", of_ca: true });
-        }
-        let message = "this is not the URL of sentinels";
-        let sentinels = Sentinels::parse(rest).ok_or(Unusable { message, hint, of_ca: false })?;
-        let (place, fingerprint) = (sentinels.place().into(), fingerprint(text, None));
+    fn watched(scheme: &str, rest: &str, fingerprint: Box<str>, ca: Option<&[u8]>) -> Result<Self, Unusable> {
+        let (message, hint) = ("this is not the URL of sentinels", sentinel::FORM);
+        let sentinels = Sentinels::parse(scheme, rest).ok_or(Unusable { message, hint, of_ca: false })?;
+        let sentinels = sentinels.trusting(ca).ok_or(NO_AUTHORITIES)?;
+        let place = sentinels.place().into();
         Ok(Self { found: Found::By(sentinels), place, fingerprint })
     }
 
     /// Any server of a cluster, of which some are named.
-    fn clustered(rest: &str, text: &str, ca: Option<&[u8]>) -> Result<Self, Unusable> {
-        if ca.is_some() {
-            let message = "clusters are spoken to in the clear: there is no certificate";
-            return Err(Unusable { message, hint: "leave `ca` out", of_ca: true });
-        }
+    fn clustered(
+        scheme: &str,
+        rest: &str,
+        fingerprint: Box<str>,
+        ca: Option<&[u8]>,
+    ) -> Result<Self, Unusable> {
         let (who, hosts) = rest.rsplit_once('@').map_or(("", rest), |(who, hosts)| (who, hosts));
         let who = if who.is_empty() { String::new() } else { format!("{who}@") };
         let at = |host: &str| {
             let named = !host.is_empty() && !host.contains('/');
-            named.then(|| format!("redis://{who}{host}").into_connection_info().ok()).flatten()
+            named.then(|| format!("{scheme}://{who}{host}").into_connection_info().ok()).flatten()
         };
         let servers: Option<Vec<_>> = hosts.split(',').map(at).collect();
         let message = "this is not the URL of a cluster";
         let servers = servers.ok_or(Unusable { message, hint: cluster::FORM, of_ca: false })?;
+        let servers: Option<Vec<_>> = servers.into_iter().map(|server| trusting(server, ca)).collect();
+        let servers = servers.ok_or(NO_AUTHORITIES)?;
         let places: Vec<_> = servers.iter().map(|server| server.addr().to_string()).collect();
         let place = format!("the cluster of {}", places.join(", ")).into();
-        Ok(Self { found: Found::Among(servers), place, fingerprint: fingerprint(text, None) })
+        Ok(Self { found: Found::Among(servers), place, fingerprint })
     }
 
     /// Whether there are others that have other keys.
@@ -126,8 +142,8 @@ impl Server {
     pub(super) fn at(&self, place: &str) -> Option<Self> {
         let Found::Among(servers) = &self.found else { return None };
         let (host, port) = place.rsplit_once(':')?;
-        let address = ConnectionAddr::Tcp(host.to_owned(), port.parse().ok()?);
-        let client = Client::open(servers.first()?.clone().set_addr(address)).ok()?;
+        let info = moved(servers.first()?, host.to_owned(), port.parse().ok()?);
+        let client = Client::open(info).ok()?;
         Some(Self { found: Found::There(client), place: place.into(), fingerprint: self.fingerprint.clone() })
     }
 
@@ -151,20 +167,51 @@ impl Server {
     }
 }
 
-fn client(info: ConnectionInfo, tls: bool, ca: Option<&[u8]>) -> Result<Client, Unusable> {
-    let made = match ca {
-        None => Client::open(info),
-        Some(_) if !tls => {
-            let message =
-                "`redis://` is not TLS: there is no certificate that an authority could have issued";
-            return Err(Unusable { message, hint: "write `rediss://`, or leave `ca` out", of_ca: true });
-        }
-        Some(ca) => {
-            let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca.to_vec()) };
-            Client::build_with_tls(info, certificates)
-        }
+/// How several servers are found.
+#[derive(Clone, Copy)]
+enum Several {
+    /// As sentinels say.
+    Watched,
+    /// As those say who do not have a key.
+    Clustered,
+}
+
+/// The scheme without its kind, the kind, and what follows, of a URL that leads to several servers.
+fn of_several(url: &str) -> Option<(&str, Several, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (scheme, kind) = scheme.split_once('+')?;
+    let kind = match kind {
+        sentinel::KIND => Several::Watched,
+        cluster::KIND => Several::Clustered,
+        _ => return None,
     };
-    made.map_err(|_| Unusable { message: "this is not the URL of a Redis server", hint: FORM, of_ca: false })
+    matches!(scheme, "redis" | "rediss").then_some((scheme, kind, rest))
+}
+
+fn client(info: ConnectionInfo, tls: bool, ca: Option<&[u8]>) -> Result<Client, Unusable> {
+    if ca.is_some() && !tls {
+        return Err(CLEAR);
+    }
+    let unusable = Unusable { message: "this is not the URL of a Redis server", hint: FORM, of_ca: false };
+    trusting(info, ca).and_then(|info| Client::open(info).ok()).ok_or(unusable)
+}
+
+/// The same server, whose certificate one of these may have issued; the system's authorities where none are named.
+pub(super) fn trusting(info: ConnectionInfo, ca: Option<&[u8]>) -> Option<ConnectionInfo> {
+    let Some(ca) = ca else { return Some(info) };
+    let certificates = TlsCertificates { client_tls: None, root_cert: Some(ca.to_vec()) };
+    Some(Client::build_with_tls(info, certificates).ok()?.get_connection_info().clone())
+}
+
+/// Another server that is spoken to in the same way.
+pub(super) fn moved(info: &ConnectionInfo, host: String, port: u16) -> ConnectionInfo {
+    let address = match info.addr() {
+        ConnectionAddr::TcpTls { insecure, tls_params, .. } => {
+            ConnectionAddr::TcpTls { host, port, insecure: *insecure, tls_params: tls_params.clone() }
+        }
+        _ => ConnectionAddr::Tcp(host, port),
+    };
+    info.clone().set_addr(address)
 }
 
 fn fingerprint(url: &str, ca: Option<&[u8]>) -> Box<str> {

@@ -12,7 +12,7 @@ pub use access_log::{
 };
 pub use events::{Event, EventKind, Events, Inbox, Subject};
 pub use metrics::{
-    ActiveRequest, Buckets, ConsumerMetrics, EndpointMetrics, Metrics, RouteMetrics, TEXT_FORMAT,
-    UpstreamMetrics, VariantMetrics,
+    ActiveRequest, Buckets, ConsumerMetrics, EndpointMetrics, LimitMetrics, Metrics, RouteMetrics,
+    TEXT_FORMAT, UpstreamMetrics, VariantMetrics,
 };
 pub use process_log::{LogFormat, LogLevel};

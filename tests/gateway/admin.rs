@@ -291,6 +291,39 @@ routes:
 }
 
 #[test]
+fn query_parameters_that_carry_keys_are_shown_without_their_values() {
+    let origin = echo();
+    let gateway = Gateway::start(&format!(
+        r#"
+{}routes:
+  - name: a
+    path: /a
+    query: {{ apikey: hunter1, token: {{ regex: hunter2 }}, page: open }}
+    filters: [{{ api_key: {{ from: ["query:apikey", "query:token"] }} }}]
+    split: {{ to: [{{ upstream: echo }}], rules: [{{ query: {{ apikey: hunter3, lang: de }}, to: echo }}] }}
+"#,
+        upstream(&origin)
+    ));
+    for path in ["/config", "/routes", "/status"] {
+        let told = gateway.admin_get(path);
+        assert!(!told.text().contains("hunter"), "{path}: {}", told.text());
+    }
+    let explained = gateway.admin_ask(
+        "POST",
+        "/explain",
+        r#"{ "url": "http://a/a?apikey=hunter1&token=hunter2&page=open" }"#,
+    );
+    assert_eq!(explained.json()["route"], "a");
+    let route = &gateway.admin_get("/config").json()["routes"][0];
+    assert_eq!(route["query"], json!({ "apikey": "***", "token": { "regex": "***" }, "page": "open" }));
+    assert_eq!(route["split"]["rules"][0]["query"], json!({ "apikey": "***", "lang": "de" }));
+    assert_eq!(
+        gateway.admin_get("/routes").json()[0]["matches"],
+        "* /a query apikey=*** query page=open query token~***"
+    );
+}
+
+#[test]
 fn status_config_routes_and_upstreams_say_what_is_in_force() {
     let origin = echo();
     let gateway = Gateway::start(&format!(

@@ -218,3 +218,38 @@ fn floods_of_guesses_are_bounded() {
     }
     assert!(served > 3, "others were served meanwhile: {served}");
 }
+
+#[test]
+fn what_bcrypt_does_not_look_at_matches_nothing() {
+    let origin = echo();
+    let longest = "p".repeat(72);
+    let hash = bcrypt::hash(&longest, 4).unwrap();
+    let gateway = Gateway::start(&format!(
+        "{}consumers: [{{ name: mobile, basic: [{{ username: bob, password_hash: \"{hash}\" }}] }}]\n\
+         routes: [{{ name: all, path: /*, filters: [basic: {{}}], upstream: echo }}]",
+        upstream(&origin)
+    ));
+    let log_in = |password: &str| ask(gateway.address(), "GET /", &of(&format!("bob:{password}")));
+    passed(&log_in(&longest), "mobile", "bob");
+    for wrong in [format!("{longest}p"), format!("{longest} and more"), longest[1..].to_owned()] {
+        refused(&log_in(&wrong), 401, "credentials_invalid");
+    }
+    passed(&log_in(&longest), "mobile", "bob");
+}
+
+#[test]
+fn what_a_filter_sets_in_its_place_goes_upstream() {
+    let origin = echo();
+    let theirs = STANDARD.encode("gateway:of-the-upstream");
+    for (change, stage) in [("set", "stage: admit"), ("set", "stage: route"), ("add", "stage: admit")] {
+        let gateway = Gateway::start(&format!(
+            "{}{}routes:\n  - name: all\n    path: /*\n    upstream: echo\n    filters:\n      - basic: {{}}\n      \
+             - {{ headers: {{ request: {{ {change}: {{ authorization: Basic {theirs} }} }} }}, {stage} }}\n",
+            upstream(&origin),
+            consumers()
+        ));
+        let asked = passed(&ask(gateway.address(), "GET /", &of("bob:hunter22")), "mobile", "bob");
+        let sent: Vec<_> = asked.fields.all("authorization");
+        assert_eq!(sent, [format!("Basic {theirs}")], "{change}, {stage}");
+    }
+}

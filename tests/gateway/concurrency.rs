@@ -151,3 +151,17 @@ fn who_is_there_is_still_there_after_a_reload() {
     drop(one);
     eventually("a place is free", || passes(&gateway, "", "127.0.0.1"));
 }
+
+#[test]
+fn the_same_words_under_other_conditions_count_apart() {
+    let origin = slow();
+    let filters: Vec<String> = ["a", "b"]
+        .map(|part| {
+            format!("{{ concurrency: {{ limit: 1 }}, when: 'request.headers[\"x-part\"] == \"{part}\"' }}")
+        })
+        .into();
+    let gateway = limited(&origin, &filters.join(", "));
+    let _there = there(&gateway, "x-part: a", "127.0.0.1");
+    assert!(!passes(&gateway, "x-part: a", "127.0.0.1"));
+    assert!(passes(&gateway, "x-part: b", "127.0.0.1"));
+}

@@ -82,7 +82,8 @@ fn nobody_can_say_that_it_is_a_consumer() {
     let asked = Asked::of(&ask(
         gateway.address(),
         "GET /open",
-        "x-consumer: 1\nx-consumers-name: 2\nxaconsumer-name: 3\nconsumer-name: 4\nx-anonymous-consumers: 5",
+        "x-consumer: 1\nx-consumers-name: 2\nxaconsumer-name: 3\nconsumer-name: 4\nx-anonymous-consumers: 5\n\
+         x--consumer-name: 6\nx__consumer-name: 7",
     ));
     for (name, value) in [
         ("x-consumer", "1"),
@@ -90,6 +91,9 @@ fn nobody_can_say_that_it_is_a_consumer() {
         ("xaconsumer-name", "3"),
         ("consumer-name", "4"),
         ("x-anonymous-consumers", "5"),
+        // A variable of its own to whoever takes `-` for `_`.
+        ("x--consumer-name", "6"),
+        ("x__consumer-name", "7"),
     ] {
         assert_eq!(asked.header(name), value);
     }

@@ -235,3 +235,40 @@ fn other_options_requests_are_what_they_were() {
     assert_eq!(asks("OPTIONS /all", &both).status, 204);
     assert_eq!(origin.requests().len(), 2);
 }
+
+#[test]
+fn a_preflight_that_cors_leaves_alone_comes_to_no_upstream_of_a_route_without_options() {
+    let origin = echo();
+    let cors = "filters: [{ cors: { origins: ['https://app.test'] }, when: 'request.headers[\"x-page\"] == \"yes\"' }]";
+    let gateway = Gateway::start(&format!(
+        "{}routes:
+  - {{ name: put, path: /a, methods: [PUT, POST], {cors}, upstream: echo }}
+  - {{ name: own, path: /own, methods: [PUT], {cors}, upstream: echo }}
+  - {{ name: own-options, path: /own, methods: [OPTIONS], upstream: echo }}
+  - {{ name: reply, path: /reply, methods: [PUT], {cors}, respond: {{}} }}
+  - {{ name: all, path: /all, {cors}, upstream: echo }}
+",
+        upstream(&origin)
+    ));
+    let asks = |path: &str, fields: &str| {
+        let fields = format!("{APP}\naccess-control-request-method: PUT\n{fields}");
+        ask(gateway.address(), &format!("OPTIONS {path}"), &fields)
+    };
+    for (path, allow) in [("/a", "PUT, POST, OPTIONS"), ("/own", "PUT, OPTIONS"), ("/reply", "PUT, OPTIONS")]
+    {
+        let answer = asks(path, "x-page: yes");
+        assert_eq!((answer.status, said(&answer, "allow-origin")), (204, Some("https://app.test")), "{path}");
+        let answer = asks(path, "");
+        assert_eq!((answer.status, said(&answer, "allow-origin")), (204, None), "{path}");
+        let mut told: Vec<_> = answer.header("allow").unwrap().split(", ").collect();
+        let mut expected: Vec<_> = allow.split(", ").collect();
+        told.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(told, expected, "{path}");
+    }
+    assert_eq!(origin.requests().len(), 0);
+    // A route that takes OPTIONS has it answered, and so has what the route does take.
+    assert_eq!(asks("/all", "").status, 200);
+    assert_eq!(ask(gateway.address(), "PUT /a", APP).status, 200);
+    assert_eq!(origin.requests().len(), 2);
+}

@@ -70,6 +70,7 @@ mod shared_limits;
 mod slow_clients;
 mod split;
 mod sticky;
+mod stores_tls;
 mod streaming;
 mod suspicions;
 mod telemetry;

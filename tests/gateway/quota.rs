@@ -182,3 +182,25 @@ fn what_was_used_stays_used_when_the_limit_changes() {
     gateway.reload().unwrap();
     assert_eq!(passing(&gateway, "", 9), 3);
 }
+
+#[test]
+fn the_same_words_under_other_conditions_count_apart_over_restarts() {
+    let (redis, origin) = (Redis::start(), Origin::ok());
+    let quota = "{ quota: { store: main, limit: 2, per: month, key: ip } }";
+    let rate = "{ rate_limit: { store: main, rate: 2/d, algorithm: fixed_window } }";
+    for filter in [quota, rate] {
+        let of = |part| {
+            format!("{}, when: 'request.headers[\"x-part\"] == \"{part}\"' }}", &filter[..filter.len() - 2])
+        };
+        let plain = yaml(&redis, &origin, "limit: 2, per: month, key: ip");
+        let words = plain.replace(quota, &[of("a"), of("b")].join(", "));
+        assert_ne!(words, plain);
+        redis.ask::<()>(&["FLUSHALL"]);
+        for passes in [2, 0] {
+            let gateway = Gateway::start(&words);
+            let passed = ["a", "b"].map(|part| passing(&gateway, &format!("x-part: {part}"), 3));
+            assert_eq!(passed, [passes; 2], "{filter}");
+        }
+        assert_eq!(redis.keys("").len(), 2, "{filter}");
+    }
+}

@@ -286,7 +286,7 @@ fn an_expression_says_what_a_request_costs() {
     assert_eq!(left(chunked("c").header("ratelimit").unwrap()), 0, "what cannot be told costs all of it");
     assert_eq!(of("d", 0), (200, 99));
     assert_eq!(chunked("d").status, 429);
-    assert_eq!(gateway.metric(unknown), 2.0);
+    eventually("both are counted", || gateway.metric(unknown) == 2.0);
     let mut client = Http2::connect(gateway.address());
     let e = client.request("GET", "/").header("x-user", "e");
     assert_eq!(left(client.ask(e).field("ratelimit")), 99, "no body has no length over HTTP/2, too");
@@ -426,6 +426,8 @@ fn no_more_clients_are_known_than_may_be() {
     assert_eq!(["a", "a", "b", "a"].map(|user| of(&gateway, user)), [false, true, false, false]);
     let gateway = rule(&origin, "rate: 1/h, key: 'header:x-user', max_keys: 2");
     assert_eq!(["a", "a", "b", "a"].map(|user| of(&gateway, user)), [false, true, false, true]);
+    let gateway = rule(&origin, "rate: 1/h, key: 'header:x-user', algorithm: sliding_log, max_keys: 1");
+    assert_eq!(["a", "a", "b", "a"].map(|user| of(&gateway, user)), [false, true, false, false]);
     // A long key is told from another by its last byte.
     let (long, longer) = ("k".repeat(10 << 10), format!("{}l", "k".repeat(10 << 10)));
     let gateway = rule(&origin, "rate: 1/h, key: 'header:x-user'");
@@ -489,4 +491,74 @@ fn a_call_of_grpc_is_refused_in_its_own_words() {
     assert_eq!(ended["grpc-status"], "8");
     assert!(ended["grpc-message"].to_str().unwrap().starts_with("rate_limited"));
     assert_eq!(answer.field("retry-after"), "3600");
+}
+
+#[test]
+fn the_same_words_under_other_conditions_count_apart_over_reloads() {
+    let origin = echo();
+    let is = |part: &str| format!("request.headers[\"x-part\"] == \"{part}\"");
+    // Two places of a chain, two filters of one, and a condition in a chain and around it.
+    let chains = format!(
+        "chains: {{ plain: [{{ rate_limit: {{ rate: 2/h }} }}], asks: [{{ rate_limit: {{ rate: 2/h }}, when: '{}' }}] }}\n",
+        is("d")
+    );
+    let mut filters: Vec<String> =
+        ["a", "b"].map(|part| format!("{{ use: plain, when: '{}' }}", is(part))).into();
+    filters.push(format!("{{ rate_limit: {{ rate: 2/h }}, when: '{}' }}", is("c")));
+    filters.push(format!("{{ use: asks, when: '{} || {}' }}", is("c"), is("d")));
+    let gateway = Gateway::start_file(&format!("{chains}{}", yaml(&origin, &filters.join(", "))));
+    let of = |part: &str| passing(&gateway, &Ask::new("GET /").header(&format!("x-part: {part}")), 3);
+    assert_eq!(["a", "b", "c", "d", "e"].map(of), [2, 2, 2, 2, 3]);
+    // Who else is limited does not matter.
+    filters.rotate_left(1);
+    filters.push(format!("{{ use: plain, when: '{}' }}", is("e")));
+    gateway.rewrite(&format!("{chains}{}", yaml(&origin, &filters.join(", "))));
+    gateway.reload().unwrap();
+    assert_eq!(["a", "b", "c", "d", "e"].map(of), [0, 0, 0, 0, 2]);
+}
+
+#[test]
+fn a_sliding_log_is_refused_that_could_take_too_much_memory() {
+    let start = |words: &str| {
+        let rule = format!("{{ rate_limit: {{ algorithm: sliding_log, {words} }} }}");
+        let yaml = yaml(&echo(), &rule);
+        let yaml = format!("listeners: [{{ name: web, address: \"127.0.0.1:0\" }}]\n{yaml}");
+        portcullis::Gateway::from_yaml(&yaml).start().map(drop).map_err(|error| error.to_string())
+    };
+    for words in [
+        "rate: 100/s, max_keys: 505000",
+        "rate: 1/s, overrides: { groups: { a: { rate: 64/s } } }, max_keys: 505000",
+    ] {
+        let told = start(words).unwrap_err();
+        assert!(told.contains("rate_limit.max_keys") && told.contains("2128 bytes of each"), "{told}");
+    }
+    // A few requests of many clients are as much.
+    for words in ["rate: 100/s, max_keys: 504000", "rate: 5/m, max_keys: 3000000", "rate: 100/s"] {
+        assert_eq!(start(words), Ok(()), "{words}");
+    }
+}
+
+#[test]
+fn how_many_keys_limits_know_is_told_by_whose_they_are() {
+    let origin = echo();
+    let filters = "{ rate_limit: { rules: [{ rate: 5/h, key: 'header:x-user' }, { rate: 5/h, key: route }] } }, \
+                   { concurrency: { limit: 5, key: 'header:x-user' } }";
+    let of_all = "filters: [{ rate_limit: { rate: 100/h, key: 'header:x-user', max_keys: 2 } }]\n";
+    let gateway = Gateway::start_file(&format!("{of_all}{}", yaml(&origin, filters)));
+    for user in ["a", "b", "c"] {
+        assert!(!refused(&Ask::new("GET /").header(&format!("x-user: {user}")).send(gateway.address())));
+    }
+    let series =
+        |owner: &str, filter: &str| format!("portcullis_limit_keys{{owner=\"{owner}\",filter=\"{filter}\"}}");
+    let keys = |owner: &str, filter: &str| gateway.metric(&series(owner, filter));
+    assert_eq!([keys("route all", "rate_limit"), keys("global", "rate_limit")], [4.0, 2.0]);
+    eventually("nobody is there", || keys("route all", "concurrency") == 0.0);
+    gateway.reload().unwrap();
+    assert_eq!(keys("route all", "rate_limit"), 4.0);
+    gateway.rewrite(&yaml(&origin, filters));
+    gateway.reload().unwrap();
+    eventually("those of all routes are gone", || {
+        !gateway.admin_get("/metrics").text().contains(&series("global", "rate_limit"))
+    });
+    assert_eq!(keys("route all", "rate_limit"), 4.0);
 }

@@ -293,6 +293,33 @@ fn a_server_with_tls_must_prove_who_it_is() {
 }
 
 #[test]
+fn all_keys_begin_with_the_prefix_of_the_store() {
+    let (pki, redis) = (Authority::new(), Redis::start());
+    let gateway = gateway(&pki);
+    let pebble = Pebble::start(&setup(&gateway));
+    let store = format!("{}, prefix: portcullis-staging", url(&redis));
+    reload(&gateway, &sharing(&pebble, &store, ""));
+    issued(&gateway);
+    let keys = redis.keys("");
+    assert!(!redis.keys(":cert:*").is_empty(), "{keys:?}");
+    assert!(keys.iter().all(|key| key.starts_with("portcullis-staging:acme:{")), "{keys:?}");
+}
+
+#[test]
+fn a_cluster_over_tls_keeps_certificates_too() {
+    let (pki, of_servers) = (Authority::new(), Authority::new());
+    let servers = Redis::cluster_with_tls(3, &of_servers);
+    let gateway = gateway(&pki);
+    let pebble = Pebble::start(&setup(&gateway));
+    let store =
+        format!("url: \"rediss+cluster://{}\", ca: {}", servers[0].secure(), of_servers.ca().display());
+    reload(&gateway, &sharing(&pebble, &store, ""));
+    issued(&gateway);
+    let kept = servers.iter().filter(|server| !server.keys(":cert:*").is_empty());
+    assert_eq!(kept.count(), 1);
+}
+
+#[test]
 fn a_store_that_is_silent_holds_up_neither_the_start_nor_strangers_for_long() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let store = format!("url: \"redis://{}\", timeout: 1500ms", silent.local_addr().unwrap());

@@ -14,6 +14,8 @@ use super::tls::Authority;
 /// A server that runs until this is dropped. It keeps nothing on disk.
 pub struct Redis {
     address: SocketAddr,
+    /// Where it speaks TLS, if it does that beside.
+    secure: Option<SocketAddr>,
     password: &'static str,
     tls: Option<Authority>,
     dir: TempDir,
@@ -37,10 +39,54 @@ impl Redis {
         Self::start_as("", Some(pki))
     }
 
+    /// One that speaks TLS beside, at a port of its own and to its like, with a certificate of this authority for 127.0.0.1.
+    pub fn beside_tls(pki: &Authority) -> Self {
+        loop {
+            let mut server = Self::away();
+            let mut command = Command::new("redis-server");
+            command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"]);
+            command.arg(server.dir.path()).args(["--port", &server.address.port().to_string()]);
+            command.args(
+                server
+                    .words_of_tls(pki)
+                    .iter()
+                    .flat_map(|(name, value)| [format!("--{name}"), value.clone()]),
+            );
+            if server.spawn(command) {
+                return server;
+            }
+        }
+    }
+
+    /// What it is told to speak TLS beside.
+    fn words_of_tls(&mut self, pki: &Authority) -> Vec<(&'static str, String)> {
+        let secure = *self.secure.insert(free());
+        pki.issue("redis", &["127.0.0.1"]);
+        let path = |name| pki.path(name).display().to_string();
+        vec![
+            ("tls-port", secure.port().to_string()),
+            ("tls-auth-clients", "no".into()),
+            ("tls-replication", "yes".into()),
+            ("tls-cert-file", path("redis.pem")),
+            ("tls-key-file", path("redis.key")),
+            ("tls-ca-cert-file", pki.ca().display().to_string()),
+        ]
+    }
+
+    /// Where it speaks TLS beside.
+    pub fn secure(&self) -> SocketAddr {
+        self.secure.unwrap()
+    }
+
     /// One that follows another, and is its copy.
     pub fn following(first: &Redis) -> Self {
-        let server = Self::start();
-        let port = first.address.port().to_string();
+        Self::start().follows(first)
+    }
+
+    /// The same, as the copy of another.
+    pub fn follows(self, first: &Redis) -> Self {
+        let server = self;
+        let port = first.secure.unwrap_or(first.address).port().to_string();
         server.ask::<()>(&["REPLICAOF", "127.0.0.1", &port]);
         super::eventually("it is a copy", || {
             let told: String = server.ask(&["INFO", "replication"]);
@@ -51,6 +97,15 @@ impl Redis {
 
     /// A cluster of so many, each with its share of the slots.
     pub fn cluster(count: u16) -> Vec<Self> {
+        Self::cluster_by(count, None)
+    }
+
+    /// The same, of servers that speak TLS beside and among themselves.
+    pub fn cluster_with_tls(count: u16, pki: &Authority) -> Vec<Self> {
+        Self::cluster_by(count, Some(pki))
+    }
+
+    fn cluster_by(count: u16, pki: Option<&Authority>) -> Vec<Self> {
         let start = || loop {
             let mut server = Self::away();
             let bus = free().port();
@@ -67,6 +122,11 @@ impl Redis {
             ]);
             command.args(["--port", &server.address.port().to_string(), "--cluster-port", &bus.to_string()]);
             command.arg("--dir").arg(server.dir.path());
+            if let Some(pki) = pki {
+                let words = server.words_of_tls(pki);
+                command.args(words.iter().flat_map(|(name, value)| [format!("--{name}"), value.clone()]));
+                command.args(["--tls-cluster", "yes"]);
+            }
             if server.spawn(command) {
                 break (server, bus);
             }
@@ -77,7 +137,7 @@ impl Redis {
                 (16384 / count * at, if at + 1 == count { 16383 } else { 16384 / count * (at + 1) - 1 });
             server.ask::<()>(&["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()]);
             let (first, bus) = &servers[0];
-            let port = first.address.port().to_string();
+            let port = first.secure.unwrap_or(first.address).port().to_string();
             server.ask::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus.to_string()]);
         }
         let servers: Vec<_> = servers.into_iter().map(|(server, _)| server).collect();
@@ -92,16 +152,27 @@ impl Redis {
 
     /// A sentinel that calls this server `main`, and puts another in its place soon after it is gone.
     pub fn sentinel(first: &Redis) -> Self {
+        Self::sentinel_by(first, None)
+    }
+
+    /// The same, which speaks TLS beside, and to the servers.
+    pub fn sentinel_with_tls(first: &Redis, pki: &Authority) -> Self {
+        Self::sentinel_by(first, Some(pki))
+    }
+
+    fn sentinel_by(first: &Redis, pki: Option<&Authority>) -> Self {
         let mut sentinel = Self::away();
         loop {
+            let more = pki.map(|pki| sentinel.words_of_tls(pki)).unwrap_or_default();
+            let more: String = more.iter().map(|(name, value)| format!("{name} {value}\n")).collect();
             let words = format!(
                 "port {}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {} 1\n\
                  sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 2000\n",
                 sentinel.address.port(),
-                first.address.port()
+                first.secure.unwrap_or(first.address).port()
             );
             let file = sentinel.dir.path().join("sentinel.conf");
-            std::fs::write(&file, words).unwrap();
+            std::fs::write(&file, format!("{more}{words}")).unwrap();
             let mut command = Command::new("redis-server");
             command.arg(&file).arg("--sentinel");
             if sentinel.spawn(command) {
@@ -113,7 +184,8 @@ impl Redis {
 
     /// A port where one will be, and nobody is.
     pub fn away() -> Self {
-        Self { address: free(), password: "", tls: None, dir: tempfile::tempdir().unwrap(), child: None }
+        let dir = tempfile::tempdir().unwrap();
+        Self { address: free(), secure: None, password: "", tls: None, dir, child: None }
     }
 
     fn start_as(password: &'static str, tls: Option<Authority>) -> Self {

@@ -9,6 +9,8 @@
 //!                                            :tls:www.example.com                answer to one in the handshake
 //! ```
 //!
+//! Instead of `portcullis` they begin with the store's `prefix`.
+//!
 //! A lock is a lease: it ends by itself when its holder is gone. Whoever writes under one writes only while it is his,
 //! which the server itself looks at: a holder that was asleep for too long overwrites nothing.
 
@@ -69,7 +71,8 @@ struct Entry {
 
 impl Shared {
     pub(super) fn new(redis: Arc<Redis>, directory: &str) -> Self {
-        Self { redis, prefix: format!("portcullis:acme:{{{directory}}}:").into() }
+        let prefix = format!("{}:acme:{{{directory}}}:", redis.prefix()).into();
+        Self { redis, prefix }
     }
 
     /// Waits until all that was let go is removed.

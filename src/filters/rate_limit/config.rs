@@ -49,7 +49,7 @@ pub struct Config {
     /// that of the first of its groups that has one.
     pub(super) overrides: Option<Overrides>,
     /// What the rule is called in header fields. `default` unless named, or `rule-1` and so on. Rules with the same words on
-    /// the same route count together, unless they have different names.
+    /// the same route count together, unless they have different names or act under different conditions.
     pub(super) name: Option<String>,
     /// Several rules in place of one.
     pub(super) rules: Option<Vec<Rule>>,
@@ -68,11 +68,12 @@ pub struct Config {
     pub(super) dry_run: bool,
     /// What clients are told of their limits.
     pub(super) headers: Headers,
-    /// How many clients are known at once, for each rule. One takes 40 bytes, or 60 with `settle_every`; with
-    /// `sliding_log` 80 and 16 for each request that counts, 2 KB in all at most. Beyond, the client that would have all of its
-    /// rate again the soonest is forgotten.
+    /// How many clients are known at once, for each rule: 1,000,000 unless named, 100,000 with `sliding_log`. One takes 40
+    /// bytes, or 60 with `settle_every`; with `sliding_log` 80 and 16 for each request that counts, 2 KB in all at most, and a
+    /// rule whose clients could take more than 1 GiB is refused. Beyond, the client that would have all of its rate again the
+    /// soonest is forgotten.
     #[schemars(range(min = 1, max = 100_000_000))]
-    pub(super) max_keys: usize,
+    pub(super) max_keys: Option<usize>,
 }
 
 impl Default for Config {
@@ -94,7 +95,7 @@ impl Default for Config {
             on_store_error: None,
             dry_run: false,
             headers: Headers::Ietf,
-            max_keys: 1_000_000,
+            max_keys: None,
         }
     }
 }

@@ -7,13 +7,14 @@
 //!    stopped there. Any other counts after it (stage `limit`).
 //! 4. At a store that gateways share, all rules of a filter are one question. While there is no answer, `on_store_error` says
 //!    what becomes of requests.
-//! 5. Counts belong to whose filters these are (all routes, a listener's, one route's) and to the rule's words: they go on over
-//!    a reload that leaves both.
+//! 5. Counts belong to whose filters these are (all routes, a listener's, one route's), to their conditions and to the rule's words:
+//!    they go on over a reload that leaves all three.
 
 mod config;
 mod rules;
 mod together;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -25,6 +26,7 @@ use crate::document::Errors;
 use crate::exchange::{Answer, Exchange, Reason, Reply, ResponseHeader, Result};
 use crate::limit::{self, Decision, Headers, Policy, Verdict, Who};
 use crate::registry::{FilterKind, Scope};
+use crate::telemetry::LimitMetrics;
 use crate::types::CredentialFields;
 
 use config::Config;
@@ -41,6 +43,8 @@ pub struct RateLimit {
     queues: bool,
     /// Where it is counted, if not here.
     together: Option<Together>,
+    /// Tells how many keys the rules know.
+    _metrics: Arc<LimitMetrics>,
 }
 
 /// What an exchange has taken, by each rule that counted it.
@@ -87,12 +91,21 @@ impl FilterKind for RateLimit {
     type Config = Config;
 
     fn compile(config: Config, scope: &Scope<'_>) -> std::result::Result<Self, Errors> {
-        let (dry_run, headers, max_keys) = (config.dry_run, config.headers, config.max_keys);
+        let (dry_run, headers) = (config.dry_run, config.headers);
+        // At a store there are no sliding logs.
+        let max_keys = config.max_keys.unwrap_or(rules::MAX_KEYS);
         let (on_error, settle_every) = (config.on_store_error.unwrap_or_default(), config.settle_every);
         let settle_every = settle_every.map(|every| every.get());
         let (rules, redis) = rules::rules(config, scope)?;
         let together =
             redis.map(|redis| Together::new(redis, on_error, settle_every, &rules, max_keys, scope));
+        let metrics = scope.metrics.limits(scope.owner, Self::NAME);
+        for rule in &rules {
+            metrics.watch(&rule.counts, |counts| counts.limiter.keys());
+        }
+        for credit in together.iter().flat_map(Together::credits) {
+            metrics.watch(credit, |credit| credit.keys());
+        }
         let identity = |rule: &Rule| {
             rule.subject.key.needs_identity() || rule.plans.needs_identity() || rule.price.needs_identity()
         };
@@ -101,7 +114,7 @@ impl FilterKind for RateLimit {
             |rule: &Rule| rule.plans.all().iter().any(|plan| matches!(plan.policy, Policy::LeakyBucket(_)));
         let queues = rules.iter().any(queues);
         let headers = if dry_run { Headers::Off } else { headers };
-        Ok(Self { rules, dry_run, headers, stage, queues, together })
+        Ok(Self { rules, dry_run, headers, stage, queues, together, _metrics: metrics })
     }
 
     fn stage(&self) -> Stage {

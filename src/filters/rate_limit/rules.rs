@@ -11,7 +11,8 @@ use http::HeaderName;
 use super::config::{Algorithm, Config, Cost, Overrides, Rule as Words};
 use crate::document::{ConfigError, Errors};
 use crate::limit::{
-    self, Headers, Key, KeyHash, Label, Limiter, MissingKey, Policy, Price, Shared, Subject, Terms, Variants,
+    self, Headers, Key, KeyHash, Label, Limiter, MissingKey, Policy, Price, Shared, SlidingLog, Subject,
+    Terms, Variants,
 };
 use crate::registry::Scope;
 use crate::stores::{Place, Redis};
@@ -21,6 +22,12 @@ use crate::types::Rate;
 const MOST_COST: u64 = 1_000_000;
 /// The most that a sliding log remembers of a key.
 const MOST_LOG: u64 = 10_000;
+/// How many clients a rule knows where nothing is said.
+pub(super) const MAX_KEYS: usize = 1_000_000;
+/// The same with a sliding log, which takes up to 2 KB for each.
+const MAX_LOG_KEYS: usize = 100_000;
+/// The most memory that a sliding log may come to take, in bytes.
+const MOST_LOG_BYTES: usize = 1 << 30;
 /// How long a request waits with a leaky bucket where nothing is said.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
@@ -61,14 +68,14 @@ pub(super) struct Plan {
 pub(super) fn rules(config: Config, scope: &Scope<'_>) -> Result<(Vec<Rule>, Option<Arc<Redis>>), Errors> {
     let mut errors = Errors::default();
     let redis = store(&config, scope, &mut errors);
-    if config.max_keys == 0 || config.max_keys > 100_000_000 {
+    if config.max_keys.is_some_and(|keys| keys == 0 || keys > 100_000_000) {
         errors.push(ConfigError::new("max_keys", "the clients known at once are 1 to 100,000,000"));
     }
     if config.dry_run && config.headers != Headers::default() {
         let message = "clients are told nothing of limits that only `dry_run`";
         errors.push(ConfigError::new("headers", message));
     }
-    let max_keys = config.max_keys.clamp(1, 100_000_000);
+    let max_keys = config.max_keys.map(|keys| keys.clamp(1, 100_000_000));
     let words = words(config, &mut errors);
     let one = matches!(&*words, [(path, _)] if path.is_empty());
     let rules: Vec<_> = words
@@ -77,7 +84,7 @@ pub(super) fn rules(config: Config, scope: &Scope<'_>) -> Result<(Vec<Rule>, Opt
         .filter_map(|(at, (path, words))| {
             let name = if one { "default".to_owned() } else { format!("rule-{}", at + 1) };
             let mut of_rule = Errors::default();
-            let rule = rule(words, name, max_keys, scope, &mut of_rule);
+            let rule = rule(words, name, max_keys, scope, (&mut of_rule, &mut errors));
             errors.extend(if path.is_empty() { of_rule } else { of_rule.below(&path) });
             rule
         })
@@ -189,7 +196,13 @@ fn words(config: Config, errors: &mut Errors) -> Vec<(String, Words)> {
     rules.into_iter().enumerate().map(|(at, rule)| (format!("rules[{at}]"), rule)).collect()
 }
 
-fn rule(words: Words, name: String, max_keys: usize, scope: &Scope<'_>, errors: &mut Errors) -> Option<Rule> {
+fn rule(
+    words: Words,
+    name: String,
+    max_keys: Option<usize>,
+    scope: &Scope<'_>,
+    (errors, of_all): (&mut Errors, &mut Errors),
+) -> Option<Rule> {
     check(&words, errors);
     let Overrides { consumers, groups } = &words.overrides;
     errors.extend(limit::check_overrides(consumers.keys(), groups.keys(), scope.consumers));
@@ -203,7 +216,7 @@ fn rule(words: Words, name: String, max_keys: usize, scope: &Scope<'_>, errors: 
         words.ipv6_prefix,
         words.name,
     ]);
-    let identity = format!("{} rate_limit {meaning}", scope.owner).into_boxed_str();
+    let identity = format!("{} rate_limit {meaning}", scope.counts_for()).into_boxed_str();
     let Words { rate, burst, algorithm, max_wait, key, ipv6_prefix, missing_key, cost, overrides, .. } =
         words;
     let name = words.name.unwrap_or(name);
@@ -228,12 +241,34 @@ fn rule(words: Words, name: String, max_keys: usize, scope: &Scope<'_>, errors: 
             errors.push(ConfigError::new("cost", message));
         }
     }
+    let max_keys = match algorithm {
+        Algorithm::SlidingLog => log_keys(max_keys, &plans, &name, of_all),
+        _ => max_keys.unwrap_or(MAX_KEYS),
+    };
     let counts = scope.state.adopt(format!("{identity} {max_keys}"), || Counts {
         limiter: Limiter::new(algorithm.kind(), max_keys),
         hash: KeyHash::default(),
     });
     let (subject, mark) = (Subject { key, ipv6_prefix, missing: missing_key }, limit::mark(&identity));
     Some(Rule { subject, plans, price, told, counts, identity, mark })
+}
+
+/// How many clients a sliding log knows: it takes memory for each of their requests, and is bounded as a whole.
+fn log_keys(max_keys: Option<usize>, plans: &Variants<Plan>, rule: &str, errors: &mut Errors) -> usize {
+    let Some(max_keys) = max_keys else { return MAX_LOG_KEYS };
+    let amounts = plans.all().iter().map(|plan| plan.terms.amount);
+    let each = SlidingLog::most_bytes(amounts.max().unwrap_or_default());
+    if each.saturating_mul(max_keys) > MOST_LOG_BYTES {
+        let message = format!(
+            "{max_keys} clients could take {} MiB by `{rule}`: a sliding log remembers up to {each} bytes of each, and has 1024 \
+             MiB in all",
+            each.saturating_mul(max_keys) >> 20
+        );
+        let hint =
+            format!("write `max_keys: {}` or less, or count by `sliding_window`", MOST_LOG_BYTES / each);
+        errors.push(ConfigError::new("max_keys", message).with_hint(hint));
+    }
+    max_keys.min(MOST_LOG_BYTES / each)
 }
 
 fn check(words: &Words, errors: &mut Errors) {

@@ -128,6 +128,11 @@ impl Together {
         Some(Outcome::Refuse(retry))
     }
 
+    /// Where rules count on credit.
+    pub(super) fn credits(&self) -> &[Arc<Credit>] {
+        self.credits.as_deref().unwrap_or_default()
+    }
+
     /// Has every rule count the request, as far as the store says.
     pub(super) async fn count(
         &self,
@@ -180,10 +185,10 @@ impl Together {
 
     /// What a key is called at the store.
     fn spell(&self, rule: &Rule, plan: &Plan, found: &Found<'_>) -> String {
-        let key = spell(found, &plan.words);
+        let (prefix, key) = (self.shared.prefix(), spell(found, &plan.words));
         match &self.tag {
-            None => format!("portcullis:limit:{{{}:{key}}}", rule.mark),
-            Some(tag) => format!("portcullis:limit:{{{tag}}}:{}:{key}", rule.mark),
+            None => format!("{prefix}:limit:{{{}:{key}}}", rule.mark),
+            Some(tag) => format!("{prefix}:limit:{{{tag}}}:{}:{key}", rule.mark),
         }
     }
 
@@ -216,7 +221,7 @@ impl Together {
         let want = |one: &Counted| {
             let (_, plan) = filter.of(&one.share)?;
             let cost = one.share.cost;
-            Some(Want { key: one.spelled.clone(), terms: plan.terms, debt: 0, age: 0, cost })
+            Some(Want { key: one.spelled.clone(), terms: plan.terms, debt: 0, age: 0, cost, lag: 0 })
         };
         let wants: Vec<Want> = counted.iter().filter_map(want).collect();
         let Ok(decisions) = self.shared.take(&wants).await else {
@@ -259,7 +264,7 @@ impl Together {
             Err(_) => limiter.give_back(&plan.policy, share.key, more.unsigned_abs(), share.at),
         }
         let Some(key) = &share.spelled else { return };
-        let want = Want { key: key.to_string(), terms: plan.terms, debt: more, age: 0, cost: 0 };
+        let want = Want { key: key.to_string(), terms: plan.terms, debt: more, age: 0, cost: 0, lag: 0 };
         let shared = Arc::clone(&self.shared);
         self.shared.aside(async move {
             // Why not is told where the next asks.

@@ -14,6 +14,7 @@ mod collector;
 mod consumer;
 mod counts;
 mod histogram;
+mod limits;
 mod route;
 mod upstream;
 mod variant;
@@ -26,6 +27,7 @@ use prometheus::{
 
 pub use consumer::ConsumerMetrics;
 pub use histogram::{Buckets, InvalidBuckets};
+pub use limits::LimitMetrics;
 pub use prometheus::TEXT_FORMAT;
 pub use route::{ActiveRequest, RouteMetrics};
 pub use upstream::{EndpointMetrics, UpstreamMetrics};
@@ -46,6 +48,7 @@ pub struct Metrics {
     upstreams: Arc<Adopted<UpstreamMetrics>>,
     variants: Arc<Adopted<VariantMetrics>>,
     consumers: Arc<Adopted<ConsumerMetrics>>,
+    limits: Arc<Adopted<LimitMetrics>>,
     no_route: Arc<RouteMetrics>,
     connections_active: IntGaugeVec,
     tls_handshakes: IntCounterVec,
@@ -76,6 +79,7 @@ impl Metrics {
             upstreams: Arc::new(Adopted::default()),
             variants: Arc::new(Adopted::default()),
             consumers: Arc::new(Adopted::default()),
+            limits: Arc::new(Adopted::default()),
             no_route,
             connections_active: IntGaugeVec::new(
                 opts("connections_active", "Client connections open now."),
@@ -143,6 +147,11 @@ impl Metrics {
     /// The metrics of the consumer called `name`; adopt as with [`Metrics::route`].
     pub fn consumer(&self, name: &str) -> Arc<ConsumerMetrics> {
         self.consumers.adopt(name, ConsumerMetrics::new)
+    }
+
+    /// How many keys the limits of a kind know that stand among the filters of `owner`; adopt as with [`Metrics::route`].
+    pub fn limits(&self, owner: &str, filter: &'static str) -> Arc<LimitMetrics> {
+        self.limits.adopt(&LimitMetrics::key(owner, filter), |_| LimitMetrics::new(owner, filter))
     }
 
     /// Client connections open now on the listener called `name`. Look it up once and keep it.
@@ -251,6 +260,7 @@ impl Metrics {
             Box::new(SeriesCollector::new(Arc::clone(&self.upstreams), upstream::FAMILIES)?),
             Box::new(SeriesCollector::new(Arc::clone(&self.variants), variant::FAMILIES)?),
             Box::new(SeriesCollector::new(Arc::clone(&self.consumers), consumer::FAMILIES)?),
+            Box::new(SeriesCollector::new(Arc::clone(&self.limits), limits::FAMILIES)?),
         ];
         collectors.into_iter().try_for_each(|collector| self.registry.register(collector))?;
         #[cfg(target_os = "linux")]
@@ -382,6 +392,23 @@ mod tests {
         assert!(!metrics.render().unwrap().contains("idle"));
         drop(mobile);
         assert!(!metrics.render().unwrap().contains("mobile"));
+    }
+
+    #[test]
+    fn limits_tell_their_keys_while_somebody_holds_them() {
+        let metrics = metrics();
+        let (first, second) = (Arc::new(2_usize), Arc::new(3_usize));
+        let series = r#"portcullis_limit_keys{owner="route orders",filter="rate_limit"}"#;
+        let limits = metrics.limits("route orders", "rate_limit");
+        assert_eq!(value(&metrics, series), None);
+        for counts in [&first, &second, &first] {
+            metrics.limits("route orders", "rate_limit").watch(counts, |keys| *keys);
+        }
+        assert_eq!(value(&metrics, series), Some(5.0));
+        drop(first);
+        assert_eq!(value(&metrics, series), Some(3.0));
+        drop(limits);
+        assert_eq!(value(&metrics, series), None);
     }
 
     #[test]
