@@ -25,6 +25,7 @@ mod lane;
 mod lifetime;
 mod mirror;
 mod obstacle;
+mod outrun;
 mod peer;
 mod permit;
 mod queue;

@@ -182,7 +182,7 @@ impl Breaker {
         Some(Ticket { era, first })
     }
 
-    /// Ends a call that took this long. The change that it made, if any.
+    /// Ends a call that took this long, or, if it was given up, would have taken longer. The change that it made, if any.
     pub fn end(
         &self,
         policy: &BreakerPolicy,
@@ -195,14 +195,12 @@ impl Breaker {
         if word.era != ticket.era {
             return None;
         }
-        let failed = verdict == Verdict::Failure;
         let slow = policy.slow_call.is_some_and(|slow| took > slow.duration);
         match (word.state, verdict) {
             (State::HalfOpen, _) => self.end_probe(policy, now, word.era, verdict, slow),
-            (State::Closed, Verdict::Success | Verdict::Failure) => {
-                self.end_call(policy, now, word, failed, slow)
-            }
-            (State::Closed, Verdict::Neutral) | (State::Open, _) => None,
+            (State::Closed, Verdict::Neutral) if !slow => None,
+            (State::Closed, _) => self.end_call(policy, now, word, verdict, slow),
+            (State::Open, _) => None,
         }
     }
 
@@ -238,9 +236,10 @@ impl Breaker {
         policy: &BreakerPolicy,
         now: Instant,
         seen: Word,
-        failed: bool,
+        verdict: Verdict,
         slow: bool,
     ) -> Option<Change> {
+        let failed = verdict == Verdict::Failure;
         if policy.error_rate.is_some() || policy.slow_call.is_some() {
             self.window.add(self.born.nanos(now), policy.window, failed, slow);
         }
@@ -251,7 +250,11 @@ impl Breaker {
         let rate = if failed || slow { self.exceeded(policy, at) } else { None };
         let mut cause = None;
         self.update(|word| {
-            let counted = if failed { word.counted.saturating_add(1) } else { 0 };
+            let counted = match verdict {
+                Verdict::Failure => word.counted.saturating_add(1),
+                Verdict::Success => 0,
+                Verdict::Neutral => word.counted,
+            };
             let in_a_row = failed && policy.consecutive_failures.is_some_and(|limit| counted >= fit(limit));
             cause = if in_a_row { Some(Cause::ConsecutiveFailures) } else { rate };
             let same = word.era == seen.era;
@@ -274,12 +277,12 @@ impl Breaker {
             let rest = Word { probes: word.probes.saturating_sub(1), ..word };
             let counted = word.counted.saturating_add(1);
             change = match verdict {
-                Verdict::Neutral => None,
                 Verdict::Failure => Some((State::Open, Cause::ProbeFailed)),
-                Verdict::Success if slow => Some((State::Open, Cause::ProbeSlow)),
+                Verdict::Success | Verdict::Neutral if slow => Some((State::Open, Cause::ProbeSlow)),
                 Verdict::Success => {
                     (counted >= fit(policy.close_after)).then_some((State::Closed, Cause::ProbesSucceeded))
                 }
+                Verdict::Neutral => None,
             };
             let counted = if verdict == Verdict::Success { counted } else { word.counted };
             let same = word.era == era;

@@ -55,10 +55,10 @@ pub use health::{
     HealthReport, HttpExpected, HttpProbe, HttpProbeRequest, LastProbe, Policy, ProbeConnector, ProbeError,
     Probed, Probers, Question, Serving, Target, TcpProbe, Thresholds, Told,
 };
-pub use hedge::{HedgeAfter, Hedged};
+pub use hedge::{HedgeAfter, Hedged, Lingering};
 pub use latency::PeakEwma;
 pub use limits::{Limit, Priority, Refused, Slot, UNLIMITED};
-pub use outcome::{End, Outcome, Verdict};
+pub use outcome::{End, Outcome, Verdict, Waited};
 pub use passive::{Ejections, Passive, PassivePolicy};
 pub use quantile::Latencies;
 pub use retry::{Causes, Methods, RetryOn, RetryPolicy};
