@@ -49,7 +49,7 @@ pub use discovery::{
     BoxStream, Discovery, DiscoveryError, DnsDiscovery, DnsQuery, DnsResolver, Finder, Found,
 };
 pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Origin, Permit};
-pub use handed::Handed;
+pub use handed::{Changes, Handed, Leave};
 pub use health::{
     ActiveHealth, BodyMatch, BoxFuture, Change, Check, Checked, GrpcProbe, HealthCheck, HealthKeeper,
     HealthReport, HttpExpected, HttpProbe, HttpProbeRequest, LastProbe, Policy, ProbeConnector, ProbeError,
