@@ -106,7 +106,7 @@ pub(super) fn body(pinned: &mut Pinned, piece: Option<&Bytes>, end: bool) {
     if let Some(piece) = piece {
         let at = copy.at;
         copy.at += piece.len() as u64;
-        let why = match kept.came(at, piece) {
+        let why = match kept.came(at, piece, Some(&pinned.kept)) {
             Err(Full) => Some(result::NO_MEMORY),
             Ok(()) => (!kept.is_whole()).then_some(result::TOO_LONG),
         };
