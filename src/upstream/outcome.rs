@@ -108,7 +108,7 @@ impl End {
         match self {
             Self::ConnectFailed | Self::ConnectTimeout | Self::TlsFailed => Some(RetryOn::ConnectFailure),
             Self::Reset => Some(RetryOn::Reset),
-            Self::ReadTimeout | Self::TryTimeout => Some(RetryOn::Timeout),
+            Self::ReadTimeout | Self::WriteTimeout | Self::TryTimeout => Some(RetryOn::Timeout),
             _ => None,
         }
     }
