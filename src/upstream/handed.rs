@@ -29,13 +29,15 @@ pub struct Changes(Arc<RwLock<bool>>);
 
 /// Leave to change endpoints. What is changed under it is in the copy that a new process gets.
 #[derive(Debug)]
-pub struct Leave<'a>(#[allow(dead_code, reason = "held, not read")] RwLockReadGuard<'a, bool>);
+pub struct Leave<'a> {
+    _copied: RwLockReadGuard<'a, bool>,
+}
 
 impl Changes {
     /// Leave to change endpoints now; `None` while another process has a copy.
     pub fn leave(&self) -> Option<Leave<'_>> {
         let copied = self.0.read();
-        (!*copied).then_some(Leave(copied))
+        (!*copied).then_some(Leave { _copied: copied })
     }
 
     /// A copy is about to be made. Waits for changes under way.
