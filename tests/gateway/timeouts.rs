@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Client, FullBacklog, Gateway, Origin, Then, eventually};
+use crate::harness::{Client, FullBacklog, Gateway, Http2, Origin, Then, eventually};
 
 /// A configuration with timeouts at the three levels.
 fn config(address: impl std::fmt::Display, defaults: &str, upstream: &str, route: &str) -> String {
@@ -187,6 +187,23 @@ fn an_origin_that_takes_its_time_is_waited_for() {
     std::thread::sleep(Duration::from_millis(800));
     assert_eq!(client.send(vec![b'x'; 10_000]).response().text(), "ok");
     assert_eq!(gateway.log_of("/")["tries"], 1);
+}
+
+#[test]
+fn a_call_that_is_not_taken_is_given_up() {
+    let address = deaf_to_http2();
+    let words = config(address, "write: 300ms", "", "").replace("endpoints:", "protocol: http2, endpoints:");
+    let gateway = Gateway::start(&words);
+    let mut client = Http2::connect(gateway.address());
+    let call =
+        client.request("POST", "/s/M").header("content-type", "application/grpc").header("te", "trailers");
+    let mut message = vec![b'x'; 200_005];
+    message[..5].copy_from_slice(&[0, 0, 3, 13, 64]);
+    let begun = Instant::now();
+    let answer = client.send(call, &message);
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(answer.trailers.unwrap_or(answer.fields).contains_key("grpc-status"));
+    assert_eq!(gateway.log_of("/s/M")["reason"], "upstream_write_timeout");
 }
 
 /// A server of HTTP/2 that takes streams, and nothing of their bodies beyond the first window.
