@@ -60,6 +60,12 @@ pub fn all() -> Vec<Workload> {
         routes(),
         resilience(),
         policy(
+            "hedge",
+            "100 B answers; hedged after a time that none of them takes",
+            Policy::Hedge,
+            get("/"),
+        ),
+        policy(
             "rate_limit",
             "100 B answers; a limit by address, with its header fields",
             Policy::RateLimit,

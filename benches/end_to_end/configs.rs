@@ -35,6 +35,8 @@ pub enum Policy {
     Conditions,
     /// Two variants of the route, by a key of the request.
     Split,
+    /// A second endpoint after a time that no answer takes. Portcullis only.
+    Hedge,
 }
 
 /// How the origin is spoken to.
@@ -112,6 +114,7 @@ pub fn portcullis(setup: &Setup, revision: usize) -> String {
         Policy::Split => {
             "split: { key: ip, to: [{ upstream: origin, weight: 95 }, { upstream: origin, weight: 5, name: canary }] }"
         }
+        Policy::Hedge => "upstream: origin, retry: { hedge: { after: 20s } }",
         _ => "upstream: origin",
     };
     let mut text = format!(
@@ -143,7 +146,7 @@ routes:
 impl Policy {
     fn filters(self) -> &'static str {
         match self {
-            Self::None | Self::Split => "",
+            Self::None | Self::Split | Self::Hedge => "",
             Self::RateLimit => "{ rate_limit: { rate: 1000000/s, key: ip } }",
             Self::SharedRateLimit { exact: true } => {
                 "{ rate_limit: { rate: 1000000/s, key: ip, store: main } }"

@@ -17,12 +17,13 @@ use super::results::{Comparison, Direct, Latency, Results, Row};
 use super::stats::{Estimate, estimate, paired_ratios};
 use super::{Result, footprint, reloads};
 
-pub const NAMES: [&str; 28] = [
+pub const NAMES: [&str; 29] = [
     "small",
     "large",
     "connection_per_request",
     "routes_50000",
     "resilience",
+    "hedge",
     "rate_limit",
     "rate_limit_settled",
     "rate_limit_exact",

@@ -107,10 +107,12 @@ pub(super) fn put(admin: &Admin, place: &Place, body: &[u8]) -> Answer {
         priority: words.priority,
         draining: words.state.map(|state| state == State::Draining),
     };
+    let Some(leave) = admin.changes.leave() else { return handed(admin) };
     if upstream.place(address, &wanted).is_none() {
         return bad("An upstream has at most 4096 endpoints.");
     }
     place.changed(admin, &upstream);
+    drop(leave);
     let view = view(&upstream, address);
     log::info!("upstream {}: endpoint {address} is changed through the API", place.upstream);
     json_of(StatusCode::OK, &view)
@@ -122,17 +124,29 @@ pub(super) fn remove(admin: &Admin, place: &Place) -> Answer {
         Ok(found) => found,
         Err(refusal) => return *refusal,
     };
+    let Some(leave) = admin.changes.leave() else { return handed(admin) };
     let mut view = view(&upstream, address);
     if upstream.remove(address).is_none() {
         let detail = format!("Upstream `{}` has no endpoint `{address}`.", place.upstream);
         return problem(StatusCode::NOT_FOUND, "no_such_endpoint", &detail);
     }
     place.changed(admin, &upstream);
+    drop(leave);
     log::info!("upstream {}: endpoint {address} is removed through the API", place.upstream);
     if let Some(state) = view.get_mut("state") {
         *state = "removed".into();
     }
     json_of(StatusCode::OK, &view)
+}
+
+/// A new process has a copy of what was changed, and would not hear of more.
+fn handed(admin: &Admin) -> Answer {
+    if admin.drain.has_handed_over() {
+        let detail = "A new process has taken over; ask that one.";
+        return problem(StatusCode::CONFLICT, "handed_over", detail);
+    }
+    let detail = "An upgrade is under way, and the new process has its copy of the endpoints already. Ask again when it has ended.";
+    problem(StatusCode::CONFLICT, "upgrade_under_way", detail)
 }
 
 /// The endpoint as `GET /upstreams` shows it.

@@ -28,6 +28,7 @@ use tokio::sync::Semaphore;
 use crate::edge::Drain;
 use crate::snapshot::Live;
 use crate::types::Secret;
+use crate::upstream::Changes;
 
 pub use status::Status;
 
@@ -46,6 +47,8 @@ pub struct Admin {
     pub live: Arc<Live>,
     /// Whether the gateway is ending.
     pub drain: Drain,
+    /// Whether endpoints may be changed.
+    pub changes: Changes,
     /// What the process says of itself.
     pub status: Arc<Status>,
     /// What the API can set going.

@@ -88,6 +88,11 @@ impl Drain {
         self.0.handed_over.send_replace(true);
     }
 
+    /// Whether a new process answers for this one.
+    pub fn has_handed_over(&self) -> bool {
+        *self.0.handed_over.borrow()
+    }
+
     /// Turns true when a new process answers for this one.
     pub fn watch_handed_over(&self) -> watch::Receiver<bool> {
         self.0.handed_over.subscribe()

@@ -142,6 +142,8 @@ pub(super) fn arrive(
         early: None,
         kept: Kept::default(),
         replay: None,
+        watch: None,
+        watched: false,
         copy: None,
         call,
         grpc_status: None,

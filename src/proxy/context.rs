@@ -13,6 +13,7 @@ use pingora::{Error, ErrorType, Result};
 use super::kept::Kept;
 use super::mirror::Copy;
 use super::replay::Rest;
+use super::stall::Watch;
 use crate::chain::{Chain, Slots, Verdict};
 use crate::edge::{Arrival, Timer};
 use crate::exchange::{Exchange, Facts, Reason, Reply};
@@ -59,6 +60,10 @@ pub(super) struct Pinned {
     pub(super) kept: Kept,
     /// Where the client's session comes back from the one that sends the body anew.
     pub(super) replay: Option<Rest>,
+    /// Watches whether the attempt's body is taken, while it is still coming.
+    pub(super) watch: Option<Watch>,
+    /// Whether any attempt was watched.
+    pub(super) watched: bool,
     /// What becomes a copy of the request, where one is to be made.
     pub(super) copy: Option<Box<Copy>>,
     /// What kind of gRPC call the request is, if it is one.

@@ -100,6 +100,7 @@ pub(super) fn of_the_end(end: End) -> Option<Reason> {
     match end {
         End::Reset => Some(Reason::UPSTREAM_RESET),
         End::ReadTimeout => Some(Reason::UPSTREAM_READ_TIMEOUT),
+        End::WriteTimeout => Some(Reason::UPSTREAM_WRITE_TIMEOUT),
         End::TryTimeout => Some(Reason::TRY_TIMEOUT),
         _ => None,
     }

@@ -230,7 +230,7 @@ fn seen_request_body(
             return context.fail(Reason::BODY_TOO_LARGE);
         }
         if let (Err(kept::Full), Target::Upstream(upstream)) =
-            (pinned.kept.came(at, bytes), &pinned.route.target)
+            (pinned.kept.came(at, bytes, None), &pinned.route.target)
         {
             upstream.body_not_kept();
         }

@@ -6,9 +6,10 @@
 //!    once, out of the upstream's retry budget, and only where one has room now.
 //! 3. What fails, or answers with a status that the route would try again after, loses while the other is under way. Alone, it
 //!    ends as on the engine's way: passed on, told, or tried again, by the engine then.
-//! 4. The loser is given up. That tells nothing of its endpoint but that it would have taken longer.
+//! 4. The loser is given up, or waited for though nobody will get its answer: [`outrun`] says when.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use pingora_proxy::Session;
 
 use super::context::Context;
 use super::lane::{self, Due, Held, Lane, Step};
-use super::{Gateway, attempt, failure, relay, settle};
+use super::{Gateway, attempt, failure, outrun, relay, settle};
 use crate::exchange::Reason;
 use crate::snapshot::Target;
 use crate::upstream::{End, Hedged, RetryOn};
@@ -79,26 +80,26 @@ pub(super) async fn exchange(
 struct Race<'a> {
     gateway: &'a Gateway,
     delay: Duration,
-    lanes: Vec<Lane<'a>>,
+    lanes: Vec<Lane>,
     is_late: bool,
 }
 
 /// What became of a race.
-enum Ended<'a> {
-    Won(Held<'a>, HttpTask),
+enum Ended {
+    Won(Held, HttpTask),
     /// What the last attempt ended with, in the engine's terms.
     Failed(Box<Error>),
 }
 
 /// What happens while an answer is waited for.
-enum Event<'a> {
-    Step(usize, Step<'a>),
+enum Event {
+    Step(usize, Step),
     Late,
     Gone(Box<Error>),
 }
 
-impl<'a> Race<'a> {
-    async fn run(&mut self, session: &mut Session, context: &mut Context) -> Ended<'a> {
+impl Race<'_> {
+    async fn run(&mut self, session: &mut Session, context: &mut Context) -> Ended {
         let mut late = std::pin::pin!(tokio::time::sleep(self.delay));
         loop {
             let event = tokio::select! {
@@ -164,7 +165,7 @@ impl<'a> Race<'a> {
     /// Begins the exchange's current attempt.
     fn begin(&mut self, context: &mut Context, peer: Box<HttpPeer>, second: bool) -> Result<()> {
         let attempt = context.pinned()?.tries.current.take();
-        self.lanes.push(Lane::begin(&self.gateway.outbound, peer, attempt, second));
+        self.lanes.push(Lane::begin(Arc::clone(&self.gateway.outbound), peer, attempt, second));
         Ok(())
     }
 
@@ -198,7 +199,7 @@ impl<'a> Race<'a> {
     fn head(
         &mut self,
         at: usize,
-        held: &Held<'_>,
+        held: &Held,
         session: &Session,
         context: &mut Context,
     ) -> Result<(Box<RequestHeader>, Due)> {
@@ -245,17 +246,13 @@ impl<'a> Race<'a> {
     }
 
     /// An attempt's answer is passed on.
-    fn wins(&mut self, at: usize, held: Held<'a>, head: HttpTask, context: &mut Context) -> Ended<'a> {
+    fn wins(&mut self, at: usize, held: Held, head: HttpTask, context: &mut Context) -> Ended {
         let now = Instant::now();
         let mut lane = self.lanes.remove(at);
         count(&lane, Hedged::Won, context);
-        for mut lane in self.lanes.drain(..) {
+        for lane in self.lanes.drain(..) {
             count(&lane, Hedged::Lost, context);
-            if let Some(attempt) = lane.attempt.take() {
-                let waited = now.duration_since(attempt.begun);
-                attempt.permit.waited(waited, waited >= self.delay, now);
-                attempt.settle(End::Aborted, now);
-            }
+            outrun::end(lane, self.delay, now);
         }
         if let Ok((arrival, pinned)) = context.parts() {
             // From the head on the wire's clock is the right one again.
@@ -275,17 +272,12 @@ impl<'a> Race<'a> {
         reused: bool,
         session: &mut Session,
         context: &mut Context,
-    ) -> Ended<'a> {
+    ) -> Ended {
         self.ends_with(at, context);
         Ended::Failed(attempt::broken(session, context, error, reused))
     }
 
-    fn has_no_connection(
-        &mut self,
-        error: Box<Error>,
-        session: &Session,
-        context: &mut Context,
-    ) -> Ended<'a> {
+    fn has_no_connection(&mut self, error: Box<Error>, session: &Session, context: &mut Context) -> Ended {
         self.ends_with(0, context);
         Ended::Failed(attempt::not_connected(session, context, error).into_up())
     }
@@ -308,9 +300,9 @@ impl<'a> Race<'a> {
 }
 
 /// The next step of any attempt.
-async fn next<'a>(lanes: &mut [Lane<'a>]) -> (usize, Step<'a>) {
+async fn next(lanes: &mut [Lane]) -> (usize, Step) {
     poll_fn(|cx| {
-        let ready = |(at, lane): (usize, &mut Lane<'a>)| match lane.work.as_mut().poll(cx) {
+        let ready = |(at, lane): (usize, &mut Lane)| match lane.work.as_mut().poll(cx) {
             Poll::Ready(step) => Some((at, step)),
             Poll::Pending => None,
         };
@@ -344,7 +336,7 @@ pub(super) fn end_of(error: &Error, stale: bool) -> End {
 }
 
 /// Counts what became of a hedge, if this was one.
-fn count(lane: &Lane<'_>, hedged: Hedged, context: &mut Context) {
+fn count(lane: &Lane, hedged: Hedged, context: &mut Context) {
     if lane.second
         && let Ok(upstream) = attempt::upstream(context)
     {

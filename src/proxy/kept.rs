@@ -4,6 +4,8 @@
 //! 2. They are of use only while they are all that has come. What does not fit, by the route's policy or into the memory that
 //!    all requests share, takes with it what was kept before.
 //! 3. Small pieces are copied together: alone, each would hold on to the buffer that it was read into.
+//! 4. A piece counts until nobody holds it any more, and once, whoever does: what is kept for retries and for a copy as well is
+//!    in memory once, if the chain left it as it was and it is not a small one.
 
 use bytes::{Bytes, BytesMut};
 use pingora::Result;
@@ -36,12 +38,20 @@ pub(super) struct Kept {
     memory: Option<Memory>,
     /// The longest body that is kept.
     most: u64,
+    /// Each gives its memory back itself.
     pieces: Vec<Bytes>,
+    /// Taken, and not in a piece yet.
     small: BytesMut,
     /// Bytes of the body that have come, in whichever attempt that was.
     come: u64,
     /// Bytes that are kept.
     held: u64,
+}
+
+/// A piece that gives its memory back when nobody holds it any more.
+struct Counted {
+    piece: Bytes,
+    memory: Memory,
 }
 
 /// There was no memory left.
@@ -63,8 +73,25 @@ impl Memory {
         Err(Full)
     }
 
-    fn give_back(&self, bytes: u64) {
+    /// A piece that there is memory for.
+    fn hold(&self, piece: Bytes) -> Bytes {
+        Bytes::from_owner(Counted { piece, memory: self.clone() })
+    }
+
+    fn give_back(&self, bytes: usize) {
         self.taken.sub(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.piece
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.memory.give_back(self.piece.len());
     }
 }
 
@@ -103,8 +130,8 @@ impl Kept {
         self.most = most;
     }
 
-    /// A piece of the body has come that begins at this byte of it.
-    pub(super) fn came(&mut self, at: u64, piece: &Bytes) -> Result<(), Full> {
+    /// A piece of the body has come that begins at this byte of it, and may be kept `beside` already.
+    pub(super) fn came(&mut self, at: u64, piece: &Bytes, beside: Option<&Self>) -> Result<(), Full> {
         // What was sent before comes again from us.
         let known = usize::try_from(self.come.saturating_sub(at)).unwrap_or(usize::MAX);
         if known >= piece.len() {
@@ -118,28 +145,41 @@ impl Kept {
             self.let_go();
             return Ok(());
         }
-        if let Err(full) = memory.take(new.len()) {
+        let (memory, bytes) = (memory.clone(), new.len());
+        if let Some(same) = beside.and_then(|beside| beside.newest(&new)) {
+            self.gather();
+            self.pieces.push(same);
+        } else if let Err(full) = memory.take(bytes) {
             self.let_go();
             return Err(full);
+        } else {
+            self.add(new, &memory);
         }
-        self.held += new.len() as u64;
-        self.add(new);
+        self.held += bytes as u64;
         Ok(())
     }
 
-    fn add(&mut self, piece: Bytes) {
+    fn add(&mut self, piece: Bytes, memory: &Memory) {
         let small = piece.len() < SMALL;
         if !self.small.is_empty() && (!small || self.small.len() + piece.len() > GATHERED) {
             self.gather();
         }
         match small {
             true => self.small.extend_from_slice(&piece),
-            false => self.pieces.push(piece),
+            false => self.pieces.push(memory.hold(piece)),
         }
     }
 
     fn gather(&mut self) {
-        self.pieces.extend(Some(self.small.split().freeze()).filter(|piece| !piece.is_empty()));
+        if let Some(memory) = self.memory.as_ref().filter(|_| !self.small.is_empty()) {
+            self.pieces.push(memory.hold(self.small.split().freeze()));
+        }
+    }
+
+    /// What was kept last, if it is these very bytes.
+    fn newest(&self, piece: &Bytes) -> Option<Bytes> {
+        let same = |last: &&Bytes| last.as_ptr() == piece.as_ptr() && last.len() == piece.len();
+        self.pieces.last().filter(same).cloned()
     }
 
     /// Whether something of the body has come, which another attempt needs.
@@ -167,8 +207,11 @@ impl Kept {
     /// one, the clocks and the client are watched while a slow endpoint takes it.
     pub(super) fn in_one(&mut self) -> Bytes {
         self.gather();
-        if self.pieces.len() > 1 {
-            self.pieces = vec![self.pieces.concat().into()];
+        if let Some(memory) = self.memory.as_ref().filter(|_| self.pieces.len() > 1) {
+            let whole = Bytes::from(self.pieces.concat());
+            // Most often the pieces give as much back at once.
+            memory.taken.add(i64::try_from(whole.len()).unwrap_or(i64::MAX));
+            self.pieces = vec![memory.hold(whole)];
         }
         self.pieces.first().cloned().unwrap_or_default()
     }
@@ -180,8 +223,8 @@ impl Kept {
     }
 
     fn let_go(&mut self) {
-        if let Some(memory) = self.memory.as_ref().filter(|_| self.held > 0) {
-            memory.give_back(self.held);
+        if let Some(memory) = self.memory.as_ref().filter(|_| !self.small.is_empty()) {
+            memory.give_back(self.small.len());
         }
         self.held = 0;
         (self.pieces, self.small) = Default::default();
@@ -219,10 +262,10 @@ mod tests {
     fn what_is_too_long_is_not_kept_and_its_memory_is_free() {
         let taken = gauge();
         let mut long = kept(&taken, 100, 10);
-        assert!(long.came(0, &Bytes::from_static(b"0123456789")).is_ok() && long.is_whole());
+        assert!(long.came(0, &Bytes::from_static(b"0123456789"), None).is_ok() && long.is_whole());
         assert_eq!(taken.get(), 10);
-        assert!(long.came(10, &Bytes::from_static(b"x")).is_ok() && !long.is_whole());
-        assert!(long.came(11, &Bytes::from_static(b"y")).is_ok() && !long.is_whole());
+        assert!(long.came(10, &Bytes::from_static(b"x"), None).is_ok() && !long.is_whole());
+        assert!(long.came(11, &Bytes::from_static(b"y"), None).is_ok() && !long.is_whole());
         assert_eq!(taken.get(), 0);
     }
 
@@ -232,15 +275,35 @@ mod tests {
         let piece = Bytes::from_static(b"012345");
         let mut first = kept(&taken, 10, 100);
         let mut second = kept(&taken, 10, 100);
-        assert!(first.came(0, &piece).is_ok() && second.came(0, &piece).is_err());
+        assert!(first.came(0, &piece, None).is_ok() && second.came(0, &piece, None).is_err());
         assert!(first.is_whole() && !second.is_whole());
-        assert!(second.came(6, &Bytes::from_static(b"x")).is_ok() && !second.is_whole());
+        assert!(second.came(6, &Bytes::from_static(b"x"), None).is_ok() && !second.is_whole());
         first.end();
-        assert!(first.came(6, &piece).is_ok());
+        assert!(first.came(6, &piece, None).is_ok());
         assert_eq!(taken.get(), 0);
         let mut third = kept(&taken, 10, 100);
-        assert!(third.came(0, &piece).is_ok());
+        assert!(third.came(0, &piece, None).is_ok());
         drop(third);
+        assert_eq!(taken.get(), 0);
+    }
+
+    #[test]
+    fn what_is_kept_twice_counts_once_and_until_the_last_lets_go() {
+        let taken = gauge();
+        let (mut ours, mut other) = (kept(&taken, 100_000, 100_000), kept(&taken, 100_000, 100_000));
+        let (little, piece) = (Bytes::from(vec![1; 10]), Bytes::from(vec![2; SMALL]));
+        for (at, piece) in [(0, &little), (10, &piece), (10 + SMALL as u64, &piece.clone())] {
+            assert!(ours.came(at, piece, None).is_ok());
+            assert!(other.came(at, piece, Some(&ours)).is_ok());
+        }
+        let length = 2 * SMALL as i64;
+        assert_eq!(taken.get(), length + 20, "what is small is copied");
+        assert_eq!(whole(&mut ours), whole(&mut other));
+        ours.end();
+        assert_eq!(taken.get(), length + 10);
+        assert_eq!(other.in_one().len(), 2 * SMALL + 10);
+        assert_eq!(taken.get(), length + 10);
+        drop(other);
         assert_eq!(taken.get(), 0);
     }
 
@@ -257,7 +320,7 @@ mod tests {
             let body: Vec<u8> = words.take(lengths.iter().sum()).collect();
             let mut at = 0;
             for length in lengths.iter().take(broken) {
-                prop_assert!(kept.came(at as u64, &Bytes::copy_from_slice(&body[at..at + length])).is_ok());
+                prop_assert!(kept.came(at as u64, &Bytes::copy_from_slice(&body[at..at + length]), None).is_ok());
                 at += length;
             }
             prop_assert_eq!(&whole(&mut kept), &body[..at]);
@@ -265,7 +328,7 @@ mod tests {
             let (mut again, mut sizes) = (0, sizes.iter().cycle());
             while again < body.len() {
                 let end = (again + sizes.next().unwrap()).min(body.len());
-                prop_assert!(kept.came(again as u64, &Bytes::copy_from_slice(&body[again..end])).is_ok());
+                prop_assert!(kept.came(again as u64, &Bytes::copy_from_slice(&body[again..end]), None).is_ok());
                 again = end;
             }
             prop_assert_eq!(whole(&mut kept), body);

@@ -2,6 +2,7 @@
 //!
 //! The engine makes one attempt at a time. What it does to a request on its way, this does alike.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -36,28 +37,28 @@ const BETWEEN: [HeaderName; 6] = [
 const BETWEEN_NAMED: [&str; 3] = ["keep-alive", "proxy-connection", "http2-settings"];
 
 /// An attempt under way.
-pub(super) struct Lane<'a> {
+pub(super) struct Lane {
     /// Away while it is the exchange's current one.
     pub(super) attempt: Option<Attempt>,
     /// Until when its head is waited for, once it has asked.
     pub(super) due: Due,
     pub(super) second: bool,
-    pub(super) work: BoxFuture<'a, Step<'a>>,
+    pub(super) work: BoxFuture<'static, Step>,
 }
 
 /// How far an attempt came.
-pub(super) enum Step<'a> {
-    Connected(Result<Held<'a>>),
+pub(super) enum Step {
+    Connected(Result<Held>),
     /// A head, an interim one among others.
-    Answered(Held<'a>, HttpTask),
+    Answered(Held, HttpTask),
     /// What went wrong, and whether the connection had been used before.
     Broken(Box<Error>, bool),
 }
 
 /// A connection, or a stream of one, that an attempt has to itself. One that is dropped is closed; of HTTP/2 the stream is
 /// reset, and the connection goes back to the others.
-pub(super) struct Held<'a> {
-    connector: &'a Connector,
+pub(super) struct Held {
+    connector: Arc<Connector>,
     peer: Box<HttpPeer>,
     session: Option<Box<HttpSession>>,
     pub(super) reused: bool,
@@ -70,9 +71,9 @@ pub(super) struct Due {
     pub(super) told: Reason,
 }
 
-impl<'a> Lane<'a> {
+impl Lane {
     pub(super) fn begin(
-        connector: &'a Connector,
+        connector: Arc<Connector>,
         peer: Box<HttpPeer>,
         attempt: Option<Attempt>,
         second: bool,
@@ -84,7 +85,7 @@ impl<'a> Lane<'a> {
 }
 
 /// A connection, one that is there or a new one.
-pub(super) async fn connect(connector: &Connector, peer: Box<HttpPeer>) -> Result<Held<'_>> {
+pub(super) async fn connect(connector: Arc<Connector>, peer: Box<HttpPeer>) -> Result<Held> {
     match connector.get_http_session(&*peer).await {
         Ok((session, reused)) => Ok(Held { connector, peer, session: Some(Box::new(session)), reused }),
         Err(error) => Err(error.into_up()),
@@ -92,25 +93,16 @@ pub(super) async fn connect(connector: &Connector, peer: Box<HttpPeer>) -> Resul
 }
 
 /// Sends a request, with a body if it has one, and waits for its first head.
-pub(super) async fn ask<'a>(
-    held: Held<'a>,
-    head: Box<RequestHeader>,
-    body: Option<&[Bytes]>,
-    due: Due,
-) -> Step<'a> {
+pub(super) async fn ask(held: Held, head: Box<RequestHeader>, body: Option<&[Bytes]>, due: Due) -> Step {
     step(held, Some((head, body)), due).await
 }
 
 /// Waits for the next head, after an interim one.
-pub(super) async fn ask_on(held: Held<'_>, due: Due) -> Step<'_> {
+pub(super) async fn ask_on(held: Held, due: Due) -> Step {
     step(held, None, due).await
 }
 
-async fn step<'a>(
-    mut held: Held<'a>,
-    request: Option<(Box<RequestHeader>, Option<&[Bytes]>)>,
-    due: Due,
-) -> Step<'a> {
+async fn step(mut held: Held, request: Option<(Box<RequestHeader>, Option<&[Bytes]>)>, due: Due) -> Step {
     let asked = async {
         if let Some((head, body)) = request {
             held.write(head, body).await?;
@@ -131,7 +123,7 @@ async fn step<'a>(
     Step::Broken(error, held.reused)
 }
 
-impl Held<'_> {
+impl Held {
     /// The request head for this connection, as the engine would have it.
     pub(super) fn head(&self, session: &Session, context: &mut Context) -> Result<Box<RequestHeader>> {
         let mut head = Box::new(session.req_header().clone());
@@ -241,7 +233,7 @@ impl Held<'_> {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for Held {
     fn drop(&mut self) {
         let Some(session) = self.session.take().filter(|session| matches!(**session, HttpSession::H2(_)))
         else {

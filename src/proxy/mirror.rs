@@ -106,7 +106,7 @@ pub(super) fn body(pinned: &mut Pinned, piece: Option<&Bytes>, end: bool) {
     if let Some(piece) = piece {
         let at = copy.at;
         copy.at += piece.len() as u64;
-        let why = match kept.came(at, piece) {
+        let why = match kept.came(at, piece, Some(&pinned.kept)) {
             Err(Full) => Some(result::NO_MEMORY),
             Ok(()) => (!kept.is_whole()).then_some(result::TOO_LONG),
         };
@@ -174,7 +174,7 @@ impl Copy {
         let left = due.saturating_duration_since(attempt.begun);
         let time = (attempt.begun, left);
         let peer = peer::of_copy(attempt.endpoint(), &mirror.upstream, &mirror.timeouts, time);
-        let held = lane::connect(&connector, peer).await;
+        let held = lane::connect(connector, peer).await;
         let held = held.map_err(|error| match attempt::end_of_connecting(&error) {
             // That the copy had no more time is not the endpoint's fault.
             End::ConnectTimeout if left < mirror.timeouts.connect => (End::Aborted, result::TIMED_OUT),
@@ -209,11 +209,11 @@ impl Copy {
     }
 
     /// The head of the answer, and whether that is all of it.
-    async fn ask<'a>(
+    async fn ask(
         &mut self,
-        held: Held<'a>,
+        held: Held,
         due: Instant,
-    ) -> Result<(Held<'a>, Box<ResponseHeader>, bool), (End, &'static str)> {
+    ) -> Result<(Held, Box<ResponseHeader>, bool), (End, &'static str)> {
         let ours = (End::Aborted, result::FAILED);
         let head = self.head.as_ref().ok_or(ours)?;
         let head = held.copy(head, self.body.is_some()).map_err(|error| {
@@ -248,7 +248,7 @@ enum Rest {
     TooLong,
 }
 
-async fn rest(held: &mut Held<'_>, mut is_whole: bool) -> Result<Rest> {
+async fn rest(held: &mut Held, mut is_whole: bool) -> Result<Rest> {
     let (mut bytes, mut status) = (0, None);
     while !is_whole {
         let task = held.next().await?;

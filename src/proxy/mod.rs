@@ -25,6 +25,7 @@ mod lane;
 mod lifetime;
 mod mirror;
 mod obstacle;
+mod outrun;
 mod peer;
 mod permit;
 mod queue;
@@ -34,6 +35,7 @@ mod reply;
 mod settle;
 mod sockets;
 mod split;
+mod stall;
 mod versions;
 mod wish;
 
@@ -51,6 +53,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use prometheus::IntGauge;
+use tokio::sync::mpsc;
 
 use crate::edge::{Arrival, Drain, Shedding};
 use crate::exchange::Reason;
@@ -180,6 +183,9 @@ impl ProxyHttp for Gateway {
         reused: bool,
     ) -> Box<Error> {
         replay::end(session, context);
+        if let Some(pinned) = &mut context.pinned {
+            pinned.watch = None;
+        }
         attempt::broken(session, context, error, reused)
     }
 
@@ -194,7 +200,20 @@ impl ProxyHttp for Gateway {
             // The engine drops the interim answers of HTTP/2.
             Box::pin(reply::go_on(session, context)).await?;
         }
-        replay::begin(session, context)
+        replay::begin(session, context, head.version == Version::HTTP_2)
+    }
+
+    async fn custom_forwarding(
+        &self,
+        _: &mut Session,
+        context: &mut Context,
+        _: Option<mpsc::Sender<Bytes>>,
+        messages: mpsc::Sender<Bytes>,
+    ) -> Result<()> {
+        if let Some(watch) = &mut context.pinned()?.watch {
+            watch.start(messages);
+        }
+        Ok(())
     }
 
     async fn request_body_filter(

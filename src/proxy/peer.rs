@@ -55,8 +55,8 @@ pub(super) fn to(
         Protocol::Auto => endpoint.standing().is_http2(),
     };
     if arrival.has_body() && !(http2 && call) {
-        // While a body waits for room on its way up, nothing but the engine watches. It also counts the client's
-        // pauses, which are allowed to be as long as `stream_idle`; over HTTP/2 it counts all of the body's time. Calls
+        // While a body waits for room on its way up, nothing but the engine watches, and `stall`. The engine also counts the
+        // client's pauses, which are allowed to be as long as `stream_idle`; over HTTP/2 it counts all of the body's time. Calls
         // may go on for hours there.
         let pause = timeouts.read.max(route.bounds.deadlines.stream_idle);
         let most = if http2 && !whole { pause + slowest(arrival, route) } else { pause };

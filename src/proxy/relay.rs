@@ -20,7 +20,7 @@ pub(super) async fn pass_on(
     gateway: &Gateway,
     session: &mut Session,
     context: &mut Context,
-    held: &mut Held<'_>,
+    held: &mut Held,
     head: HttpTask,
 ) -> Result<()> {
     let mut next: Result<HttpTask> = Ok(head);

@@ -7,6 +7,7 @@
 //!    the same way.
 //! 2. It is taken down when an answer begins, and when the attempt ends: what closes a connection or keeps it is said to the
 //!    client's own session. Only for an endpoint that answers before it was sent all pieces it is put up again.
+//! 3. It is there for first attempts, too, where the body is still coming: by it [`super::stall`] sees whether it is taken.
 
 use std::collections::VecDeque;
 use std::mem;
@@ -27,6 +28,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora_proxy::Session;
 
 use super::context::{Context, Pinned};
+use super::stall::{Pace, Watch};
 
 type Pieces = VecDeque<Bytes>;
 type Messages = Box<dyn futures_util::Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>;
@@ -39,17 +41,24 @@ struct Replay {
     client: ServerSession,
     pieces: Pieces,
     rest: Rest,
+    pace: Option<Arc<Pace>>,
 }
 
 /// An attempt begins: what has come of the body comes anew.
-pub(super) fn begin(session: &mut Session, context: &mut Context) -> Result<()> {
-    let pinned = context.pinned()?;
+pub(super) fn begin(session: &mut Session, context: &mut Context, http2: bool) -> Result<()> {
+    let (arrival, pinned) = context.parts()?;
+    pinned.watch = Watch::new(arrival, pinned.route.bounds.upstream.write, http2);
+    // What comes through a session of ours does not come into the engine's buffer.
+    let ours = pinned.watched;
+    pinned.watched |= pinned.watch.is_some();
     let early = pinned.early.clone().unwrap_or_default();
     if pinned.kept.come() <= early.len() as u64 && !early.is_empty() {
         put_up(session, pinned, Pieces::from([early]));
-    } else if pinned.kept.has_begun() && (!early.is_empty() || !is_sent_by_the_engine(session)) {
+    } else if pinned.kept.has_begun() && (ours || !early.is_empty() || !is_sent_by_the_engine(session)) {
         let piece = pinned.kept.in_one();
         put_up(session, pinned, Pieces::from([piece]));
+    } else if pinned.watch.is_some() {
+        put_up(session, pinned, Pieces::new());
     }
     Ok(())
 }
@@ -80,8 +89,9 @@ pub(super) fn go_on(
     if !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS {
         pinned.kept.end();
         pinned.early = None;
+        pinned.watch = None;
     }
-    if !pieces.is_empty() {
+    if !pieces.is_empty() || pinned.watch.is_some() {
         put_up(session, pinned, pieces);
     }
     Ok(())
@@ -91,7 +101,7 @@ fn put_up(session: &mut Session, pinned: &mut Pinned, pieces: Pieces) {
     let rest = Rest::default();
     pinned.replay = Some(Arc::clone(&rest));
     let client = mem::replace(session.as_downstream_mut(), nobody());
-    let replay = Replay { client, pieces, rest };
+    let replay = Replay { client, pieces, rest, pace: pinned.watch.as_ref().map(Watch::pace) };
     *session.as_downstream_mut() = ServerSession::new_custom(Box::new(replay));
 }
 
@@ -118,12 +128,22 @@ impl Custom for Replay {
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         if no_body_expected {
+            if let Some(pace) = &self.pace {
+                pace.asked();
+            }
             return self.client.read_body_or_idle(true).await;
         }
-        match self.pieces.pop_front() {
+        if let Some(pace) = &self.pace {
+            pace.asked();
+        }
+        let piece = match self.pieces.pop_front() {
             Some(piece) => Ok(Some(piece)),
             None => self.client.read_body_or_idle(false).await,
+        };
+        if let Some(pace) = &self.pace {
+            pace.gave();
         }
+        piece
     }
 
     fn is_body_done(&mut self) -> bool {
@@ -251,8 +271,9 @@ impl Custom for Replay {
         Ok(())
     }
 
+    /// There are none, but the engine wants somebody who would read them beside one who writes.
     fn take_custom_message_reader(&mut self) -> Option<Messages> {
-        None
+        self.pace.as_ref().map(|_| Box::new(futures_util::stream::empty()) as Messages)
     }
 
     fn restore_custom_message_reader(&mut self, _: Messages) -> Result<()> {
@@ -260,7 +281,7 @@ impl Custom for Replay {
     }
 
     fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
-        None
+        self.pace.as_ref().map(Pace::alarm)
     }
 
     fn restore_custom_message_writer(&mut self, _: Box<dyn CustomMessageWrite>) -> Result<()> {

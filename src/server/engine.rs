@@ -26,6 +26,7 @@ use crate::snapshot::Live;
 use crate::telemetry::Metrics;
 use crate::tls;
 use crate::types::ListenAddress;
+use crate::upstream::Changes;
 
 /// A file without a certificate.
 const NO_AUTHORITIES: &str = "/dev/null";
@@ -35,6 +36,7 @@ pub(super) struct Engine {
     pub(super) frame: Frame,
     pub(super) live: Arc<Live>,
     pub(super) drain: Drain,
+    pub(super) changes: Changes,
     /// How much of request bodies is kept.
     pub(super) kept: IntGauge,
     pub(super) reloader: Arc<Reloader>,
@@ -150,6 +152,7 @@ impl Engine {
             readiness: Mutex::new(readiness),
             failure: Arc::clone(&failure),
             drain: self.drain,
+            changes: self.changes,
             reloader: self.reloader,
             watch: Mutex::new(watch),
             live: self.live,

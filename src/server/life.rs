@@ -19,6 +19,7 @@ use super::watch::Watch;
 use super::{Reloader, notify};
 use crate::edge::Drain;
 use crate::snapshot::Live;
+use crate::upstream::Changes;
 
 /// How long the end waits at most for orders to be given up.
 const GIVING_BACK: Duration = Duration::from_secs(1);
@@ -78,6 +79,7 @@ pub(super) struct Life {
     /// What kept a listener from being used.
     pub(super) failure: Arc<Mutex<Option<StartError>>>,
     pub(super) drain: Drain,
+    pub(super) changes: Changes,
     pub(super) reloader: Arc<Reloader>,
     /// Follows the configuration's files; gone once a new process does.
     pub(super) watch: Mutex<Option<Watch>>,
@@ -193,13 +195,17 @@ impl Life {
             return answer(asker, &Err("an upgrade is under way already".into())).await;
         }
         let patience = self.live.load().upgrade_timeout;
+        self.changes.stop();
         let started = match &*self.sockets.lock() {
             Some(sockets) => Upgrade::start(sockets, &self.live.load(), patience),
             None => Err(ENDING.into()),
         };
         match started {
             Ok(upgrade) => *under_way = Some(UnderWay { upgrade, asker }),
-            Err(message) => failed(asker, message).await,
+            Err(message) => {
+                self.changes.go_on();
+                failed(asker, message).await;
+            }
         }
     }
 
@@ -218,6 +224,7 @@ impl Life {
                 true
             }
             Err(message) => {
+                self.changes.go_on();
                 failed(asker, message).await;
                 false
             }

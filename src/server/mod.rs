@@ -41,7 +41,7 @@ use crate::state::State;
 use crate::telemetry::{AccessLog, Buckets, Events, Inbox, Metrics, process_log};
 use crate::tls::Tickets;
 use crate::types::ListenAddress;
-use crate::upstream::{Handed, Roster, StickyKey};
+use crate::upstream::{Changes, Handed, Roster, StickyKey};
 
 pub use error::StartError;
 pub use life::{Command, Commands};
@@ -272,6 +272,7 @@ fn assemble(
     let live = Arc::new(Live::new(Arc::clone(&snapshot)));
     parts.published(&snapshot);
     let drain = Drain::default();
+    let changes = Changes::default();
     let status = Arc::new(Status::new(started));
     let reloader =
         Arc::new(Reloader::new(Arc::clone(&parts), Arc::clone(&live), frame.clone(), Arc::clone(&status)));
@@ -281,6 +282,7 @@ fn assemble(
             token: admin_token(words, &parts.environment).map_err(StartError::Bug)?,
             live: Arc::clone(&live),
             drain: drain.clone(),
+            changes: changes.clone(),
             status,
             control: Arc::clone(&reloader) as Arc<dyn crate::admin::Control>,
         })),
@@ -291,6 +293,7 @@ fn assemble(
         frame,
         live,
         drain,
+        changes,
         kept: parts.metrics.retry_memory(),
         reloader,
         commands,

@@ -2,7 +2,8 @@
 //!
 //! 1. Closed: every call goes. It opens when failures follow each other without a success between, or when the share
 //!    of failed or of slow calls over the window is too high among enough calls. Only a call that failed or was slow
-//!    opens it, so that no success ever does.
+//!    opens it, so that no success ever does. A call that was given up for another's answer is slow if it had waited that long,
+//!    and nothing otherwise.
 //! 2. Open: no call goes, for `open_for`. The first call after that makes it half-open.
 //! 3. Half-open: a few calls at once are let through. Enough successes close it, one failure opens it again; a slow
 //!    call is a failure here.
@@ -182,7 +183,7 @@ impl Breaker {
         Some(Ticket { era, first })
     }
 
-    /// Ends a call that took this long. The change that it made, if any.
+    /// Ends a call that took this long, or, if it was given up, would have taken longer. The change that it made, if any.
     pub fn end(
         &self,
         policy: &BreakerPolicy,
@@ -195,14 +196,12 @@ impl Breaker {
         if word.era != ticket.era {
             return None;
         }
-        let failed = verdict == Verdict::Failure;
         let slow = policy.slow_call.is_some_and(|slow| took > slow.duration);
         match (word.state, verdict) {
             (State::HalfOpen, _) => self.end_probe(policy, now, word.era, verdict, slow),
-            (State::Closed, Verdict::Success | Verdict::Failure) => {
-                self.end_call(policy, now, word, failed, slow)
-            }
-            (State::Closed, Verdict::Neutral) | (State::Open, _) => None,
+            (State::Closed, Verdict::Neutral) if !slow => None,
+            (State::Closed, _) => self.end_call(policy, now, word, verdict, slow),
+            (State::Open, _) => None,
         }
     }
 
@@ -238,9 +237,10 @@ impl Breaker {
         policy: &BreakerPolicy,
         now: Instant,
         seen: Word,
-        failed: bool,
+        verdict: Verdict,
         slow: bool,
     ) -> Option<Change> {
+        let failed = verdict == Verdict::Failure;
         if policy.error_rate.is_some() || policy.slow_call.is_some() {
             self.window.add(self.born.nanos(now), policy.window, failed, slow);
         }
@@ -251,7 +251,11 @@ impl Breaker {
         let rate = if failed || slow { self.exceeded(policy, at) } else { None };
         let mut cause = None;
         self.update(|word| {
-            let counted = if failed { word.counted.saturating_add(1) } else { 0 };
+            let counted = match verdict {
+                Verdict::Failure => word.counted.saturating_add(1),
+                Verdict::Success => 0,
+                Verdict::Neutral => word.counted,
+            };
             let in_a_row = failed && policy.consecutive_failures.is_some_and(|limit| counted >= fit(limit));
             cause = if in_a_row { Some(Cause::ConsecutiveFailures) } else { rate };
             let same = word.era == seen.era;
@@ -274,12 +278,12 @@ impl Breaker {
             let rest = Word { probes: word.probes.saturating_sub(1), ..word };
             let counted = word.counted.saturating_add(1);
             change = match verdict {
-                Verdict::Neutral => None,
                 Verdict::Failure => Some((State::Open, Cause::ProbeFailed)),
-                Verdict::Success if slow => Some((State::Open, Cause::ProbeSlow)),
+                Verdict::Success | Verdict::Neutral if slow => Some((State::Open, Cause::ProbeSlow)),
                 Verdict::Success => {
                     (counted >= fit(policy.close_after)).then_some((State::Closed, Cause::ProbesSucceeded))
                 }
+                Verdict::Neutral => None,
             };
             let counted = if verdict == Verdict::Success { counted } else { word.counted };
             let same = word.era == era;
@@ -551,7 +555,7 @@ mod tests {
             let failed = verdict == Verdict::Failure;
             let bad = failed || slow;
             match self.state {
-                _ if verdict == Verdict::Neutral => {}
+                _ if verdict == Verdict::Neutral && !slow => {}
                 State::HalfOpen if bad => self.turn(State::Open, at),
                 State::HalfOpen => {
                     self.successes += 1;
@@ -560,7 +564,11 @@ mod tests {
                     }
                 }
                 State::Closed => {
-                    self.in_a_row = if failed { self.in_a_row + 1 } else { 0 };
+                    self.in_a_row = match verdict {
+                        Verdict::Failure => self.in_a_row + 1,
+                        Verdict::Success => 0,
+                        Verdict::Neutral => self.in_a_row,
+                    };
                     self.calls.push((at / 100, failed, slow));
                     let inside: Vec<_> = self.calls.iter().filter(|call| call.0 + 10 > at / 100).collect();
                     let share = |count: usize| count as f64 / inside.len() as f64;
@@ -691,6 +699,31 @@ mod tests {
             }
             prop_assert_eq!(breaker.state(&policy, now), State::Closed);
         }
+    }
+
+    #[test]
+    fn who_is_given_up_after_a_long_wait_was_slow() {
+        let now = Instant::now();
+        let slow_call = Some(SlowCall { duration: SLOW, rate: 1.0 });
+        let policy = BreakerPolicy { slow_call, ..policy() };
+        let (breaker, given_up) = (Breaker::new(now), |breaker: &Breaker, now, waited| {
+            let ticket = breaker.begin(&policy, now).unwrap();
+            breaker.end(&policy, now, ticket, Verdict::Neutral, waited)
+        });
+        call(&breaker, &policy, now, Verdict::Failure);
+        call(&breaker, &policy, now, Verdict::Failure);
+        for _ in 0..9 {
+            assert_eq!(given_up(&breaker, now, SLOW), None, "it may have been about to answer");
+        }
+        let later = now + MILLIS(2000);
+        for _ in 0..3 {
+            assert_eq!(given_up(&breaker, later, 2 * SLOW), None);
+        }
+        assert_eq!(given_up(&breaker, later, 2 * SLOW).map(|change| change.why), Some(Cause::SlowCalls));
+        let due = later + policy.open_for;
+        assert_eq!(given_up(&breaker, due, SLOW), None);
+        assert_eq!(breaker.state(&policy, due), State::HalfOpen);
+        assert_eq!(given_up(&breaker, due, 2 * SLOW).map(|change| change.why), Some(Cause::ProbeSlow));
     }
 
     #[test]

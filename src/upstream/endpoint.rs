@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::breaker::{Change, State, Ticket};
 use super::health::Checked;
 use super::limits::Slot;
-use super::outcome::{Outcome, Verdict};
+use super::outcome::{End, Outcome, Verdict};
 use super::room::Turn;
 use super::rules::Common;
 use super::standing::Standing;
@@ -351,19 +351,36 @@ impl Permit {
         }
         endpoint.observe(verdict, now);
         endpoint.learn(&outcome, self.in_flight, now);
+        endpoint.standing.silence.ends_with(outcome.end);
         if let Some(ticket) = self.ticket.take() {
-            endpoint.end(ticket, verdict, outcome.to_head.unwrap_or_default(), now);
+            let took = match (verdict, outcome.end) {
+                (_, End::Outrun(waited)) => waited.time,
+                (Verdict::Neutral, _) => Duration::ZERO,
+                _ => outcome.to_head.unwrap_or_default(),
+            };
+            endpoint.end(ticket, verdict, took, now);
         }
-        let latency = match verdict {
-            Verdict::Success => outcome.to_head,
+        let average = &endpoint.standing.latency;
+        let latency = match (verdict, outcome.end) {
+            // It would have taken longer, which says something where less is expected.
+            (_, End::Outrun(waited)) => {
+                Some(waited.time).filter(|time| time.as_secs_f64() > average.estimate(now))
+            }
+            (Verdict::Success, _) => outcome.to_head,
             // One that fails at once is not the fastest.
-            Verdict::Failure => Some(outcome.to_head.unwrap_or_default().max(FAILED)),
-            Verdict::Neutral => None,
+            (Verdict::Failure, _) => Some(outcome.to_head.unwrap_or_default().max(FAILED)),
+            (Verdict::Neutral, _) => None,
         };
         if let Some(latency) = latency {
-            endpoint.standing.latency.record(now, latency);
+            average.record(now, latency);
         }
-        if let (Verdict::Success, Some(latency)) = (verdict, outcome.to_head) {
+        // Percentiles that learnt from winners only would sink.
+        let learnt = match (verdict, outcome.end) {
+            (_, End::Outrun(waited)) => Some(waited.time).filter(|_| waited.long),
+            (Verdict::Success, _) => outcome.to_head,
+            _ => None,
+        };
+        if let Some(latency) = learnt {
             endpoint.common.learn(latency, now);
         }
     }

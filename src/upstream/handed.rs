@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use parking_lot::{RwLock, RwLockReadGuard};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -19,6 +20,35 @@ pub struct Handed {
     sticky: Option<[u8; 32]>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     changes: Vec<Value>,
+}
+
+/// Whether operators may change endpoints. Not once a new process has its copy of what they changed: what came after would be lost
+/// with this one. A clone is the same word.
+#[derive(Debug, Clone, Default)]
+pub struct Changes(Arc<RwLock<bool>>);
+
+/// Leave to change endpoints. What is changed under it is in the copy that a new process gets.
+#[derive(Debug)]
+pub struct Leave<'a> {
+    _copied: RwLockReadGuard<'a, bool>,
+}
+
+impl Changes {
+    /// Leave to change endpoints now; `None` while another process has a copy.
+    pub fn leave(&self) -> Option<Leave<'_>> {
+        let copied = self.0.read();
+        (!*copied).then_some(Leave { _copied: copied })
+    }
+
+    /// A copy is about to be made. Waits for changes under way.
+    pub fn stop(&self) {
+        *self.0.write() = true;
+    }
+
+    /// Nobody has a copy any more.
+    pub fn go_on(&self) {
+        *self.0.write() = false;
+    }
 }
 
 /// A change of an endpoint.

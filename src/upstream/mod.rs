@@ -49,16 +49,16 @@ pub use discovery::{
     BoxStream, Discovery, DiscoveryError, DnsDiscovery, DnsQuery, DnsResolver, Finder, Found,
 };
 pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Origin, Permit};
-pub use handed::Handed;
+pub use handed::{Changes, Handed, Leave};
 pub use health::{
     ActiveHealth, BodyMatch, BoxFuture, Change, Check, Checked, GrpcProbe, HealthCheck, HealthKeeper,
     HealthReport, HttpExpected, HttpProbe, HttpProbeRequest, LastProbe, Policy, ProbeConnector, ProbeError,
     Probed, Probers, Question, Serving, Target, TcpProbe, Thresholds, Told,
 };
-pub use hedge::{HedgeAfter, Hedged};
+pub use hedge::{HedgeAfter, Hedged, Lingering};
 pub use latency::PeakEwma;
 pub use limits::{Limit, Priority, Refused, Slot, UNLIMITED};
-pub use outcome::{End, Outcome, Verdict};
+pub use outcome::{End, Outcome, Verdict, Waited};
 pub use passive::{Ejections, Passive, PassivePolicy};
 pub use quantile::Latencies;
 pub use retry::{Causes, Methods, RetryOn, RetryPolicy};

@@ -41,8 +41,20 @@ pub enum End {
     Stale,
     /// The client left, or the gateway gave up by no fault of the endpoint.
     Aborted,
+    /// It was given up when it had waited so long, as the other attempt of a hedged request was answered: this one would have
+    /// taken longer.
+    Outrun(Waited),
     /// With an answer, of this status, and of this status of gRPC if it is a call's.
     Answered(u16, Option<u16>),
+}
+
+/// How long an attempt waited that was given up for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waited {
+    /// From its beginning.
+    pub time: Duration,
+    /// Whether it had its time, by the measure of hedges.
+    pub long: bool,
 }
 
 /// How an attempt counts against its endpoint.
@@ -52,7 +64,7 @@ pub enum Verdict {
     Success,
     /// It failed by the endpoint's fault.
     Failure,
-    /// It tells nothing of the endpoint: the client left, or a pooled connection was stale.
+    /// It tells neither of the endpoint: the client left, or a pooled connection was stale.
     Neutral,
 }
 
@@ -63,7 +75,7 @@ impl End {
     /// How it counts against the endpoint.
     pub fn verdict(self) -> Verdict {
         match self {
-            Self::Stale | Self::Refused | Self::Aborted => Verdict::Neutral,
+            Self::Stale | Self::Refused | Self::Aborted | Self::Outrun(_) => Verdict::Neutral,
             Self::Answered(500.., _) => Verdict::Failure,
             Self::Answered(_, Some(status)) if GRPC_FAILURES.contains(&status) => Verdict::Failure,
             Self::Answered(..) => Verdict::Success,
@@ -85,6 +97,7 @@ impl End {
             Self::Refused => "refused",
             Self::Stale => "stale_connection",
             Self::Aborted => "aborted",
+            Self::Outrun(_) => "outrun",
             Self::Answered(..) if self.verdict() == Verdict::Failure => "server_error",
             Self::Answered(..) => "success",
         }
@@ -95,7 +108,7 @@ impl End {
         match self {
             Self::ConnectFailed | Self::ConnectTimeout | Self::TlsFailed => Some(RetryOn::ConnectFailure),
             Self::Reset => Some(RetryOn::Reset),
-            Self::ReadTimeout | Self::TryTimeout => Some(RetryOn::Timeout),
+            Self::ReadTimeout | Self::WriteTimeout | Self::TryTimeout => Some(RetryOn::Timeout),
             _ => None,
         }
     }
@@ -107,7 +120,8 @@ mod tests {
 
     #[test]
     fn what_is_not_the_endpoints_fault_is_not_held_against_it() {
-        for end in [End::Stale, End::Refused, End::Aborted] {
+        let outrun = End::Outrun(Waited { time: Duration::from_secs(9), long: true });
+        for end in [End::Stale, End::Refused, End::Aborted, outrun] {
             assert_eq!(end.verdict(), Verdict::Neutral);
         }
         for end in [End::Answered(404, None), End::Answered(200, Some(5)), End::Answered(101, None)] {

@@ -8,6 +8,7 @@ use super::adaptive::AdaptiveLimit;
 use super::born::Born;
 use super::breaker::Breaker;
 use super::endpoint::Checks;
+use super::hedge::Silence;
 use super::latency::PeakEwma;
 use super::limits::Limit;
 use super::passive::Passive;
@@ -28,6 +29,7 @@ pub struct Standing {
     pub(super) passive: Passive,
     pub(super) checks: Checks,
     pub(super) latency: PeakEwma,
+    pub(super) silence: Arc<Silence>,
     pub(super) born: Born,
     /// When it came back into the choice; zero when it never left.
     pub(super) back: AtomicU64,
@@ -48,6 +50,7 @@ impl Standing {
             passive: Passive::new(born),
             checks: Checks::default(),
             latency: PeakEwma::new(born),
+            silence: Arc::default(),
             born: Born(born),
             back: AtomicU64::new(0),
         }

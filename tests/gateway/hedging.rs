@@ -108,7 +108,7 @@ fn the_second_endpoint_answers_where_the_first_is_slow() {
         ))
     };
     let slow = endpoints.addresses().into_iter().map(|address| address.to_string()).find(|a| a != endpoint);
-    assert_eq!(outcome("aborted", &slow.unwrap()), 1.0);
+    assert_eq!(outcome("outrun", &slow.unwrap()), 1.0);
     assert!(outcome("success", endpoint) >= 1.0);
     is_idle(&gateway);
 }
@@ -641,4 +641,112 @@ fn an_interim_answer_that_is_none_loses_alone() {
         origins[1].address()
     ));
     assert_eq!(gateway.get("/").status, 200);
+}
+
+/// The first endpoint, which does so; the second answers at once.
+fn beside(first: impl Fn(&mut Visit<'_>) -> Then + Send + Sync + 'static) -> [Origin; 2] {
+    [Origin::start(first), Origin::ok()]
+}
+
+fn hangs(visit: &mut Visit<'_>) -> Then {
+    visit.wait_for_close();
+    Then::Close
+}
+
+fn over(origins: &[Origin; 2], timeouts: &str, upstream: &str) -> Gateway {
+    let addresses = origins.each_ref().map(Origin::address);
+    Gateway::start(&config(&addresses, "hedge: { after: 50ms }", timeouts, upstream))
+}
+
+fn first_endpoint(gateway: &Gateway) -> serde_json::Value {
+    gateway.admin_get("/upstreams").json()[0]["endpoints"][0].clone()
+}
+
+fn outcomes(gateway: &Gateway, origin: &Origin, outcome: &str) -> f64 {
+    gateway.metric(&format!(
+        "portcullis_upstream_requests_total{{upstream=\"origin\",endpoint=\"{}\",outcome=\"{outcome}\"}}",
+        origin.address()
+    ))
+}
+
+#[test]
+fn an_endpoint_that_hangs_is_ejected_though_others_answer_for_it() {
+    for timeouts in ["read: 500ms", "per_try: 500ms"] {
+        let origins = beside(hangs);
+        let passive = ", health: { passive: { consecutive_errors: 3, eject_for: 1h } }";
+        let gateway = over(&origins, timeouts, passive);
+        let mut client = gateway.client();
+        eventually("it is ejected", || {
+            assert_eq!(client.ask(GET).status, 200);
+            first_endpoint(&gateway)["healthy"] == false
+        });
+        assert!(outcomes(&gateway, &origins[0], "outrun") >= 3.0);
+        let word = if timeouts.starts_with("read") { "read_timeout" } else { "try_timeout" };
+        assert!(outcomes(&gateway, &origins[0], word) >= 3.0);
+        is_idle(&gateway);
+    }
+}
+
+#[test]
+fn an_endpoint_that_is_only_slower_is_not_ejected() {
+    let origins = beside(|visit| {
+        thread::sleep(MILLIS(200));
+        visit.answer("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+    });
+    let passive = ", health: { passive: { consecutive_errors: 1, error_rate: 1%, min_requests: 1 } }";
+    let gateway = over(&origins, "", passive);
+    let mut client = gateway.client();
+    for _ in 0..20 {
+        assert_eq!(client.ask(GET).status, 200);
+    }
+    eventually("it was waited for", || outcomes(&gateway, &origins[0], "success") >= 1.0);
+    is_idle(&gateway);
+    let told = first_endpoint(&gateway);
+    assert_eq!((&told["healthy"], &told["ejected_for_seconds"]), (&true.into(), &serde_json::Value::Null));
+}
+
+#[test]
+fn who_is_outrun_is_slow_for_a_breaker() {
+    for (slow, expected) in [("20ms", "open"), ("10s", "closed")] {
+        let origins = beside(hangs);
+        let breaker = format!(
+            ", breaker: {{ consecutive_failures: 1000, min_requests: 2, slow_call_duration: {slow}, slow_call_rate: 100%, open_for: 1h }}"
+        );
+        let gateway = over(&origins, "", &breaker);
+        let mut client = gateway.client();
+        for _ in 0..6 {
+            assert_eq!(client.ask(GET).status, 200);
+        }
+        assert_eq!(first_endpoint(&gateway)["circuit"], expected, "{slow}");
+        assert_eq!(outcomes(&gateway, &origins[0], "outrun"), if expected == "open" { 2.0 } else { 3.0 });
+    }
+}
+
+#[test]
+fn a_half_open_breaker_finds_out_though_others_answer() {
+    let hanging = Arc::new(AtomicBool::new(false));
+    let (hangs_now, failing) = (Arc::clone(&hanging), AtomicBool::new(true));
+    let origins = beside(move |visit| match hangs_now.load(Ordering::SeqCst) {
+        true => hangs(visit),
+        false if failing.swap(false, Ordering::SeqCst) => {
+            visit.answer("HTTP/1.1 500 Error\r\ncontent-length: 0\r\n\r\n")
+        }
+        false => visit.answer("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"),
+    });
+    let breaker = ", breaker: { consecutive_failures: 1, open_for: 300ms, close_after: 1 }";
+    let gateway = over(&origins, "read: 500ms", breaker);
+    while first_endpoint(&gateway)["circuit"] == "closed" {
+        gateway.ask(GET);
+    }
+    hanging.store(true, Ordering::SeqCst);
+    let mut client = gateway.client();
+    eventually("it opens again", || {
+        assert_eq!(client.ask(GET).status, 200);
+        outcomes(&gateway, &origins[0], "read_timeout") >= 1.0
+    });
+    hanging.store(false, Ordering::SeqCst);
+    eventually("it closes", || {
+        client.ask(GET);
+        first_endpoint(&gateway)["circuit"] == "closed"
+    });
 }

@@ -1,10 +1,12 @@
 //! Timeouts: each ends what it should, at each level, and says so by its own reason.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::harness::{Client, FullBacklog, Gateway, Origin, Then, eventually};
+use crate::harness::{Client, FullBacklog, Gateway, Http2, Origin, Then, eventually};
 
 /// A configuration with timeouts at the three levels.
 fn config(address: impl std::fmt::Display, defaults: &str, upstream: &str, route: &str) -> String {
@@ -108,23 +110,123 @@ fn a_connect_that_takes_too_long_is_given_up() {
 
 #[test]
 fn an_origin_that_takes_nothing_is_given_up() {
-    for (defaults, upstream, route) in [
-        // The engine waits for an early answer as long as a body may pause.
-        ("write: 100ms, stream_idle: 500ms", "read: 500ms", ""),
-        ("write: 30s, stream_idle: 500ms", "write: 100ms, read: 500ms", ""),
-        ("read: 500ms, stream_idle: 500ms", "write: 30s", "write: 100ms"),
-    ] {
+    for (defaults, upstream, route) in
+        [("write: 300ms", "", ""), ("write: 30s", "write: 300ms", ""), ("", "write: 30s", "write: 300ms")]
+    {
         let (origin, _hold) = deaf();
-        let gateway = Gateway::start(&config(origin.address(), defaults, upstream, route));
-        let mut client = gateway.client();
-        upload(&mut client, 64 << 20);
-        assert_eq!(
-            client.response().problem(),
-            (504, "upstream_write_timeout".into()),
-            "{defaults} | {upstream} | {route}"
-        );
-        assert_eq!(gateway.log_of("/")["reason"], "upstream_write_timeout");
+        for (address, protocol) in [(origin.address(), "http1"), (deaf_to_http2(), "http2")] {
+            let words = config(address, defaults, upstream, route)
+                .replace("endpoints:", &format!("protocol: {protocol}, endpoints:"));
+            let gateway = Gateway::start(&words);
+            let mut client = gateway.client();
+            let begun = Instant::now();
+            upload(&mut client, 64 << 20);
+            assert_eq!(client.response().problem(), (504, "upstream_write_timeout".into()), "{words}");
+            // Not as long as an answer, or the rest of the body, may take.
+            assert!(begun.elapsed() < Duration::from_secs(20), "{words}");
+            assert_eq!(gateway.log_of("/")["reason"], "upstream_write_timeout");
+            let counted = format!(
+                "portcullis_upstream_requests_total{{upstream=\"origin\",endpoint=\"{address}\",outcome=\"write_timeout\"}}"
+            );
+            assert_eq!(gateway.metric(&counted), 1.0);
+        }
     }
+}
+
+#[test]
+fn what_one_origin_does_not_take_goes_to_another() {
+    let (deaf, _hold) = deaf();
+    let origin = Origin::ok();
+    let inner = Gateway::start(&crate::harness::to(&[&origin], ""));
+    for (deaf, other, protocol) in
+        [(deaf.address(), origin.address(), "http1"), (deaf_to_http2(), inner.address(), "http2")]
+    {
+        let gateway = Gateway::start(&format!(
+            "upstreams: {{ origin: {{ protocol: {protocol}, endpoints: [\"{deaf}\", \"{other}\"] }} }}\n\
+             routes: [{{ name: all, path: /*, upstream: origin, timeouts: {{ write: 300ms }},\
+               retry: {{ methods: [POST], on: [timeout], max_body: 10MiB, backoff: {{ fixed: 1ms }} }} }}]"
+        ));
+        let mut tries = Vec::new();
+        for _ in 0..2 {
+            let mut client = gateway.client();
+            upload(&mut client, 9 << 20);
+            assert_eq!(client.response().text(), "ok", "{protocol}");
+            assert_eq!(origin.last().content().len(), 9 << 20);
+            eventually("its line is there", || gateway.log().len() > tries.len());
+            tries.push(gateway.log()[tries.len()]["tries"].as_u64());
+        }
+        assert!(tries.contains(&Some(2)), "{protocol}: {tries:?}");
+    }
+}
+
+#[test]
+fn an_origin_that_takes_its_time_is_waited_for() {
+    let slow = Origin::raw(|_, stream| {
+        rustix::net::sockopt::set_socket_recv_buffer_size(&stream.socket, 64 << 10).unwrap();
+        let (mut piece, mut left) = (vec![0; 128 << 10], 8 << 20);
+        while left > 0 {
+            std::thread::sleep(Duration::from_millis(20));
+            let Ok(read @ 1..) = stream.socket.read(&mut piece) else { return Then::Close };
+            left -= read.min(left);
+        }
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok";
+        stream.socket.write_all(answer).unwrap();
+        while let Ok(1..) = stream.socket.read(&mut piece) {}
+        Then::Close
+    });
+    let gateway = Gateway::start(&config(slow.address(), "write: 2s", "", ""));
+    let mut client = gateway.client();
+    upload(&mut client, 8 << 20);
+    assert_eq!(client.response().text(), "ok");
+
+    // So is a client that has pauses.
+    let origin = Origin::ok();
+    let gateway = Gateway::start(&config(origin.address(), "write: 200ms", "", ""));
+    let mut client = gateway.client();
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100000\r\n\r\n").send(vec![b'x'; 90_000]);
+    std::thread::sleep(Duration::from_millis(800));
+    assert_eq!(client.send(vec![b'x'; 10_000]).response().text(), "ok");
+    assert_eq!(gateway.log_of("/")["tries"], 1);
+}
+
+#[test]
+fn a_call_that_is_not_taken_is_given_up() {
+    let address = deaf_to_http2();
+    let words = config(address, "write: 300ms", "", "").replace("endpoints:", "protocol: http2, endpoints:");
+    let gateway = Gateway::start(&words);
+    let mut client = Http2::connect(gateway.address());
+    let call =
+        client.request("POST", "/s/M").header("content-type", "application/grpc").header("te", "trailers");
+    let mut message = vec![b'x'; 200_005];
+    message[..5].copy_from_slice(&[0, 0, 3, 13, 64]);
+    let begun = Instant::now();
+    let answer = client.send(call, &message);
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert!(answer.trailers.unwrap_or(answer.fields).contains_key("grpc-status"));
+    assert_eq!(gateway.log_of("/s/M")["reason"], "upstream_write_timeout");
+}
+
+/// A server of HTTP/2 that takes streams, and nothing of their bodies beyond the first window.
+fn deaf_to_http2() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(async move {
+                    let mut connection = h2::server::handshake(socket).await.unwrap();
+                    let mut held = Vec::new();
+                    while let Some(Ok(request)) = connection.accept().await {
+                        held.push(request);
+                    }
+                });
+            }
+        });
+    });
+    address
 }
 
 /// Sends as much of a body as is taken.

@@ -388,3 +388,51 @@ fn a_link_to_the_program_is_followed_anew() {
     let program = fs::read_link(format!("/proc/{new}/exe")).unwrap();
     assert!(program.ends_with("two/gateway"), "{}", program.display());
 }
+
+#[test]
+fn endpoints_are_not_changed_once_a_new_process_has_its_copy() {
+    let origin = Origin::start();
+    let (gateway, program) = from_own_program(&origin, "upgrade_timeout: 10m");
+    let change = |method: &str| {
+        let answer = gateway.admin(method, "/upstreams/origin/endpoints/127.0.0.1:9").unwrap();
+        (answer.status, answer.text())
+    };
+    let is_there = || gateway.admin("GET", "/upstreams").unwrap().text().contains("127.0.0.1:9\"");
+    assert_eq!(change("PUT").0, 200);
+    let word = program.with_extension("word");
+    replace(&program, &format!("while [ ! -e {} ]; do sleep 0.05; done; exit 3", word.display()));
+    gateway.signal(Signal::USR2);
+    eventually("the new process", || (gateway.processes().len() == 2).then_some(()));
+    for method in ["PUT", "DELETE"] {
+        let (status, text) = change(method);
+        assert_eq!(status, 409, "{method}: {text}");
+        assert!(text.contains("upgrade_under_way"), "{method}: {text}");
+    }
+    assert!(is_there());
+    fs::write(&word, "").unwrap();
+    gateway.logged("the upgrade failed");
+    let (status, text) = change("DELETE");
+    assert_eq!(status, 200, "the new process has failed: {text}");
+    assert!(!is_there());
+}
+
+#[test]
+fn a_process_that_has_handed_over_changes_no_endpoint_any_more() {
+    let origin = Origin::start();
+    let (gateway, _) = start(&origin);
+    let mut held = Client::connect(gateway.home.web).unwrap();
+    held.send("GET", "/held", "").unwrap();
+    origin.holds(1);
+    let mut late = Client::connect(gateway.home.admin).unwrap();
+    assert_eq!(late.get("/healthz").unwrap().status, 200);
+    late.write(&format!(
+        "PUT /upstreams/origin/endpoints/127.0.0.1:9 HTTP/1.1\r\nhost: {}\r\ncontent-length: 2\r\n\r\n{{",
+        gateway.home.admin
+    ));
+    upgrade(&gateway);
+    late.write("}");
+    let refused = late.receive().unwrap();
+    assert_eq!(refused.status, 409, "{}", refused.text());
+    assert!(refused.text().contains("handed_over"), "{}", refused.text());
+    origin.open();
+}
