@@ -5,8 +5,6 @@
 //!    the seconds until all of it is there again.
 //! 2. The older `X-RateLimit` fields have room for one rule: that which refuses, else that with the least left.
 
-use std::fmt::Write;
-
 use http::{HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -94,30 +92,24 @@ pub fn tell<'p>(
     Ok(())
 }
 
-/// A text that is written once, and copied at its length.
-struct Text(SmallVec<[u8; 128]>);
-
-impl Write for Text {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
-    }
-}
-
 fn ietf<'p>(
     standing: impl Iterator<Item = (&'p Label, Decision)> + Clone,
     head: &mut ResponseHeader,
 ) -> Result<()> {
-    let mut state = Text(SmallVec::new());
+    let mut state = SmallVec::<[u8; 128]>::new();
+    let mut digits = [itoa::Buffer::new(); 2];
     for (label, decision) in standing.clone() {
-        let comma = if state.0.is_empty() { "" } else { ", " };
-        // Writing to memory cannot fail.
-        let _ = write!(state, "{comma}{};r={};t={}", label.name, left(decision), seconds(decision.reset));
+        let [left, reset] = &mut digits;
+        let comma = if state.is_empty() { "" } else { ", " };
+        let (left, reset) = (left.format(self::left(decision)), reset.format(seconds(decision.reset)));
+        for part in [comma, &label.name, ";r=", left, ";t=", reset] {
+            state.extend_from_slice(part.as_bytes());
+        }
     }
-    if state.0.is_empty() {
+    if state.is_empty() {
         return Ok(());
     }
-    let state = HeaderValue::from_bytes(&state.0).map_err(|_| Fault::new("a limit cannot be told"))?;
+    let state = HeaderValue::from_bytes(&state).map_err(|_| Fault::new("a limit cannot be told"))?;
     edit(head, |fields| {
         // Another filter may have told of limits of its own: both lists are one (RFC 9110, section 5.2).
         for (label, _) in standing {
