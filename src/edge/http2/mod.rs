@@ -158,16 +158,19 @@ impl<A: HttpServerApp + Send + Sync + 'static> Http2<A> {
 
     fn begin(&self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
         let at = Instant::now();
-        let (mut parts, body) = request.into_parts();
+        let (mut parts, mut body) = request.into_parts();
         let complete = body.is_end_stream();
-        let head = match http2::read(&mut parts, complete, &self.policy.head) {
+        let mut head = match http2::read(&mut parts, complete, &self.policy.head) {
             Ok(head) => head,
             Err(refusal) => return self.refuse(refusal, &parts, respond),
         };
         let connection = Arc::new(self.connection.stream());
-        connection.reset(complete);
+        let first = if complete { None } else { stream::first(&mut body) };
+        connection.reset(body.is_end_stream());
+        // Who has begun with the body waits for no word of ours.
+        head.expect_continue &= first.is_none();
         parts.extensions.insert(Arrival { connection: Arc::clone(&connection), head, at });
-        let stream = Stream::new(RequestHeader::from(parts), body, respond, connection);
+        let stream = Stream::new(RequestHeader::from(parts), (first, body), respond, connection);
         let session = ServerSession::new_custom(Box::new(stream));
         let app = Arc::clone(&self.edge.app);
         let draining = self.watch.draining.receiver().clone();

@@ -7,7 +7,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -35,6 +35,8 @@ fn is_of_a_connection(name: &HeaderName) -> bool {
 pub(super) struct Stream {
     pub(super) request: RequestHeader,
     body: RecvStream,
+    /// What of the body came with the head.
+    first: Option<Bytes>,
     pub(super) body_done: bool,
     respond: SendResponse<Bytes>,
     out: Option<SendStream<Bytes>>,
@@ -67,18 +69,28 @@ impl Clock {
     }
 }
 
+/// What is here of a body already: all of it, in most calls. Of more than that the client is told nothing.
+pub(super) fn first(body: &mut RecvStream) -> Option<Bytes> {
+    match body.poll_data(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Some(Ok(piece))) => Some(piece),
+        // What is wrong with a stream is found out by whoever reads it.
+        Poll::Ready(_) | Poll::Pending => None,
+    }
+}
+
 impl Stream {
-    /// A stream whose request head has passed the guard.
+    /// A stream whose request head has passed the guard, and what of its body came with that.
     pub(super) fn new(
         request: RequestHeader,
-        body: RecvStream,
+        (first, body): (Option<Bytes>, RecvStream),
         respond: SendResponse<Bytes>,
         connection: Arc<Connection>,
     ) -> Self {
         Self {
             request,
-            body_done: body.is_end_stream(),
+            body_done: first.is_none() && body.is_end_stream(),
             body,
+            first,
             respond,
             out: None,
             written: None,
@@ -99,7 +111,11 @@ impl Stream {
             if self.ended {
                 return Poll::Ready(Err(self.answered()));
             }
-            let Poll::Ready(data) = self.body.poll_data(cx) else {
+            let data = self
+                .first
+                .take()
+                .map_or_else(|| self.body.poll_data(cx), |first| Poll::Ready(Some(Ok(first))));
+            let Poll::Ready(data) = data else {
                 self.clock.connection.awaits_body();
                 return self.clock.poll(cx, true).map(Err);
             };
@@ -114,7 +130,9 @@ impl Stream {
             }
             if piece.is_none() || self.body.is_end_stream() {
                 self.body_done = true;
-                self.clock.connection.request_completed(now);
+                if !self.clock.connection.request_complete() {
+                    self.clock.connection.request_completed(now);
+                }
             }
             if let Some(piece) = piece.filter(|piece| !piece.is_empty()) {
                 return Poll::Ready(Ok(Some(piece)));
