@@ -14,6 +14,7 @@ use portcullis::coding::Base64Decoder;
 use portcullis::document::{Document, Environment, Errors};
 use portcullis::exchange::{Client, Facts};
 use portcullis::filters::builtin;
+use portcullis::telemetry::{Buckets, Metrics};
 use portcullis::types::{Peer, Trust};
 use portcullis::{Exchange, Parameters, RequestHeader, ResponseHeader, Scope, State, Stores};
 

@@ -1,14 +1,16 @@
 //! The filters of one route, and the running of them.
 
 mod preflight;
+mod request;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::FutureExt;
 use http::HeaderMap;
 use smallvec::SmallVec;
 
+use self::request::Hooks;
+pub use self::request::{Progress, Waits};
 use super::erased::SharedFilter;
 use super::filter::{Chunk, Flow, LogEntry, Slot};
 use super::phases::{Phases, Stage};
@@ -63,13 +65,7 @@ impl ChainBuilder {
             self.0.iter().enumerate().filter_map(joins).collect()
         };
         let request = self.0.iter().enumerate().filter_map(|(at, link)| {
-            let phases = link.filter.phases();
-            let hooks = match (phases.contains(Phases::REQUEST), phases.contains(Phases::REQUEST_WAIT)) {
-                (true, false) => Hooks::AtOnce,
-                (false, true) => Hooks::Waiting,
-                (true, true) => Hooks::Both,
-                (false, false) => return None,
-            };
+            let hooks = Hooks::of(link.filter.phases())?;
             Some((u16::try_from(at).ok()?, hooks))
         });
         Chain {
@@ -103,33 +99,6 @@ pub struct Chain {
     response_body: Box<[u16]>,
     response_trailers: Box<[u16]>,
     log: Box<[u16]>,
-}
-
-/// By which hooks a filter sees the request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hooks {
-    /// [`Filter::request`](super::Filter::request).
-    AtOnce,
-    /// [`Filter::request_wait`](super::Filter::request_wait).
-    Waiting,
-    /// The second where the first says so.
-    Both,
-}
-
-/// How far a request has come without waiting.
-pub enum Progress {
-    /// Through the chain, or to the filter that answered.
-    Done(Option<Verdict>),
-    /// To a filter that waits.
-    Waits(Waits),
-}
-
-/// Where in a chain a request waits.
-pub struct Waits {
-    /// Among the links that see requests.
-    position: usize,
-    /// Among all.
-    at: u16,
 }
 
 /// The memories of a chain's filters for one exchange.
@@ -197,61 +166,6 @@ impl Chain {
     /// Whether any filter adds to the access log.
     pub fn sees_log(&self) -> bool {
         !self.log.is_empty()
-    }
-
-    /// Runs the request hooks in order, until one answers.
-    pub async fn request(&self, slots: &mut Slots, exchange: &mut Exchange<'_>) -> Result<Option<Verdict>> {
-        match self.request_at_once(slots, exchange)? {
-            Progress::Done(verdict) => Ok(verdict),
-            Progress::Waits(waits) => self.request_on(waits, slots, exchange).await,
-        }
-    }
-
-    /// Runs the request hooks in order, until one answers or waits.
-    pub fn request_at_once(&self, slots: &mut Slots, exchange: &mut Exchange<'_>) -> Result<Progress> {
-        self.at_once(0, slots, exchange)
-    }
-
-    /// Runs the request hooks from the one on that waits, until one answers.
-    pub async fn request_on(
-        &self,
-        mut waits: Waits,
-        slots: &mut Slots,
-        exchange: &mut Exchange<'_>,
-    ) -> Result<Option<Verdict>> {
-        loop {
-            let Waits { position, at } = waits;
-            if let Some((link, slot)) = self.at(slots, at, exchange)? {
-                let hook = AssertUnwindSafe(link.filter.0.request_wait(slot, exchange)).catch_unwind();
-                match settled(link, hook.await)? {
-                    Flow::Continue => {}
-                    Flow::Reply(reply) => return Ok(Some(Verdict { filter: link.name, reply })),
-                    Flow::Wait => return Err(waits_in_vain(link)),
-                }
-            }
-            waits = match self.at_once(position + 1, slots, exchange)? {
-                Progress::Done(verdict) => return Ok(verdict),
-                Progress::Waits(waits) => waits,
-            };
-        }
-    }
-
-    fn at_once(&self, from: usize, slots: &mut Slots, exchange: &mut Exchange<'_>) -> Result<Progress> {
-        for (position, &(at, hooks)) in self.request.iter().enumerate().skip(from) {
-            let Some((link, slot)) = self.at(slots, at, exchange)? else { continue };
-            if hooks == Hooks::Waiting {
-                return Ok(Progress::Waits(Waits { position, at }));
-            }
-            match guard(link, || link.filter.0.request(slot, exchange))? {
-                Flow::Continue => {}
-                Flow::Reply(reply) => {
-                    return Ok(Progress::Done(Some(Verdict { filter: link.name, reply })));
-                }
-                Flow::Wait if hooks == Hooks::Both => return Ok(Progress::Waits(Waits { position, at })),
-                Flow::Wait => return Err(waits_in_vain(link)),
-            }
-        }
-        Ok(Progress::Done(None))
     }
 
     /// Runs the upstream request hooks in order.
