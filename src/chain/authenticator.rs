@@ -21,7 +21,8 @@ pub trait Authenticator: Send + Sync {
         None
     }
 
-    /// Takes such credentials out of the query that goes upstream, where another filter decided.
+    /// Takes such credentials out of the query that goes upstream, where another filter decided: nobody has looked whether
+    /// they are right.
     fn hide_in_query(&self, _exchange: &mut Exchange<'_>) {}
 
     /// Takes such credentials out of the head that goes upstream, where another filter decided.

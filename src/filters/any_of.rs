@@ -4,7 +4,8 @@
 //!    them is refused, whatever else the request brings.
 //! 2. Without any, the client is the `anonymous` consumer of the first member that has one. Else the request is refused
 //!    (401), with the challenge of each member.
-//! 3. What any member hides goes no further, whichever decided.
+//! 3. Credentials that no member has looked at go no further, whatever their member's `hide` says: an upstream would take them
+//!    for proof.
 //! 4. No other hook of a member runs for a request that another decided about.
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use crate::registry::{FilterKind, Members, Scope};
 
 /// Finds out who the client is by one of several filters: the first whose credentials the request brings decides, and refuses
 /// what is wrong with them. A request without any is refused (401) with the challenge of each, unless one of them has an
-/// `anonymous` consumer. What a member hides goes no further, whichever decided.
+/// `anonymous` consumer. Credentials of the other members go no further, as nobody has looked at them.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 #[schemars(extend("minItems" = 2))]
@@ -85,7 +86,12 @@ impl Filter for AnyOf {
     fn request(&self, decider: &mut Decider, exchange: &mut Exchange<'_>) -> Result<Flow> {
         match self.decide(decider, exchange) {
             Some((link, _)) if !link.filter.phases().contains(Phases::REQUEST) => Ok(Flow::Wait),
-            Some((link, memory)) => named(link, link.filter.request(memory, exchange)),
+            Some((link, memory)) => match named(link, link.filter.request(memory, exchange))? {
+                Flow::Wait if !link.filter.phases().contains(Phases::REQUEST_WAIT) => {
+                    named(link, Err(Fault::new("it waits where it has no hook to")))
+                }
+                flow => Ok(flow),
+            },
             None => Ok(self.refuse()),
         }
     }
@@ -93,7 +99,7 @@ impl Filter for AnyOf {
     async fn request_wait(&self, decider: &mut Decider, exchange: &mut Exchange<'_>) -> Result<Flow> {
         match self.decider(decider, Phases::REQUEST_WAIT, exchange) {
             Some((link, memory)) => named(link, link.filter.request_wait(memory, exchange).await),
-            None => Ok(Flow::Continue),
+            None => Err(Fault::new("no member waits")),
         }
     }
 

@@ -143,7 +143,9 @@ impl Filter for ApiKey {
         if let Some(reason) = reason {
             return Ok(self.refuse(reason));
         }
-        self.hide_in_query(exchange);
+        if self.hide {
+            self.hide_in_query(exchange);
+        }
         Ok(Flow::Continue)
     }
 
@@ -153,7 +155,7 @@ impl Filter for ApiKey {
         exchange: &mut Exchange<'_>,
         head: &mut RequestHeader,
     ) -> Result<()> {
-        self.hide_in_head(exchange, head)
+        if self.hide { self.hide_in_head(exchange, head) } else { Ok(()) }
     }
 }
 
@@ -171,7 +173,7 @@ impl Authenticator for ApiKey {
     }
 
     fn hide_in_query(&self, exchange: &mut Exchange<'_>) {
-        for name in self.queries.iter().filter(|_| self.hide) {
+        for name in &self.queries {
             let without = exchange.upstream_query().and_then(|query| replace_query_values(query, name, None));
             if let Some(without) = without {
                 exchange.rewrite_query(without);
@@ -180,10 +182,10 @@ impl Authenticator for ApiKey {
     }
 
     fn hide_in_head(&self, exchange: &Exchange<'_>, head: &mut RequestHeader) -> Result<()> {
-        for name in self.headers.iter().filter(|_| self.hide) {
+        for name in &self.headers {
             hide_field(head, &exchange.request().headers, name)?;
         }
-        if self.hide && !self.cookies.is_empty() && head.headers.contains_key(COOKIE) {
+        if !self.cookies.is_empty() && head.headers.contains_key(COOKIE) {
             hide_cookies(head, &self.cookies);
         }
         Ok(())

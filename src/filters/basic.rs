@@ -114,7 +114,7 @@ impl Filter for Basic {
         exchange: &mut Exchange<'_>,
         head: &mut RequestHeader,
     ) -> Result<()> {
-        self.hide_in_head(exchange, head)
+        if self.hide { self.hide_in_head(exchange, head) } else { Ok(()) }
     }
 }
 
@@ -138,7 +138,7 @@ impl Authenticator for Basic {
         // What a filter has set in its place stays.
         let is_theirs = |value: &HeaderValue| came.iter().any(|it| it == value) && of_basic(value).is_some();
         let values = head.headers.get_all(AUTHORIZATION);
-        if !self.hide || !values.iter().any(is_theirs) {
+        if !values.iter().any(is_theirs) {
             return Ok(());
         }
         let others: Vec<_> = values.iter().filter(|value| !is_theirs(value)).cloned().collect();

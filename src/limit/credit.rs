@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::cells::Tat;
 use super::shared::{Shared, Terms, Unanswered, Want};
@@ -27,6 +28,8 @@ const LATE: Duration = Duration::from_secs(2);
 /// What is known and owed of each key.
 pub struct Credit {
     table: Table<Account>,
+    /// How many keys wait at most to be told.
+    most: usize,
     shared: Arc<Shared>,
     every: Duration,
     clock: Clock,
@@ -50,8 +53,9 @@ struct Account {
 }
 
 impl Cell for Account {
+    /// What the store does not know of yet is not forgotten for one that would be as good as new.
     fn idle_at(&self) -> u64 {
-        self.bucket.0
+        if self.queued || self.sending > 0 { u64::MAX - 1 } else { self.bucket.0 }
     }
 }
 
@@ -91,7 +95,8 @@ enum Here {
 impl Credit {
     /// Credit for so many keys, settled so often.
     pub fn new(shared: Arc<Shared>, every: Duration, max_keys: usize) -> Self {
-        Self { table: Table::new(max_keys), shared, every, clock: Clock::start(), queue: Mutex::default() }
+        let table = Table::new(max_keys);
+        Self { table, most: max_keys, shared, every, clock: Clock::start(), queue: Mutex::default() }
     }
 
     /// How many keys are known.
@@ -147,7 +152,15 @@ impl Credit {
                 }
                 Ok(decision)
             }
-            Some(Here::Ask(owed, since)) => self.ask(debtor, cost, (owed, since), spelled).await,
+            Some(Here::Ask(owed, since)) => {
+                let (tell, told) = oneshot::channel();
+                let (credit, spelled) = (Arc::clone(self), spelled.to_owned());
+                // Whether or not the client waits for it: the store counts what it is asked for, so the answer counts, too.
+                self.shared.aside(async move {
+                    let _ = tell.send(credit.ask(debtor, cost, (owed, since), &spelled).await);
+                });
+                told.await.unwrap_or(Err(Unanswered))
+            }
             None => Err(Unanswered),
         }
     }
@@ -165,16 +178,20 @@ impl Credit {
         taken.unwrap_or(Decision { verdict: Verdict::Pass, remaining: 0, reset: 0 })
     }
 
-    /// Takes more, or gives back, whatever there is: the store is told in time.
-    pub fn settle(self: &Arc<Self>, debtor: Debtor, more: i64, spelled: &str) {
+    /// Takes more, or gives back, whatever there is: the store is told in time, by what it calls the key. Where it has never
+    /// heard of what was taken, it has no name.
+    pub fn settle(self: &Arc<Self>, debtor: Debtor, more: i64, spelled: Option<&str>) {
         let now = self.clock.now();
         let amount = more.unsigned_abs();
         let mut paid = 0;
         let due = self.table.with(debtor.key, now, |account| {
             if more > 0 {
                 debtor.bucket.charge(&mut account.bucket, amount, now);
+                if spelled.is_none() {
+                    return false;
+                }
                 account.owe(narrow(amount), now);
-                return !std::mem::replace(&mut account.queued, true);
+                return account.is_due();
             }
             let back = account.owed.min(narrow(amount));
             debtor.bucket.give_back(&mut account.bucket, amount);
@@ -183,6 +200,7 @@ impl Credit {
             account.told = account.told.saturating_sub(debtor.bucket.time(paid));
             false
         });
+        let Some(spelled) = spelled else { return };
         if paid > 0 {
             // The store knows of it already, and has to give it back.
             let debt = -i64::try_from(paid).unwrap_or(i64::MAX);
@@ -229,6 +247,12 @@ impl Credit {
 
     fn queue(self: &Arc<Self>, debtor: Debtor, spelled: String) {
         let mut queue = self.queue.lock();
+        if queue.due.len() >= self.most {
+            // Its next request comes back to it.
+            drop(queue);
+            self.table.known(debtor.key, |account| account.queued = false);
+            return;
+        }
         queue.due.push(Due { debtor, spelled });
         if std::mem::replace(&mut queue.served, true) {
             return;
@@ -240,7 +264,7 @@ impl Credit {
 
     /// Settles what is due, time and again, until nothing is.
     async fn serve(&self) {
-        let _leaving = Leaving(self);
+        let leaving = Leaving(self);
         loop {
             tokio::time::sleep(self.every).await;
             let due = std::mem::take(&mut self.queue.lock().due);
@@ -248,6 +272,8 @@ impl Credit {
                 let mut queue = self.queue.lock();
                 if queue.due.is_empty() {
                     queue.served = false;
+                    // The next to come may have been served again before this is dropped.
+                    std::mem::forget(leaving);
                     return;
                 }
                 continue;
@@ -429,6 +455,18 @@ mod tests {
         take(&mut account, now + SECOND);
         account.unpaid(told, since);
         assert_eq!((account.owed, account.sending, account.since), (2, 0, now));
+    }
+
+    #[test]
+    fn what_is_to_be_told_is_not_forgotten_before_what_is_known() {
+        let (mut account, now) = (Account::default(), 100 * SECOND);
+        take(&mut account, now);
+        assert!(account.is_due() || account.queued);
+        assert!(account.idle_at() > now + 1000 * SECOND);
+        let (told, _) = account.send();
+        assert!(account.idle_at() > now + 1000 * SECOND);
+        account.paid(told, TokenBucket::new(1, SECOND, 10), now + SECOND);
+        assert_eq!(account.idle_at(), now + SECOND);
     }
 
     #[test]

@@ -48,9 +48,9 @@ struct Replay {
 pub(super) fn begin(session: &mut Session, context: &mut Context, http2: bool) -> Result<()> {
     let (arrival, pinned) = context.parts()?;
     pinned.watch = Watch::new(arrival, pinned.route.bounds.upstream.write, http2);
-    // What comes through a session of ours does not come into the engine's buffer.
-    let ours = pinned.watched;
+    // What comes through a session of ours does not come into the engine's buffer, nor does the engine send that through one.
     pinned.watched |= pinned.watch.is_some();
+    let ours = pinned.watched;
     let early = pinned.early.clone().unwrap_or_default();
     if pinned.kept.come() <= early.len() as u64 && !early.is_empty() {
         put_up(session, pinned, Pieces::from([early]));

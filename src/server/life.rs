@@ -182,10 +182,20 @@ impl Life {
                 Command::Upgrade(asker) => self.upgrade(&mut under_way, asker).await,
                 Command::Reload => self.reload(),
                 Command::Reopen => self.reopen(),
-                Command::Shutdown => return given_up(under_way, End::Graceful).await,
-                Command::Stop => return given_up(under_way, End::Now).await,
+                Command::Shutdown => return self.given_up(under_way, End::Graceful).await,
+                Command::Stop => return self.given_up(under_way, End::Now).await,
             }
         }
+    }
+
+    async fn given_up(&self, under_way: Option<UnderWay>, end: End) -> End {
+        if let Some(UnderWay { upgrade, asker }) = under_way {
+            log::warn!("the upgrade is given up: the gateway is ending");
+            upgrade.cancel().await;
+            self.changes.go_on();
+            answer(asker, &Err(ENDING.into())).await;
+        }
+        end
     }
 
     /// Starts a new process, unless one is being started.
@@ -299,15 +309,6 @@ async fn outcome(under_way: &mut Option<UnderWay>) -> Result<u32, String> {
 }
 
 /// Ends the upgrade under way, since the gateway itself is to end.
-async fn given_up(under_way: Option<UnderWay>, end: End) -> End {
-    if let Some(UnderWay { upgrade, asker }) = under_way {
-        log::warn!("the upgrade is given up: the gateway is ending");
-        upgrade.cancel().await;
-        answer(asker, &Err(ENDING.into())).await;
-    }
-    end
-}
-
 async fn failed(asker: Option<Asker>, message: String) {
     log::error!("the upgrade failed, this process goes on: {message}");
     answer(asker, &Err(message)).await;

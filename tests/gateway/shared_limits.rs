@@ -358,6 +358,30 @@ fn a_slow_server_takes_no_more_than_the_deadline_and_soon_nothing() {
 }
 
 #[test]
+fn a_client_that_leaves_while_the_server_is_asked_pays_once() {
+    let redis = Redis::start();
+    let relay = Relay::to(redis.address());
+    let gateway = gateway(&relay.url(), "10s", "rate: 100/h, settle_every: 60s");
+    // A credit is one here: the third is owed.
+    assert_eq!(statuses(&gateway, 3), [200; 3]);
+    relay.delay(300);
+    for _ in 0..10 {
+        let mut client = gateway.client();
+        client.send_get("/");
+        std::thread::sleep(Duration::from_millis(60));
+    }
+    relay.delay(0);
+    let left = || {
+        let answer = gateway.get("/");
+        let told = answer.header("ratelimit").unwrap();
+        told.split(";r=").nth(1).unwrap().split(';').next().unwrap().parse::<u32>().unwrap()
+    };
+    left();
+    let left = left();
+    assert!((80..=97).contains(&left), "{left} are left of 100 after 15 requests");
+}
+
+#[test]
 fn a_server_that_answers_errors_counts_as_none() {
     for (words, expected) in [
         ("rate: 4/h", [200, 200, 429]),

@@ -69,7 +69,7 @@ pub struct Config {
     /// What clients are told of their limits.
     pub(super) headers: Headers,
     /// How many clients are known at once, for each rule: 1,000,000 unless named, 100,000 with `sliding_log`. One takes 40
-    /// bytes, or 60 with `settle_every`; with `sliding_log` 80 and 16 for each request that counts, 2 KB in all at most, and a
+    /// bytes, or 80 with `settle_every`; with `sliding_log` 80 and 16 for each request that counts, 2 KB in all at most, and a
     /// rule whose clients could take more than 1 GiB is refused. Beyond, the client that would have all of its rate again the
     /// soonest is forgotten.
     #[schemars(range(min = 1, max = 100_000_000))]

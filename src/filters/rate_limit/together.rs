@@ -166,10 +166,14 @@ impl Together {
         let Counted { mut share, spelled } = self.of(taken.rule, rule, exchange)??;
         let debtor = debtor(rule.plans.get(share.plan.into())?, share.key)?;
         share.decision = match credit.take(debtor, share.cost, &spelled).await {
-            Ok(decision) => decision,
+            Ok(decision) => {
+                share.spelled = may_change(filter, rule).then(|| spelled.into());
+                decision
+            }
             Err(_) => {
                 exchange.remark(RateLimit::NAME, "store_error");
                 match self.on_error {
+                    // The store will not hear of it.
                     OnStoreError::Local => credit.alone(debtor, share.cost),
                     OnStoreError::Open => return None,
                     OnStoreError::Closed => {
@@ -179,7 +183,6 @@ impl Together {
                 }
             }
         };
-        share.spelled = may_change(filter, rule).then(|| spelled.into());
         self.judged(filter, share, taken)
     }
 
@@ -254,7 +257,7 @@ impl Together {
         if let Some(credits) = &self.credits {
             let credit = credits.get(usize::from(share.rule));
             if let (Some(credit), Some(debtor)) = (credit, debtor(plan, share.key)) {
-                credit.settle(debtor, more, share.spelled.as_deref().unwrap_or_default());
+                credit.settle(debtor, more, share.spelled.as_deref());
             }
             return;
         }
