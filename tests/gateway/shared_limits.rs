@@ -378,7 +378,7 @@ fn a_client_that_leaves_while_the_server_is_asked_pays_once() {
     };
     left();
     let left = left();
-    assert!((80..=97).contains(&left), "{left} are left of 100 after 15 requests");
+    assert!(left >= 85, "{left} are left of 100 after 15 requests");
 }
 
 #[test]
