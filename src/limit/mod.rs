@@ -8,6 +8,7 @@
 //!    that would be as good as new the soonest. What that key had used is forgotten; no other key is touched.
 //! 4. Time is nanoseconds since 1970 by a clock that never goes back; windows begin with the hours and days of UTC.
 
+mod account;
 mod cells;
 mod clock;
 mod cost;
