@@ -115,7 +115,7 @@ fn one_of_three_accepts_and_never_answers() {
 fn one_of_three_becomes_ten_times_slower() {
     let servers = three();
     servers.iter().for_each(|server| server.set(Mode::Takes(MILLIS(10))));
-    let breaker = "breaker: { slow_call_duration: 50ms, slow_call_rate: 50%, min_requests: 10, window: 1s, \
+    let breaker = "breaker: { slow_call_duration: 50ms, slow_call_rate: 50%, min_requests: 5, window: 1s, \
                    consecutive_failures: 1000, open_for: 10s }";
     let gateway = start(&servers, breaker, "");
     let load = load(&gateway);
