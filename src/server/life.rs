@@ -188,6 +188,7 @@ impl Life {
         }
     }
 
+    /// Ends the upgrade under way, since the gateway itself is to end.
     async fn given_up(&self, under_way: Option<UnderWay>, end: End) -> End {
         if let Some(UnderWay { upgrade, asker }) = under_way {
             log::warn!("the upgrade is given up: the gateway is ending");
@@ -308,7 +309,6 @@ async fn outcome(under_way: &mut Option<UnderWay>) -> Result<u32, String> {
     }
 }
 
-/// Ends the upgrade under way, since the gateway itself is to end.
 async fn failed(asker: Option<Asker>, message: String) {
     log::error!("the upgrade failed, this process goes on: {message}");
     answer(asker, &Err(message)).await;
